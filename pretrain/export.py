@@ -1,0 +1,13 @@
+"""Take frostnet's weights out of the trained classifier: `python export.py`, run by `dvc repro` in this folder.
+
+`make frostnet` runs the pipeline and copies the result to where the package ships it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from frostline import catalog, classifier, frostnet
+
+bundle = classifier.load(catalog.BUNDLE)
+frostnet.save_weights(bundle.model.get_layer("frostnet"), Path("models/frostnet.npz"))

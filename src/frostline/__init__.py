@@ -1,0 +1,1 @@
+"""frostline: find how deep to freeze a pretrained backbone for your folder of images."""

@@ -1,0 +1,68 @@
+"""Where everything lies: the only file that names paths.
+
+Stage inputs and outputs are relative to the working directory, which DVC sets to the folder of dvc.yaml. State that
+must outlive a run (tracking database, feature store, checkpoints) hangs from the project root, because
+`dvc exp run --temp` and `--queue` run in a copy of the project that is deleted afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DVC_LOCK = Path("dvc.lock")
+
+PREPARED = Path("data/prepared")
+AUGMENTED = Path("data/augmented")
+BUNDLE = Path("models/classifier")
+
+REPORTS = Path("reports")
+DATA_REPORT = REPORTS / "data.json"
+CONTACT_SHEET = REPORTS / "augment.png"
+HISTORY = REPORTS / "history.csv"
+METRICS = REPORTS / "metrics.json"
+PREDICTIONS = REPORTS / "predictions.parquet"
+CONFUSION = REPORTS / "confusion.csv"
+PER_CLASS = REPORTS / "per_class.csv"
+PLOTS = REPORTS / "plots"
+MODEL_CARD = REPORTS / "model_card.md"
+
+
+def root() -> Path:
+    """The project root, absolute: DVC_ROOT inside a stage, else the nearest parent with a .dvc folder."""
+    if named := os.environ.get("DVC_ROOT"):
+        return Path(named).resolve()
+    here = Path.cwd().resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+
+
+def state() -> Path:
+    """The folder of everything that is neither source nor stage output."""
+    return root() / ".frostline"
+
+
+def features() -> Path:
+    """The feature store: FROSTLINE_CACHE where it is set, so that several projects can share one."""
+    named = os.environ.get("FROSTLINE_CACHE")
+    return Path(named).resolve() if named else state() / "features"
+
+
+def checkpoints() -> Path:
+    """Half-finished training, to resume from."""
+    return state() / "checkpoints"
+
+
+def tracking_database() -> Path:
+    """MLflow's default database."""
+    return root() / "mlflow.db"
+
+
+def tracking_lock() -> Path:
+    """Held while a process makes sure that the database and the experiment exist."""
+    return state() / "tracking.lock"
+
+
+def tracking_artifacts() -> Path:
+    """Where runs in the default database keep their files."""
+    return root() / "mlartifacts"

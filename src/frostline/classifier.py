@@ -1,0 +1,162 @@
+"""Backbone and head as one model, and the bundle it is saved as.
+
+models/classifier/
+├── model.keras    uint8 pictures (n, size, size, 3) -> probabilities; loads with plain Keras, safe mode on
+└── bundle.json    classes in label order, image_size, resize, and what the model was made from
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from frostline import progress
+from frostline.backbones import Backbone
+from frostline.errors import DataError, ParamsError
+from frostline.freezing import CutPoint
+from frostline.shards import Layout, Shards
+
+BATCH = 64
+
+# The day zip files begin with: a bundle's bytes must not tell when it was saved.
+ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Head:
+    """pool: feature map -> vector; top: vector -> logits (n, units); units: 1 for a sigmoid, else one a class."""
+
+    pool: keras.layers.Layer
+    top: keras.Sequential
+    units: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained classifier.
+
+    model: pictures (n, size, size, 3) in [0, 255] -> softmax (n, classes) or sigmoid (n, 1).
+    """
+
+    model: keras.Model
+    layout: Layout
+    made_from: dict[str, Any]
+
+    def probabilities(self, pictures: Shards) -> NDArray[np.float32]:
+        """Probabilities by class, float32 (n, classes), of prepared pictures."""
+        units = self.model.output.shape[-1]
+        raw = np.empty((len(pictures), units), np.float32)
+        starts = range(0, len(pictures), BATCH)
+        for start in progress.track(starts, len(starts), "predict", f"x {BATCH} images"):
+            rows = np.arange(start, min(start + BATCH, len(pictures)))
+            # A short last batch is filled up: one shape compiles once.
+            full = np.resize(rows, BATCH)
+            raw[rows] = np.asarray(self.model.predict_on_batch(pictures.take(full)))[: len(rows)]
+        return np.concatenate([1 - raw, raw], axis=1) if units == 1 else raw
+
+
+def build_head(
+    shape: tuple[int, ...], classes: int, pooling: str, hidden: list[int], activation: str, dropout: float, binary: bool
+) -> Head:
+    """A head for feature maps of `shape` (height, width, channels).
+
+    hidden: widths of Dense layers, each followed by `activation` and dropout; with none, dropout acts on the pooled
+    features. binary: one sigmoid unit for two classes. Raises ParamsError for a binary head with other than 2 classes.
+    """
+    if binary and classes != 2:
+        raise ParamsError(f"params.yaml: head.binary is true, but data.source has {classes} classes; set it to false")
+    pools = {
+        "avg": keras.layers.GlobalAveragePooling2D,
+        "max": keras.layers.GlobalMaxPooling2D,
+        "flatten": keras.layers.Flatten,
+    }
+    pool = pools[pooling](name="pool")
+    units = 1 if binary else classes
+    stack: list[keras.layers.Layer] = []
+    for number, width in enumerate(hidden, 1):
+        stack.append(keras.layers.Dense(width, activation=activation, name=f"hidden{number}"))
+        stack.append(keras.layers.Dropout(dropout, name=f"dropout{number}"))
+    if not hidden:
+        stack.append(keras.layers.Dropout(dropout, name="dropout"))
+    stack.append(keras.layers.Dense(units, name="logits"))
+    top = keras.Sequential(stack, name="head")
+    top.build(pool.compute_output_shape((None, *shape)))
+    return Head(pool, top, units)
+
+
+def prefix(backbone: Backbone, head: Head, cut: CutPoint) -> keras.Model:
+    """Pictures -> what crosses the cut; behind the last layer, where nothing is left to train, the pooled vector."""
+    body = backbone.model
+    pictures = _pictures(body)
+    x = keras.Model(body.input, cut.tensor)(backbone.preprocess(pictures))
+    return keras.Model(pictures, head.pool(x) if _is_end(body, cut) else x)
+
+
+def suffix(backbone: Backbone, head: Head, cut: CutPoint | None) -> keras.Model:
+    """What crosses the cut -> logits; without a cut, pictures -> logits. Shares its layers with the backbone."""
+    body = backbone.model
+    if cut is None:
+        pictures = _pictures(body)
+        return keras.Model(pictures, head.top(head.pool(body(backbone.preprocess(pictures)))))
+    if _is_end(body, cut):
+        return head.top
+    crossing = keras.Input(cut.tensor.shape[1:], name="crossing")
+    return keras.Model(crossing, head.top(head.pool(keras.Model(cut.tensor, body.output)(crossing))))
+
+
+def whole(backbone: Backbone, head: Head) -> keras.Model:
+    """Pictures -> probabilities, float32 whatever the precision of training."""
+    logits = suffix(backbone, head, None)
+    squash = keras.layers.Activation("sigmoid" if head.units == 1 else "softmax", dtype="float32", name="probabilities")
+    return keras.Model(logits.input, squash(logits.output), name="classifier")
+
+
+def save(folder: Path, bundle: Bundle) -> None:
+    """Write a bundle into an existing folder; its bytes depend on its content alone."""
+    path = folder / "model.keras"
+    bundle.model.save(path)
+    _forget_time(path)
+    description = {
+        "classes": list(bundle.layout.classes),
+        "image_size": bundle.layout.image_size,
+        "resize": bundle.layout.resize,
+        "made_from": bundle.made_from,
+    }
+    (folder / "bundle.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Bundle:
+    """Load a bundle, Keras's safe mode on. Raises DataError where the folder holds none."""
+    try:
+        description = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: holds no classifier ({str(error).splitlines()[0]}); run `dvc repro`") from error
+    layout = Layout(tuple(description["classes"]), description["image_size"], description["resize"])
+    return Bundle(model, layout, description["made_from"])
+
+
+def _pictures(body: keras.Model) -> keras.KerasTensor:
+    return keras.Input(body.input.shape[1:], dtype="uint8", name="pictures")
+
+
+def _is_end(body: keras.Model, cut: CutPoint) -> bool:
+    return cut.tensor is body.output
+
+
+def _forget_time(path: Path) -> None:
+    """Rewrite a .keras archive without its save date and without the times of its members."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(members["metadata.json"])
+    members["metadata.json"] = json.dumps({"keras_version": metadata["keras_version"]}).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in sorted(members):
+            archive.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), members[name])

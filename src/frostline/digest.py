@@ -1,0 +1,35 @@
+"""SHA-256 of the things that identify each other: files, arrays, and plain values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def of_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_folder(path: Path) -> str:
+    """Hex SHA-256 of the names and bytes of all files below a folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return of_value({file.relative_to(path).as_posix(): of_file(file) for file in files})
+
+
+def of_array(array: NDArray[Any]) -> str:
+    """Hex SHA-256 of an array's dtype, shape and elements in C order."""
+    head = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def of_value(value: Any) -> str:
+    """Hex SHA-256 of a JSON-able value; the order of a mapping's keys does not count."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,42 @@
+"""The errors a person can meet, as a tree.
+
+FrostlineError            the base; its text is one line that names the file or key and the mend
+├── UserError             the user's mistake: exit code 2
+│   ├── ParamsError       a key of params.yaml
+│   ├── DataError         a picture, a folder of pictures, a card
+│   ├── WeightsError      a backbone's weights
+│   └── StateError        a place outside the stage outputs: cache, checkpoints, tracking database
+└── InternalError         our mistake: exit code 1
+"""
+
+
+class FrostlineError(Exception):
+    """Base of every error that frostline raises on purpose."""
+
+    exit_code = 1
+
+
+class UserError(FrostlineError):
+    """Something the user can mend; the message says how."""
+
+    exit_code = 2
+
+
+class ParamsError(UserError):
+    """A key of params.yaml is missing, unknown, ill-typed or contradicts another."""
+
+
+class DataError(UserError):
+    """The data source can't be used as it is."""
+
+
+class WeightsError(UserError):
+    """A backbone's weights can't be found, or belong to another architecture."""
+
+
+class StateError(UserError):
+    """A folder or database that frostline keeps its state in can't be used."""
+
+
+class InternalError(FrostlineError):
+    """An invariant of frostline itself is broken: please report it."""

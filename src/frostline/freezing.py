@@ -1,0 +1,155 @@
+"""The freeze line: which layers of a backbone stand still, where the graph can be cut, and the proof that they did.
+
+A freeze rule counts layers as Python slices do (`5` is `layers[:5]`, `-15` is `layers[:-15]`). A *cut point* is a
+tensor that is the only live one at its place in the graph: before it lies the prefix, behind it the suffix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import keras
+import numpy as np
+
+from frostline import digest
+from frostline.errors import InternalError, ParamsError
+
+
+@dataclass(frozen=True)
+class CutPoint:
+    """A place to cut. depth: layers before the cut, so `layers[:depth]` is the prefix; tensor: what crosses it."""
+
+    depth: int
+    layer: str
+    tensor: keras.KerasTensor
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Counts of layers and parameters (scalars) on both sides of the line, of backbone and head together."""
+
+    layers: int
+    frozen_layers: int
+    frozen_parameters: int
+    trainable_parameters: int
+    batch_norm_layers: int
+    batch_norm_training: int
+    frozen_weights_unchanged: int
+
+
+def depth(model: keras.Model, freeze: int | str) -> int:
+    """How many of `model.layers` the rule freezes, 0 to len(layers).
+
+    freeze: `none`, `all`, an integer with a slice's meaning, or a layer's name (frozen up to and including it).
+    Raises ParamsError for a name that no layer has.
+    """
+    total = len(model.layers)
+    if isinstance(freeze, int):
+        return len(range(total)[:freeze])
+    if freeze in {"none", "all"}:
+        return total if freeze == "all" else 0
+    names = [layer.name for layer in model.layers]
+    if freeze in names:
+        return names.index(freeze) + 1
+    near = get_close_matches(freeze, names, n=1, cutoff=0.0)[0]
+    raise ParamsError(
+        f"params.yaml: finetune.freeze {freeze!r} is no layer of {model.name}; use none, all, a number, "
+        f"or a layer's name (did you mean {near}?)"
+    )
+
+
+def cut_points(model: keras.Model) -> list[CutPoint]:
+    """All cut points of a functional model in topological order; the last one is its output.
+
+    A tensor is a cut point when it is the only live one: produced, and still needed further on.
+    """
+    nodes = _nodes(model)
+    last_use = {id(tensor): place for place, node in enumerate(nodes) for tensor in node.input_tensors}
+    last_use[id(model.outputs[0])] = len(nodes)
+    cuts = []
+    live: set[int] = set()
+    layers = 0
+    for place, node in enumerate(nodes):
+        layers += isinstance(node.operation, keras.layers.Layer)
+        live = {tensor for tensor in live | {id(t) for t in node.output_tensors} if last_use.get(tensor, -1) > place}
+        if place > 0 and live == {id(node.output_tensors[0])}:
+            cuts.append(CutPoint(layers, node.operation.name, node.output_tensors[0]))
+    return cuts
+
+
+def deepest_cut(model: keras.Model, frozen: int) -> CutPoint | None:
+    """The last cut point with nothing but frozen layers before it; None where not even the first layer is frozen."""
+    return max((cut for cut in cut_points(model) if cut.depth <= frozen), key=lambda cut: cut.depth, default=None)
+
+
+def freeze(model: keras.Model, frozen: int, train_batch_norm: bool) -> None:
+    """Set what is trained: nothing in `layers[:frozen]`; above it everything, BatchNorm only where that is asked for.
+
+    A BatchNorm layer with `trainable = False` also runs in inference mode, which `base(x, training=False)` does not
+    ensure: `fit` overrides that argument. Models must be compiled after this call, or it has no effect.
+    """
+    for place, layer in enumerate(model.layers):
+        is_norm = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = place >= frozen and (train_batch_norm or not is_norm)
+
+
+@contextmanager
+def without_noise(model: keras.Model, frozen: int) -> Iterator[None]:
+    """Keep Dropout and drop-connect below the line from acting while the block trains.
+
+    Freezing does not silence them. Their rates are put back afterwards, so that the saved model is as it was.
+    """
+    noisy = [layer for layer in model.layers[:frozen] if getattr(layer, "rate", 0)]
+    rates = [layer.rate for layer in noisy]
+    for layer in noisy:
+        layer.rate = 0.0
+    try:
+        yield
+    finally:
+        for layer, rate in zip(noisy, rates, strict=True):
+            layer.rate = rate
+
+
+def fingerprint(model: keras.Model) -> dict[str, str]:
+    """Digest of every weight that must not change, by its path."""
+    return {weight.path: digest.of_array(np.asarray(weight)) for weight in _frozen_weights(model)}
+
+
+def audit(body: keras.Model, whole: keras.Model, frozen: int, before: dict[str, str]) -> Audit:
+    """Prove that training moved no frozen weight, and count what stood still.
+
+    body: the backbone; whole: backbone and head; before: `fingerprint(body)` from before training.
+    Raises InternalError where a frozen weight differs in a single bit.
+    """
+    after = fingerprint(body)
+    moved = sorted(path for path, value in before.items() if after.get(path) != value)
+    if moved:
+        raise InternalError(
+            f"{len(moved)} of {len(before)} frozen weights changed in training, the first is {moved[0]}"
+        )
+    norms = [layer for layer in body.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    trainable = sum(int(np.prod(weight.shape)) for weight in whole.trainable_weights)
+    return Audit(
+        layers=len(body.layers),
+        frozen_layers=frozen,
+        frozen_parameters=int(whole.count_params()) - trainable,
+        trainable_parameters=trainable,
+        batch_norm_layers=len(norms),
+        batch_norm_training=sum(layer.trainable for layer in norms),
+        frozen_weights_unchanged=len(before),
+    )
+
+
+def _frozen_weights(model: keras.Model) -> list[keras.Variable]:
+    """The weights of layers that are switched off; a training BatchNorm's moving statistics are not among them."""
+    return [weight for layer in model.layers if not layer.trainable for weight in layer.weights]
+
+
+def _nodes(model: keras.Model) -> list[Any]:
+    """The graph's nodes, one an operation, in topological order."""
+    own = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
+    return [node for operation in model.operations for node in operation._inbound_nodes if id(node) in own]

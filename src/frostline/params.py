@@ -1,0 +1,221 @@
+"""The typed, frozen schema of params.yaml.
+
+Every key must be written in the file: no default hides in code, and an unknown key is refused. YAML is read as
+version 1.2, as DVC reads it, so `1e-3` is a number and `none` a word.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from frostline.errors import ParamsError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Split(_Section):
+    """Shares of the images that go to each split; they add up to 1."""
+
+    train: Annotated[float, Field(gt=0, lt=1)]
+    val: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError(f"the shares must add up to 1, not {self.train + self.val + self.test:g}")
+        return self
+
+
+class Data(_Section):
+    """What is learned from. `image_size`: side in pixels of the square every image is resized to."""
+
+    source: Annotated[str, Field(min_length=1)]
+    image_size: Annotated[int, Field(ge=8, le=2048)]
+    resize: Literal["stretch", "crop", "pad"]
+    train_per_class: Positive | None
+    split: Split
+    on_problem: Literal["drop", "error"]
+
+
+class Augment(_Section):
+    """Ranges of the seeded variants; angles in degrees, shifts and zoom as shares of the side."""
+
+    copies: Count
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    width_shift: Fraction
+    height_shift: Fraction
+    shear: Annotated[float, Field(ge=0, lt=90)]
+    zoom: Fraction
+    horizontal_flip: bool
+    vertical_flip: bool
+    brightness: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None
+    fill_mode: Literal["constant", "nearest", "reflect", "wrap"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pairs(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("brightness"), list):
+            return {**values, "brightness": tuple(values["brightness"])}
+        return values
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.brightness and self.brightness[0] > self.brightness[1]:
+            raise ValueError("brightness must be [lowest, highest]")
+        return self
+
+
+class Backbone(_Section):
+    """`weights`: `imagenet`, `builtin` (frostnet), `none`, or a path. `until`: cut the body after this layer."""
+
+    name: str
+    weights: str
+    until: str | None
+
+
+class Head(_Section):
+    """What stands on the backbone: pooling, hidden Dense layers each followed by dropout, one logit a class."""
+
+    pooling: Literal["avg", "max", "flatten"]
+    hidden: list[Positive]
+    activation: Literal["relu", "gelu", "silu", "elu", "tanh"]
+    dropout: Fraction
+    binary: bool
+
+
+class EarlyStopping(_Section):
+    """Stop a phase after `patience` epochs without a better `monitor`; the best weights are restored."""
+
+    monitor: Literal["val_loss", "val_accuracy"]
+    patience: Positive
+
+
+class Finetune(_Section):
+    """Two phases: the head alone on frozen features, then everything above the freeze line."""
+
+    freeze: int | str
+    batch_norm: Literal["auto", "freeze", "train"]
+    head_epochs: Count
+    head_learning_rate: Annotated[float, Field(gt=0)]
+    epochs: Count
+    batch_size: Positive
+    optimizer: Literal["adam", "adamw", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Fraction
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Literal["constant", "cosine"]
+    early_stopping: EarlyStopping | None
+    class_weight: Literal["none", "balanced"]
+    label_smoothing: Fraction
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
+
+    @model_validator(mode="after")
+    def _some_training(self) -> Self:
+        if self.head_epochs + self.epochs == 0:
+            raise ValueError("head_epochs and epochs are both 0, so nothing would be trained")
+        return self
+
+
+class Cache(_Section):
+    """The store of frozen activations: `disk_gb` bounds its folder in gigabytes (10^9 bytes)."""
+
+    mode: Literal["auto", "always", "never"]
+    disk_gb: Annotated[float, Field(gt=0)]
+    dtype: Literal["float16", "float32"]
+
+
+class Evaluate(_Section):
+    """`top_k`: k of the top-k accuracy; `bootstrap`: resamples behind the 95% intervals."""
+
+    top_k: Positive
+    bootstrap: Annotated[int, Field(ge=100)]
+
+
+class Tracking(_Section):
+    """`uri`: `auto` (mlflow.db at the project root), `none`, or an MLflow tracking URI."""
+
+    uri: Annotated[str, Field(min_length=1)]
+    experiment: Annotated[str, Field(min_length=1)]
+
+
+class Params(_Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data: Data
+    augment: Augment
+    backbone: Backbone
+    head: Head
+    finetune: Finetune
+    cache: Cache
+    evaluate: Evaluate
+    tracking: Tracking
+
+
+def load(path: Path) -> Params:
+    """Read and check params.yaml.
+
+    Raises ParamsError, one line naming the key and the mend, for a missing file, broken YAML, and missing, unknown or
+    ill-typed keys.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        values = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: not found; run from the project's folder") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ParamsError(f"{path}: {where}{getattr(error, 'problem', None) or 'not YAML'}; mend that line") from error
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {_explain(error)}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem in one line, with how many more there are."""
+    problems = error.errors()
+    # An unknown key first: a misspelt key is also a missing one, and only the former says what to mend.
+    first = min(problems, key=lambda p: p["type"] != "extra_forbidden")
+    location = [str(part) for part in first["loc"] if not _is_union_branch(str(part))]
+    key = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        near = get_close_matches(location[-1], _keys(location[:-1]), n=1)
+        text = f"{key} is not a key; " + (f"did you mean {near[0]}?" if near else "remove it")
+    elif first["type"] == "missing":
+        text = f"{key} is missing; add it"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        got = f", not {first['input']!r}" if not isinstance(first["input"], dict) else ""
+        text = f"{key or 'the file'}: {message[0].lower()}{message[1:]}{got}"
+    return text + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+
+
+def _is_union_branch(part: str) -> bool:
+    """Pydantic names the tried type of a union in its location; a person doesn't write it."""
+    return part in {"int", "str", "float"} or part[:1].isupper() or "[" in part
+
+
+def _keys(path: list[str]) -> list[str]:
+    """The known keys of the section at `path`."""
+    section: type[BaseModel] = Params
+    for name in path:
+        annotation = section.model_fields[name].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return list(EarlyStopping.model_fields)
+        section = annotation
+    return list(section.model_fields)

@@ -1,0 +1,135 @@
+"""Decoded images as fixed-size `.npy` shards with a Parquet index: decoded once, memory-mapped ever after.
+
+folder/
+├── images-00000.npy ...   uint8 (rows, size, size, 3); every shard but the last holds the same number of rows
+├── index.parquet          one row an image: path, label (class number), sha256 (of the original's pixels)
+└── meta.json              classes, image_size, resize, rows_per_shard, digest
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from frostline import digest
+from frostline.errors import DataError
+
+SHARD_BYTES = 64 * 2**20
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What all images of a data set share: the class names in label order, side in pixels, way of resizing."""
+
+    classes: tuple[str, ...]
+    image_size: int
+    resize: str
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A folder of shards, opened for reading; an array-like of uint8 (n, size, size, 3)."""
+
+    folder: Path
+    layout: Layout
+    rows_per_shard: int
+    digest: str
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """One row an image, in the order of the shards: path, label (int), sha256."""
+        return pd.read_parquet(self.folder / "index.parquet")
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Class numbers, int64 (n,)."""
+        return self.index["label"].to_numpy(np.int64)
+
+    @cached_property
+    def arrays(self) -> list[Pixels]:
+        """The memory-mapped shards."""
+        return [np.load(path, mmap_mode="r") for path in sorted(self.folder.glob("images-*.npy"))]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, rows: NDArray[np.int64]) -> Pixels:
+        """Copy the given rows, in their order: uint8 (len(rows), size, size, 3)."""
+        if len(self.arrays) == 1:
+            return self.arrays[0][rows]
+        size = self.layout.image_size
+        out = np.empty((len(rows), size, size, 3), np.uint8)
+        shard, row = np.divmod(rows, self.rows_per_shard)
+        for number in np.unique(shard):
+            here = shard == number
+            out[here] = self.arrays[number][row[here]]
+        return out
+
+    def source_digest(self) -> str:
+        """Digest of which original pictures these are, under which names of classes; free of order, size and resizing.
+
+        Two test sets with the same one hold the same pictures, however they were prepared.
+        """
+        names = np.asarray(self.layout.classes, object)[self.labels]
+        return digest.of_value(sorted(zip(self.index["sha256"], names, strict=True)))
+
+
+def write(folder: Path, layout: Layout, index: pd.DataFrame, images: Iterable[Pixels]) -> Shards:
+    """Write images, streamed one by one, into an existing empty folder.
+
+    index: columns path, label, sha256, one row an image. Raises ValueError where images and rows differ in number.
+    """
+    size = layout.image_size
+    per_shard = max(1, SHARD_BYTES // (size * size * 3))
+    content = hashlib.sha256(json.dumps([layout.classes, index["label"].tolist()]).encode())
+    stream = iter(images)
+    for number, start in enumerate(range(0, len(index), per_shard)):
+        rows = min(per_shard, len(index) - start)
+        with (folder / f"images-{number:05d}.npy").open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size, 3)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for image in _exactly(rows, stream):
+                data = np.ascontiguousarray(image).tobytes()
+                content.update(data)
+                file.write(data)
+    if next(stream, None) is not None:
+        raise ValueError(f"more images than the {len(index)} rows of the index")
+    index[["path", "label", "sha256"]].to_parquet(folder / "index.parquet", index=False)
+    meta: dict[str, Any] = {
+        "classes": list(layout.classes),
+        "image_size": size,
+        "resize": layout.resize,
+        "rows_per_shard": per_shard,
+        "digest": content.hexdigest(),
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return open_folder(folder)
+
+
+def open_folder(folder: Path) -> Shards:
+    """Open a folder of shards. Raises DataError where it is none."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        layout = Layout(tuple(meta["classes"]), meta["image_size"], meta["resize"])
+        return Shards(folder, layout, meta["rows_per_shard"], meta["digest"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder}: holds no prepared images ({error}); run `dvc repro`") from error
+
+
+def _exactly(count: int, stream: Iterator[Pixels]) -> Iterator[Pixels]:
+    for _ in range(count):
+        try:
+            yield next(stream)
+        except StopIteration:
+            raise ValueError("fewer images than rows of the index") from None

@@ -1,0 +1,1 @@
+"""One short shell a stage: load, call, save."""

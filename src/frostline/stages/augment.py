@@ -1,0 +1,61 @@
+"""Stage `augment`: seeded variants of the training split, and a contact sheet of what they look like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from frostline import atomic, augmentation, catalog, progress, shards
+from frostline.augmentation import Policy
+from frostline.params import Params
+
+SHEET_ROWS, SHEET_VARIANTS = 8, 7
+
+
+def run(params: Params) -> str:
+    """Make the variants; one line that says what came out."""
+    settings = params.augment
+    policy = Policy(**settings.model_dump(exclude={"copies"}))
+    train = shards.open_folder(catalog.PREPARED / "train")
+    with atomic.folder(catalog.AUGMENTED) as folder:
+        for variant in range(1, settings.copies + 1):
+            (folder / f"variant-{variant:05d}").mkdir()
+            made = progress.track(_variants(train, policy, variant, params.seed), len(train), f"augment {variant}")
+            shards.write(folder / f"variant-{variant:05d}", train.layout, train.index, made)
+        with atomic.file(catalog.CONTACT_SHEET) as sheet:
+            variants = range(1, min(settings.copies, SHEET_VARIANTS) + 1)
+            _contact_sheet(train, policy, variants, params.seed).save(sheet, format="PNG")
+    return f"augment: {settings.copies} variants of {len(train)} training images; look at {catalog.CONTACT_SHEET}"
+
+
+def _variants(train: shards.Shards, policy: Policy, variant: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+    """One variant of every training image, in the order of the shards."""
+    digests = train.index["sha256"].tolist()
+
+    def make(row: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        drawn = augmentation.draw(policy, digests[row], variant, seed)
+        return augmentation.apply(pixels, drawn, policy.fill_mode)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # SciPy lets go of the interpreter lock
+        for start in range(0, len(train), 64):
+            rows = np.arange(start, min(start + 64, len(train)))
+            yield from pool.map(make, rows.tolist(), train.take(rows))
+
+
+def _contact_sheet(train: shards.Shards, policy: Policy, variants: range, seed: int) -> Image.Image:
+    """A row an image, spread over the classes: the original first, then its variants."""
+    rows = np.argsort(train.labels, kind="stable")
+    rows = rows[np.linspace(0, len(rows) - 1, min(SHEET_ROWS, len(rows))).astype(int)]
+    lines = []
+    for row, pixels in zip(rows, train.take(rows), strict=True):
+        drawn = [augmentation.draw(policy, train.index["sha256"].iat[row], v, seed) for v in variants]
+        line = [pixels, *(augmentation.apply(pixels, d, policy.fill_mode) for d in drawn)]
+        lines.append(np.concatenate([np.pad(p, ((2, 2), (2, 2), (0, 0)), constant_values=255) for p in line], axis=1))
+    sheet = Image.fromarray(np.concatenate(lines))
+    scale = max(1, round(96 / train.layout.image_size))
+    return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)

@@ -1,0 +1,64 @@
+"""Stage `evaluate`: the classifier on the test split, which nothing has looked at before."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from frostline import atomic, catalog, digest, evaluation, model_card, plots, shards, summary, tracking
+from frostline.params import Params
+
+
+def run(params: Params) -> str:
+    """Evaluate; a few lines that say how good it is and where to look."""
+    from frostline import classifier
+
+    test = shards.open_folder(catalog.PREPARED / "test")
+    bundle = classifier.load(catalog.BUNDLE)
+    settings = params.evaluate
+    probabilities = bundle.probabilities(test)
+    predicted = probabilities.argmax(axis=1)
+    classes = test.layout.classes
+    metrics = evaluation.metrics(test.labels, probabilities, settings.top_k, settings.bootstrap, params.seed)
+    metrics["test_digest"] = test.source_digest()
+    table = evaluation.per_class(test.labels, predicted, classes)
+    data = json.loads(catalog.DATA_REPORT.read_text(encoding="utf-8"))
+    names = np.asarray(classes, object)
+    predictions = pd.DataFrame(
+        {
+            "path": test.index["path"],
+            "label": names[test.labels],
+            "predicted": names[predicted],
+            "probability": probabilities.max(axis=1),
+            "probabilities": list(probabilities),
+        }
+    )
+    confusion = evaluation.confusion_matrix(test.labels, predicted, len(classes))
+    figures = {
+        "learning_curves": plots.learning_curves(pd.read_csv(catalog.HISTORY)),
+        "confusion": plots.confusion(confusion, classes),
+        "reliability": plots.reliability(evaluation.reliability(test.labels, probabilities), metrics["ece"]),
+    }
+    with atomic.folder(catalog.PLOTS) as folder:
+        for name, figure in figures.items():
+            figure.savefig(folder / f"{name}.png")
+    with atomic.file(catalog.PREDICTIONS) as path:
+        predictions.to_parquet(path, index=False)
+    with atomic.file(catalog.CONFUSION) as path:
+        predictions[["label", "predicted"]].rename(columns={"label": "actual"}).to_csv(path, index=False)
+    with atomic.file(catalog.PER_CLASS) as path:
+        table.to_csv(path, index=False, float_format="%.6g")
+    with atomic.file(catalog.MODEL_CARD) as path:
+        path.write_text(model_card.write(bundle.made_from, data, metrics, table), encoding="utf-8")
+    atomic.write_json(catalog.METRICS, metrics)
+
+    produced = digest.of_folder(catalog.BUNDLE)
+    with tracking.tracker(params.tracking).result(produced, bundle.made_from["backbone"]["name"]) as log:
+        log.dataset(params.data.source, metrics["test_digest"], "test")
+        log.metrics({f"test_{key}": value for key, value in metrics.items() if isinstance(value, (int, float))})
+        low, high = metrics["accuracy_ci95"]
+        log.metrics({"test_accuracy_ci95_low": low, "test_accuracy_ci95_high": high})
+        log.files([catalog.PLOTS, catalog.METRICS, catalog.CONFUSION, catalog.PER_CLASS, catalog.MODEL_CARD])
+    return summary.text(metrics, catalog.MODEL_CARD)

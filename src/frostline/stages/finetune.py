@@ -1,0 +1,99 @@
+"""Stage `finetune`: train the classifier; out comes a bundle and the history of its training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from frostline import atomic, backbones, catalog, digest, lineage, shards, tracking
+from frostline.params import Params
+
+if TYPE_CHECKING:
+    from frostline.training import OnEpoch, Row, Snapshot
+
+
+def run(params: Params) -> str:
+    """Train; one line that says how it went."""
+    backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
+    # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
+    from frostline import classifier, features, transfer
+    from frostline.checkpoints import Checkpoint
+
+    train, validation = (shards.open_folder(catalog.PREPARED / name) for name in ("train", "val"))
+    variants = [train, *map(shards.open_folder, sorted(catalog.AUGMENTED.glob("variant-*")))]
+    store = features.Store(catalog.features(), params.cache.disk_gb * 1e9, params.cache.dtype)
+    job = _job(params, [*variants, validation])
+    checkpoint = Checkpoint(catalog.checkpoints() / f"{job}.npz")
+    settings = params.finetune
+    name = f"{params.backbone.name} freeze={settings.freeze} lr={settings.learning_rate:g}"
+    with tracking.tracker(params.tracking).training(job, name) as log:
+        log.params(tracking.flat(params.model_dump(exclude={"cache", "tracking", "evaluate"})))
+        log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.REPORTS]))
+        for context, pictures in {"training": train, "validation": validation}.items():
+            log.dataset(params.data.source, pictures.source_digest(), context)
+        resume = checkpoint.load()
+        if resume is not None:
+            print(f"finetune: resuming after epoch {resume.epoch} of phase {resume.phase}", flush=True)
+            for row in resume.history:
+                log.metrics(_numbers(row), row["step"])
+        data = transfer.Data(variants, validation)
+        result = transfer.run(params, data, store, resume, _reporter(params, checkpoint.save, log))
+        with atomic.folder(catalog.BUNDLE) as folder, atomic.file(catalog.HISTORY) as table:
+            classifier.save(folder, result.bundle)
+            pd.DataFrame(result.history).to_csv(table, index=False, float_format="%.9g")
+        log.params({f"audit.{key}": value for key, value in asdict(result.audit).items()})
+        log.files([catalog.HISTORY, catalog.DATA_REPORT, catalog.CONTACT_SHEET, catalog.BUNDLE / "bundle.json"])
+        log.model(result.bundle.model)
+        log.tags({tracking.BUNDLE: digest.of_folder(catalog.BUNDLE)})
+    checkpoint.clear()
+    best = max(row["val_accuracy"] for row in result.history)
+    audit = result.audit
+    return (
+        f"finetune: {audit.frozen_layers} of {audit.layers} layers frozen, {audit.trainable_parameters:,} parameters "
+        f"trained, {audit.frozen_weights_unchanged} frozen weights proved unchanged; best val_accuracy {best:.4f}"
+    )
+
+
+def _job(params: Params, sets: list[shards.Shards]) -> str:
+    """Digest of all that the result depends on, this package's source included: what a checkpoint belongs to."""
+    weights = Path(params.backbone.weights)
+    source = Path(shards.__file__).parent
+    return digest.of_value(
+        {
+            "params": params.model_dump(include={"seed", "backbone", "head", "finetune", "cache"}),
+            "weights": digest.of_file(weights) if weights.is_file() else None,
+            "data": [pictures.digest for pictures in sets],
+            "source": [digest.of_file(path) for path in sorted(source.rglob("*.py"))],
+        }
+    )[:32]
+
+
+def _numbers(row: Row) -> dict[str, float]:
+    """What of a row is a metric."""
+    return {key: value for key, value in row.items() if key not in {"step", "phase"}}
+
+
+def _reporter(params: Params, save: Callable[[Snapshot], None], log: tracking.Run) -> OnEpoch:
+    """After every epoch: a line for the person, the numbers for the tracker, a snapshot for the case of a kill."""
+    epochs = {"head": params.finetune.head_epochs, "finetune": params.finetune.epochs}
+    began = time.monotonic()
+
+    def report(row: Row, snapshot: Callable[[], Snapshot]) -> None:
+        nonlocal began
+        now = time.monotonic()
+        log.metrics({**_numbers(row), "seconds": now - began}, row["step"])
+        save(snapshot())
+        print(
+            f"{row['phase']:>8} {row['epoch']:>3}/{epochs[row['phase']]}  loss {row['loss']:.4f}  "
+            f"accuracy {row['accuracy']:.4f}  val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
+            f"{now - began:.1f} s",
+            flush=True,
+        )
+        began = time.monotonic()
+
+    return report

@@ -1,0 +1,19 @@
+"""What a person reads when the pipeline is done: how good, how sure, where to look, what to try next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def text(metrics: dict[str, Any], report: Path) -> str:
+    """Four lines. metrics: those of reports/metrics.json; report: the model card."""
+    low, high = metrics["accuracy_ci95"]
+    return "\n".join(
+        [
+            f"test accuracy {metrics['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}, n = {metrics['n_test']})",
+            f"report        {report}",
+            "next          make ui                                 # compare runs in the MLflow UI",
+            "              dvc exp run -S finetune.freeze=none     # try another freeze line",
+        ]
+    )

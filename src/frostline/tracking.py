@@ -1,0 +1,218 @@
+"""Runs in MLflow: the only room that knows its tracking API.
+
+One training is one run. It is found again by tags, never by a run id in a file: `frostline.job` while it trains, so
+that a resumed training goes on in the same run, and `frostline.bundle`, the digest of what it produced, afterwards.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from frostline import catalog
+from frostline.errors import StateError
+from frostline.params import Tracking
+
+if TYPE_CHECKING:
+    import keras
+
+JOB, BUNDLE = "frostline.job", "frostline.bundle"
+
+# Read by MLflow when it is imported.
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+class Run(Protocol):
+    """A run that can be written to."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record settings under dotted names; None is recorded as `null`, as YAML writes it."""
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Record numbers at a step."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record tags."""
+
+    def dataset(self, name: str, digest: str, context: str) -> None:
+        """Record a data set as an input. context: training, validation or test."""
+
+    def files(self, paths: list[Path], folder: str = "") -> None:
+        """Keep copies of files and folders."""
+
+    def model(self, model: keras.Model) -> None:
+        """Keep a classifier (uint8 pictures -> probabilities) as a logged model with its signature."""
+
+
+class NullRun:
+    """A run for those who switched tracking off: takes everything, keeps nothing."""
+
+    def params(self, values: Mapping[str, Any]) -> None: ...
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
+    def tags(self, values: Mapping[str, str]) -> None: ...
+    def dataset(self, name: str, digest: str, context: str) -> None: ...
+    def files(self, paths: list[Path], folder: str = "") -> None: ...
+    def model(self, model: keras.Model) -> None: ...
+
+
+@dataclass(frozen=True)
+class MlflowRun:
+    """The active MLflow run."""
+
+    run_id: str
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        import mlflow
+
+        mlflow.log_params({key: "null" if value is None else value for key, value in values.items()})
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        import mlflow
+
+        mlflow.log_metrics(dict(values), step=step)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        import mlflow
+
+        mlflow.set_tags(dict(values))
+
+    def dataset(self, name: str, digest: str, context: str) -> None:
+        import mlflow
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.meta_dataset import MetaDataset
+
+        source = CodeDatasetSource({"frostline.source": name})
+        mlflow.log_input(MetaDataset(source, name=name, digest=digest[:32]), context=context)  # MLflow keeps 36
+
+    def files(self, paths: list[Path], folder: str = "") -> None:
+        import mlflow
+
+        for path in paths:
+            if path.is_dir():
+                mlflow.log_artifacts(str(path), f"{folder}/{path.name}" if folder else path.name)
+            else:
+                mlflow.log_artifact(str(path), folder or None)
+
+    def model(self, model: keras.Model) -> None:
+        import keras
+        import mlflow
+        import numpy as np
+        from mlflow.models import ModelSignature
+        from mlflow.types import Schema, TensorSpec
+
+        def spec(tensor: keras.KerasTensor, dtype: type[np.generic], name: str) -> Schema:
+            return Schema([TensorSpec(np.dtype(dtype), (-1, *tensor.shape[1:]), name)])
+
+        signature = ModelSignature(
+            spec(model.input, np.uint8, "pictures"), spec(model.output, np.float32, "probabilities")
+        )
+        engine = keras.backend.backend()
+        # Named, so that MLflow need not load the model in a fresh process to find out (15 s).
+        requirements = [f"keras=={keras.__version__}", f"{engine}=={_version(engine)}", f"numpy=={np.__version__}"]
+        mlflow.keras.log_model(model, name="classifier", signature=signature, pip_requirements=requirements)
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """Where runs go. uri: an MLflow tracking URI or `none`; artifacts: folder for the files of a local database."""
+
+    uri: str
+    experiment: str
+    artifacts: Path
+    lock: Path
+
+    @contextmanager
+    def training(self, job: str, name: str) -> Iterator[Run]:
+        """A run for a training; the one that a killed process left behind where there is one for the same job."""
+        if self.uri == "none":
+            yield NullRun()
+            return
+        import mlflow
+
+        experiment = self._connect()
+        filter_string = f"tags.`{JOB}` = '{job}' and attributes.status = 'RUNNING'"
+        found = mlflow.search_runs([experiment], filter_string, max_results=1, output_format="list")
+        with mlflow.start_run(found[0].info.run_id if found else None, experiment, name, tags={JOB: job}) as run:
+            yield MlflowRun(run.info.run_id)
+
+    @contextmanager
+    def result(self, bundle: str, name: str) -> Iterator[Run]:
+        """The latest run that produced a bundle (by its digest); a new one where none is known."""
+        if self.uri == "none":
+            yield NullRun()
+            return
+        import mlflow
+
+        experiment = self._connect()
+        filter_string = f"tags.`{BUNDLE}` = '{bundle}'"
+        found = mlflow.search_runs(
+            [experiment], filter_string, max_results=1, order_by=["start_time DESC"], output_format="list"
+        )
+        run_id = found[0].info.run_id if found else None
+        with mlflow.start_run(run_id, experiment, name, tags=None if found else {BUNDLE: bundle}) as run:
+            yield MlflowRun(run.info.run_id)
+
+    def _connect(self) -> str:
+        """The id of the experiment, made where it is new; one process at a time, or a fresh SQLite database breaks."""
+        for key, value in QUIET.items():
+            os.environ.setdefault(key, value)
+        import logging
+
+        import mlflow
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        with self.lock.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                mlflow.set_tracking_uri(self.uri)
+                known = mlflow.get_experiment_by_name(self.experiment)
+                if known is not None:
+                    return str(known.experiment_id)
+                place = self.artifacts.as_uri() if self.uri.startswith("sqlite:") else None
+                return str(mlflow.create_experiment(self.experiment, artifact_location=place))
+            except (MlflowException, SQLAlchemyError, OSError) as error:
+                reason = " ".join(str(error).split())[:160]
+                raise StateError(
+                    f"{self.uri}: tracking can't be reached ({reason}); mend tracking.uri in params.yaml or "
+                    "MLFLOW_TRACKING_URI, or set tracking.uri to none"
+                ) from error
+
+
+def tracker(settings: Tracking) -> Tracker:
+    """The tracker of params.yaml: `none` stays; MLFLOW_TRACKING_URI goes first; `auto` is mlflow.db at the root."""
+    uri = settings.uri
+    if uri != "none":
+        default = f"sqlite:///{catalog.tracking_database()}" if uri == "auto" else uri
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or default
+    return Tracker(uri, settings.experiment, catalog.tracking_artifacts(), catalog.tracking_lock())
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
