@@ -54,7 +54,7 @@ class Bundle:
         units = self.model.output.shape[-1]
         raw = np.empty((len(pictures), units), np.float32)
         starts = range(0, len(pictures), BATCH)
-        for start in progress.track(starts, len(starts), "predict", f"x {BATCH} images"):
+        for start in progress.track(starts, len(pictures), "predict", BATCH):
             rows = np.arange(start, min(start + BATCH, len(pictures)))
             # A short last batch is filled up: one shape compiles once.
             full = np.resize(rows, BATCH)

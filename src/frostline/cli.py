@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import Annotated
@@ -84,9 +83,6 @@ def _run(stage: Callable[[Params], str]) -> None:
 
 def main() -> None:
     """Entry point. Exit codes: 0 well, 1 our mistake, 2 the user's, 130 interrupted."""
-    # TensorFlow reads these when it is imported; its start-up chatter hides what a person should read.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         app()
     except FrostlineError as error:

@@ -78,12 +78,12 @@ class Decoder:
     def _results(self, chunks: list[range], total: int) -> Iterator[list[tuple[str | None, str | None]]]:
         workers = len(os.sched_getaffinity(0))
         if total <= INLINE or workers == 1:
-            yield from progress.track(map(self.run, chunks), len(chunks), "prepare", f"x {CHUNK} images")
+            yield from progress.track(map(self.run, chunks), total, "prepare", CHUNK)
             return
         # Spawned, not forked: the parent's library threads don't survive a fork.
         with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (self,)) as pool:
             try:
-                yield from progress.track(pool.map(_task, chunks), len(chunks), "prepare", f"x {CHUNK} images")
+                yield from progress.track(pool.map(_task, chunks), total, "prepare", CHUNK)
             except BrokenProcessPool:
                 raise InternalError(
                     "a decoding process died, probably for want of memory; free some and repeat"

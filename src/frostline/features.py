@@ -105,7 +105,7 @@ class Store:
             header = {"descr": np.dtype(self.dtype).str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             starts = range(0, len(pictures), BATCH)
-            for start in progress.track(starts, len(starts), "features", f"x {BATCH} images"):
+            for start in progress.track(starts, len(pictures), "features", BATCH):
                 rows = np.arange(start, min(start + BATCH, len(pictures)))
                 file.write(extract(extractor, pictures, rows).astype(self.dtype).tobytes())
 

@@ -12,21 +12,24 @@ T = TypeVar("T")
 PLAIN_SECONDS = 15.0
 
 
-def track(items: Iterable[T], total: int, what: str, unit: str = "images") -> Iterator[T]:
+def track(items: Iterable[T], total: int, what: str, each: int = 1) -> Iterator[T]:
     """Pass items through, showing how far it is on standard error.
 
-    total: number of items; what: a word before the bar; unit: what one item is.
+    total: number of images; what: a word before the bar; each: images an item stands for (the last may be short).
     """
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        yield from tqdm(items, total=total, desc=what, unit=f" {unit}", leave=False)
+        with tqdm(total=total, desc=what, unit=" images", leave=False) as bar:
+            for item in items:
+                yield item
+                bar.update(min(each, total - bar.n))
         return
     start = said = time.monotonic()
-    for done, item in enumerate(items, 1):
+    for number, item in enumerate(items, 1):
         yield item
-        now = time.monotonic()
+        now, done = time.monotonic(), min(number * each, total)
         if now - said >= PLAIN_SECONDS and done < total:
-            left = (now - start) / done * (total - done)
-            print(f"{what}: {done}/{total} {unit}, {done / (now - start):.0f}/s, {left:.0f} s left", file=sys.stderr)
+            rate = done / (now - start)
+            print(f"{what}: {done}/{total} images, {rate:.0f}/s, {(total - done) / rate:.0f} s left", file=sys.stderr)
             said = now

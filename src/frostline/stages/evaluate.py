@@ -7,13 +7,14 @@ import json
 import numpy as np
 import pandas as pd
 
-from frostline import atomic, catalog, digest, evaluation, model_card, plots, shards, summary, tracking
+from frostline import atomic, catalog, digest, engine, evaluation, model_card, plots, shards, summary, tracking
 from frostline.params import Params
 
 
 def run(params: Params) -> str:
     """Evaluate; a few lines that say how good it is and where to look."""
-    from frostline import classifier
+    with engine.quiet():
+        from frostline import classifier
 
     test = shards.open_folder(catalog.PREPARED / "test")
     bundle = classifier.load(catalog.BUNDLE)

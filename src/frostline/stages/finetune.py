@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from frostline import atomic, backbones, catalog, digest, lineage, shards, tracking
+from frostline import atomic, backbones, catalog, digest, engine, lineage, shards, tracking
 from frostline.params import Params
 
 if TYPE_CHECKING:
@@ -21,8 +21,9 @@ def run(params: Params) -> str:
     """Train; one line that says how it went."""
     backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
-    from frostline import classifier, features, transfer
-    from frostline.checkpoints import Checkpoint
+    with engine.quiet():
+        from frostline import classifier, features, transfer
+        from frostline.checkpoints import Checkpoint
 
     train, validation = (shards.open_folder(catalog.PREPARED / name) for name in ("train", "val"))
     variants = [train, *map(shards.open_folder, sorted(catalog.AUGMENTED.glob("variant-*")))]

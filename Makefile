@@ -1,0 +1,46 @@
+# Nothing to install by hand but Python >= 3.11, git and make.
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: repro test test-all lint bench ui frostnet lock
+.DEFAULT_GOAL := repro
+
+repro: $(VENV)/.ready  ## train and evaluate what params.yaml says
+	@dvc repro
+	@frostline report
+
+test: $(VENV)/.ready  ## every test that takes less than a minute
+	python -m pytest -m "not slow"
+
+test-all: $(VENV)/.ready
+	python -m pytest
+
+lint: $(VENV)/.ready  ## style, types, architecture
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
+	python benchmarks/digits.py
+	python benchmarks/photos.py
+	python benchmarks/startup.py
+
+ui: $(VENV)/.ready  ## compare runs: http://127.0.0.1:5000
+	mlflow ui --backend-store-uri sqlite:///mlflow.db
+
+frostnet: $(VENV)/.ready  ## make the embedded backbone again (about 20 minutes on 2 cores)
+	cd pretrain && dvc repro
+	cp pretrain/models/frostnet.npz src/frostline/frostnet.npz
+
+lock:  ## write requirements.lock anew from pyproject.toml; needs uv
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--no-emit-index-url --no-header --no-annotate --quiet --output-file requirements.lock
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("frostline needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@

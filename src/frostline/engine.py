@@ -1,0 +1,25 @@
+"""Starting Keras's engine without its chatter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Import Keras inside this block, or the C++ half of TensorFlow prints lines that look like errors and are none.
+
+    They go to file descriptor 2 before any log level counts, so the descriptor itself is turned away for the time of
+    the import. Python's own exceptions and warnings about the import are not affected.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
