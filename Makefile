@@ -25,7 +25,7 @@ lint: $(VENV)/.ready  ## style, types, architecture
 bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
 	python benchmarks/digits.py
 	python benchmarks/photos.py
-	python benchmarks/startup.py
+	python benchmarks/main_job.py
 
 ui: $(VENV)/.ready  ## compare runs: http://127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

@@ -24,8 +24,10 @@ def folder(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir()
         yield temporary
-        if path.exists():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -58,10 +60,24 @@ def _beside(path: Path) -> Path:
         raise StateError(
             f"{path.parent}: can't be made ({error.strerror}); free that name or its permissions"
         ) from error
-    for leftover in path.parent.glob(f".{path.stem}.*.part{path.suffix}"):
-        pid = leftover.name.split(".")[-2 - bool(path.suffix)]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     if not os.access(path.parent, os.W_OK):
         raise StateError(f"{path.parent}: is not writable; mend its permissions, or choose another place")
-    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    before, after = f".{path.stem}.", f".part{path.suffix}"
+    for leftover in path.parent.iterdir():
+        pid = leftover.name.removeprefix(before).removesuffix(after)
+        if pid.isdecimal() and leftover.name == f"{before}{pid}{after}" and not _is_another(int(pid)):
+            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    return path.with_name(f"{before}{os.getpid()}{after}")
+
+
+def _is_another(pid: int) -> bool:
+    """Whether another process of that number lives; in containers a dead one often had our own number."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True

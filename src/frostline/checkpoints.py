@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -41,7 +42,7 @@ class Checkpoint:
                     for group in ("variables", "optimizer", "best")
                 }
                 return Snapshot(**json.loads(str(stored["state"])), **groups)
-        except (ValueError, OSError, KeyError):
+        except (ValueError, OSError, EOFError, KeyError, BadZipFile):  # what NumPy raises on a short or foreign file
             return None
 
     def clear(self) -> None:

@@ -79,16 +79,15 @@ def build_head(
     }
     pool = pools[pooling](name="pool")
     units = 1 if binary else classes
-    stack: list[keras.layers.Layer] = []
+    # Every name is given: Keras's own are numbered by what the process built before, and would end up in the bundle.
+    stack: list[keras.layers.Layer] = [keras.Input(pool.compute_output_shape((None, *shape))[1:], name="pooled")]
     for number, width in enumerate(hidden, 1):
         stack.append(keras.layers.Dense(width, activation=activation, name=f"hidden{number}"))
         stack.append(keras.layers.Dropout(dropout, name=f"dropout{number}"))
     if not hidden:
         stack.append(keras.layers.Dropout(dropout, name="dropout"))
     stack.append(keras.layers.Dense(units, name="logits"))
-    top = keras.Sequential(stack, name="head")
-    top.build(pool.compute_output_shape((None, *shape)))
-    return Head(pool, top, units)
+    return Head(pool, keras.Sequential(stack, name="head"), units)
 
 
 def prefix(backbone: Backbone, head: Head, cut: CutPoint) -> keras.Model:
@@ -122,7 +121,7 @@ def save(folder: Path, bundle: Bundle) -> None:
     """Write a bundle into an existing folder; its bytes depend on its content alone."""
     path = folder / "model.keras"
     bundle.model.save(path)
-    _forget_time(path)
+    _make_reproducible(path)
     description = {
         "classes": list(bundle.layout.classes),
         "image_size": bundle.layout.image_size,
@@ -151,12 +150,25 @@ def _is_end(body: keras.Model, cut: CutPoint) -> bool:
     return cut.tensor is body.output
 
 
-def _forget_time(path: Path) -> None:
-    """Rewrite a .keras archive without its save date and without the times of its members."""
+def _make_reproducible(path: Path) -> None:
+    """Rewrite a .keras archive so that its bytes depend on the model alone.
+
+    Keras writes the date, zip writes the time of every member, and objects that are shared are numbered by their
+    addresses in memory: the first two go, the third are numbered in the order of their appearance.
+    """
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     metadata = json.loads(members["metadata.json"])
     members["metadata.json"] = json.dumps({"keras_version": metadata["keras_version"]}).encode()
+    numbers: dict[int, int] = {}
+
+    def renumbered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {
+            key: numbers.setdefault(value, len(numbers)) if key == "shared_object_id" and value is not None else value
+            for key, value in pairs
+        }
+
+    members["config.json"] = json.dumps(json.loads(members["config.json"], object_pairs_hook=renumbered)).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(members):
             archive.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), members[name])

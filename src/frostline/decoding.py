@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from frostline import images, progress
+from frostline import images, machine, progress
 from frostline.errors import InternalError
 from frostline.manifest import Source
 
@@ -50,6 +50,9 @@ class Decoder:
                 except images.UnreadableImageError as reason:
                     found.append((None, str(reason)))
                     continue
+                except MemoryError:  # not the picture's fault: what is dropped must not depend on the machine
+                    path = self.source.table["path"].iat[row]
+                    raise InternalError(f"{path}: memory was too short to decode it; free some and repeat") from None
                 sha = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
                 small = images.resize(pixels, self.size, self.resize)
                 os.pwrite(file, small.tobytes(), row * self.record)
@@ -76,7 +79,7 @@ class Decoder:
                 yield np.frombuffer(data, np.uint8).reshape(self.size, self.size, 3)
 
     def _results(self, chunks: list[range], total: int) -> Iterator[list[tuple[str | None, str | None]]]:
-        workers = len(os.sched_getaffinity(0))
+        workers = machine.cores()
         if total <= INLINE or workers == 1:
             yield from progress.track(map(self.run, chunks), total, "prepare", CHUNK)
             return

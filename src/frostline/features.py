@@ -95,7 +95,7 @@ class Store:
             array = np.load(path, mmap_mode="r")
             if array.shape == shape and array.dtype == self.dtype:
                 return array
-        except (ValueError, OSError):
+        except (ValueError, OSError, EOFError):  # what NumPy raises on a short or foreign file
             pass
         print(f"warning: {path} is damaged; computing it again", file=sys.stderr)
         return None

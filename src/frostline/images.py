@@ -24,7 +24,7 @@ def decode(source: Path | bytes | IO[bytes]) -> Pixels:
     """Decode a picture fully to uint8 RGB of shape (height, width, 3).
 
     EXIF orientation is applied, transparency is laid over white, CMYK and 16-bit grey are converted, and of an
-    animation the first frame is taken. Raises UnreadableImageError.
+    animation the first frame is taken. Raises UnreadableImageError, and MemoryError where memory is short.
     """
     opened = BytesIO(source) if isinstance(source, bytes) else source
     try:
@@ -32,14 +32,17 @@ def decode(source: Path | bytes | IO[bytes]) -> Pixels:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImageError(f"{image.width}x{image.height} pixels are too many")
             image.load()
-            return np.asarray(_rgb(ImageOps.exif_transpose(image)))
+            return np.asarray(_rgb(_upright(image)))
+    except (UnreadableImageError, MemoryError):
+        raise
     except UnidentifiedImageError:
         raise UnreadableImageError("not an image") from None
     except Image.DecompressionBombError:
         raise UnreadableImageError("too many pixels") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
-        # Pillow's plugins raise all of these on broken files.
-        raise UnreadableImageError(" ".join(str(error).split()) or type(error).__name__) from None
+    except Exception as error:  # whatever a parser of Pillow's trips over in a broken file
+        # The text of an operating system's error would name the file.
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise UnreadableImageError(" ".join(reason.split()) or type(error).__name__) from None
 
 
 def resize(pixels: Pixels, size: int, how: Resize) -> Pixels:
@@ -57,6 +60,16 @@ def resize(pixels: Pixels, size: int, how: Resize) -> Pixels:
     else:
         image = ImageOps.pad(image, box, Image.Resampling.BILINEAR)
     return np.asarray(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a picture whose EXIF data are broken is left as it lies, as viewers show it."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
+    except Exception:
+        return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:

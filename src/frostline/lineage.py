@@ -7,12 +7,14 @@ import subprocess
 from pathlib import Path
 
 
-def tags(dvc_lock: Path, outputs: list[Path]) -> dict[str, str]:
+def tags(dvc_lock: Path, inputs: list[Path], outputs: list[Path]) -> dict[str, str]:
     """What identifies the state of code and data, as tags of a run.
 
-    outputs: paths that the pipeline itself writes, so that they don't make the state count as dirty.
+    inputs: outputs of earlier stages that the run reads, whose md5 dvc.lock knows. outputs: folders that the pipeline
+    itself writes, so that they don't make the state count as dirty.
     """
-    found = {f"dvc.lock.{name}": md5 for name, md5 in _stage_outputs(dvc_lock).items()}
+    recorded = _stage_outputs(dvc_lock)
+    found = {f"dvc.lock.{path}": recorded[str(path)] for path in inputs if str(path) in recorded}
     for name in ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):  # MLflow's own git tag shows the baseline inside `dvc exp`
         if value := os.environ.get(name):
             found[name] = value
@@ -39,5 +41,5 @@ def _stage_outputs(dvc_lock: Path) -> dict[str, str]:
 
     if not dvc_lock.is_file():
         return {}
-    stages = (YAML(typ="safe", pure=True).load(dvc_lock) or {}).get("stages", {})
+    stages = (YAML(typ="safe", pure=True).load(dvc_lock) or {}).get("stages") or {}
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}

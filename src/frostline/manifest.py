@@ -47,7 +47,11 @@ class FolderSource:
 
     def read(self, row: int) -> Pixels:
         path = self.root / self.table["path"].iat[row]
-        if not path.is_file():  # a named pipe would be waited on for ever
+        try:
+            is_file = path.is_file()  # a named pipe would be waited on for ever
+        except OSError as error:
+            raise images.UnreadableImageError(error.strerror) from None
+        if not is_file:
             raise images.UnreadableImageError("not a regular file")
         return images.decode(path)
 
@@ -77,25 +81,30 @@ class SyntheticSource:
 
 def open_source(path: Path) -> Source:
     """Open `data.source`. Raises DataError, naming the path and the mend, where it is no source."""
-    if path.is_dir():
-        return _folder(path)
-    if path.suffix.lower() in {".yaml", ".yml"} and path.is_file():
-        return _card(path)
-    if path.exists():
+    try:
+        if path.is_dir():
+            return _folder(path)
+        if path.suffix.lower() in {".yaml", ".yml"} and path.is_file():
+            return _card(path)
+        exists = path.exists()
+    except OSError as error:
+        place = error.filename or path
+        raise DataError(f"{place}: can't be read ({error.strerror}); mend its permissions or data.source") from error
+    if exists:
         raise DataError(f"{path}: data.source must be a folder of class folders or a card (.yaml)")
     raise DataError(f"{path}: not found; set data.source to a folder with one subfolder a class, or to a card")
 
 
 def _folder(root: Path) -> Source:
     """A folder of class folders, or of splits of class folders."""
-    try:
-        tops = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"{root}: can't be listed ({error.strerror}); mend its permissions") from error
+    tops = _subfolders(root)
     if not tops:
         raise DataError(f"{root}: has no subfolders; a source needs one folder of pictures a class")
     splits = {name: SPLIT_FOLDERS[name.lower()] for name in tops if name.lower() in SPLIT_FOLDERS}
     is_split = len(splits) == len(tops) and "train" in splits.values()
+    others = sorted(set(tops) - set(splits))
+    if others and "train" in splits.values() and len(splits) > 1 and any(_subfolders(root / name) for name in splits):
+        raise DataError(f"{root}: {' and '.join(splits)} are splits, but {others[0]!r} is none; move it out of there")
     if is_split and len(set(splits.values())) < len(splits):
         raise DataError(f"{root}: {' and '.join(sorted(splits))} name one split twice; merge them")
     rows: list[tuple[str, str, str | None]] = []
@@ -105,6 +114,8 @@ def _folder(root: Path) -> Source:
         for folder, label in parents:
             classes.add(label)
             rows += [(path, label, splits[top] if is_split else None) for path in _files(root, folder)]
+    if not classes:
+        raise DataError(f"{root}: {tops[0]!r} has no subfolders; a split needs one folder of pictures a class")
     empty = sorted(classes - {label for _, label, _ in rows})
     if empty:
         raise DataError(f"{root}: class {empty[0]!r} is an empty folder; add pictures to it or remove it")
@@ -117,13 +128,25 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _files(root: Path, folder: str) -> list[str]:
-    """All files below a class folder but hidden ones, as paths relative to the source."""
+    """All files below a class folder but hidden ones, as paths relative to the source.
+
+    Links to folders are not followed below it, so that a loop of links ends.
+    """
     found = []
-    for parent, folders, names in os.walk(root / folder):
+    for parent, folders, names in os.walk(root / folder, onerror=_unlistable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = Path(parent).relative_to(root)
         found += [str(below / name) for name in names if not name.startswith(".")]
+    for path in found:
+        readable = os.fsencode(path).decode("utf-8", "backslashreplace")
+        if readable != path:
+            raise DataError(f"{root}/{readable}: the name is not UTF-8; rename it")
     return found
+
+
+def _unlistable(error: OSError) -> None:
+    """What os.walk would pass over in silence."""
+    raise error
 
 
 class _DigitsCard(BaseModel):
@@ -174,15 +197,15 @@ def _card(path: Path) -> Source:
 
     try:
         values = YAML(typ="safe", pure=True).load(path)
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not YAML; mend it") from error
     kind = values.get("kind") if isinstance(values, dict) else None
-    if kind not in CARDS:
+    if not isinstance(kind, str) or kind not in CARDS:
         raise DataError(f"{path}: kind is {kind!r}; use one of {', '.join(CARDS)}")
     try:
         card = CARDS[kind](values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {key}: {first['msg'].lower()}") from None
+        raise DataError(f"{path}: {key}: {first['msg'].lower()}; mend that key") from None
     return card.open()

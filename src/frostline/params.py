@@ -6,13 +6,17 @@ version 1.2, as DVC reads it, so `1e-3` is a number and `none` a word.
 
 from __future__ import annotations
 
+import reprlib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from frostline.errors import ParamsError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -20,7 +24,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Split(_Section):
@@ -166,8 +170,8 @@ class Params(_Section):
 def load(path: Path) -> Params:
     """Read and check params.yaml.
 
-    Raises ParamsError, one line naming the key and the mend, for a missing file, broken YAML, and missing, unknown or
-    ill-typed keys.
+    Raises ParamsError, one line naming the key and the mend, for a file that is missing or can't be read, broken YAML,
+    and missing, unknown or ill-typed keys.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -176,38 +180,58 @@ def load(path: Path) -> Params:
         values = YAML(typ="safe", pure=True).load(path)
     except FileNotFoundError:
         raise ParamsError(f"{path}: not found; run from the project's folder") from None
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise ParamsError(f"{path}: {where}{getattr(error, 'problem', None) or 'not YAML'}; mend that line") from error
+    except OSError as error:
+        raise ParamsError(f"{path}: can't be read ({error.strerror}); it must be a readable file") from error
+    except (YAMLError, ValueError, RecursionError) as error:  # a date like 2024-13-45 is a mere ValueError
+        raise ParamsError(f"{path}: {_broken(error)}") from error
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise ParamsError(f"{path}: {_explain(error)}") from None
+        raise ParamsError(f"{path}: {_one_line(_explain(error))}") from None
+
+
+def _one_line(text: str) -> str:
+    """A key or a value that spans lines must not break the message."""
+    return " ".join(text.split())
+
+
+def _broken(error: Exception) -> str:
+    """Where a file is no YAML, and why, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    if mark:
+        return f"line {mark.line + 1}: {_one_line(problem)}; mend that line"
+    return f"not YAML in UTF-8 ({_one_line(problem)}); mend it"
 
 
 def _explain(error: ValidationError) -> str:
     """The first problem in one line, with how many more there are."""
     problems = error.errors()
     # An unknown key first: a misspelt key is also a missing one, and only the former says what to mend.
-    first = min(problems, key=lambda p: p["type"] != "extra_forbidden")
-    location = [str(part) for part in first["loc"] if not _is_union_branch(str(part))]
+    first = min(problems, key=lambda p: p["type"] not in {"extra_forbidden", "invalid_key"})
+    location = _location(first)
     key = ".".join(location)
+    more = len({tuple(_location(problem)) for problem in problems}) - 1
     if first["type"] == "extra_forbidden":
         near = get_close_matches(location[-1], _keys(location[:-1]), n=1)
         text = f"{key} is not a key; " + (f"did you mean {near[0]}?" if near else "remove it")
     elif first["type"] == "missing":
         text = f"{key} is missing; add it"
     else:
-        message = first["msg"].removeprefix("Value error, ")
-        got = f", not {first['input']!r}" if not isinstance(first["input"], dict) else ""
+        messages = [problem["msg"] for problem in problems if _location(problem) == location]
+        message = " or ".join(messages).removeprefix("Value error, ").replace(" or Input should be ", " or ")
+        if first["type"] == "model_type":
+            message = "should be a section of keys"
+        got = f", not {reprlib.repr(first['input'])}" if not isinstance(first["input"], dict) else ""
         text = f"{key or 'the file'}: {message[0].lower()}{message[1:]}{got}"
-    return text + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+    return text + (f" (and {more} more)" if more else "")
 
 
-def _is_union_branch(part: str) -> bool:
-    """Pydantic names the tried type of a union in its location; a person doesn't write it."""
-    return part in {"int", "str", "float"} or part[:1].isupper() or "[" in part
+def _location(problem: ErrorDetails) -> list[str]:
+    """Where a problem is, as a person writes it: pydantic adds the tried type where a key may have several."""
+    location = [str(part) for part in problem["loc"]]
+    is_branch = problem["type"] != "extra_forbidden" and location[-1:] in (["int"], ["str"])
+    return location[:-1] if is_branch else location
 
 
 def _keys(path: list[str]) -> list[str]:

@@ -88,7 +88,8 @@ class Shards:
 def write(folder: Path, layout: Layout, index: pd.DataFrame, images: Iterable[Pixels]) -> Shards:
     """Write images, streamed one by one, into an existing empty folder.
 
-    index: columns path, label, sha256, one row an image. Raises ValueError where images and rows differ in number.
+    index: columns path, label, sha256, one row an image. Raises ValueError where images and rows differ in number, or
+    an image is not uint8 (size, size, 3).
     """
     size = layout.image_size
     per_shard = max(1, SHARD_BYTES // (size * size * 3))
@@ -100,7 +101,9 @@ def write(folder: Path, layout: Layout, index: pd.DataFrame, images: Iterable[Pi
             header = {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size, 3)}
             np.lib.format.write_array_header_1_0(file, header)
             for image in _exactly(rows, stream):
-                data = np.ascontiguousarray(image).tobytes()
+                if image.dtype != np.uint8 or image.shape != (size, size, 3):
+                    raise ValueError(f"an image is {image.dtype} {image.shape}, not uint8 ({size}, {size}, 3)")
+                data = image.tobytes()
                 content.update(data)
                 file.write(data)
     if next(stream, None) is not None:
@@ -123,7 +126,7 @@ def open_folder(folder: Path) -> Shards:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         layout = Layout(tuple(meta["classes"]), meta["image_size"], meta["resize"])
         return Shards(folder, layout, meta["rows_per_shard"], meta["digest"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: holds no prepared images ({error}); run `dvc repro`") from error
 
 

@@ -49,7 +49,10 @@ def resolve_duplicates(table: pd.DataFrame) -> pd.DataFrame:
     keeper = ordered.groupby("sha256")["path"].transform("first")
     conflicting = ordered.groupby("sha256")["label"].transform("nunique") > 1
     reason = np.where(conflicting, "same picture under another label as ", "same picture as ")
-    other = keeper.where(ordered["path"] != keeper, ordered.groupby("sha256")["path"].transform("last"))
+    # A copy is told apart by its keeper; of conflicting ones, those that share the keeper's label by another's.
+    keeper_label = ordered.groupby("sha256")["label"].transform("first")
+    stranger = ordered[ordered["label"] != keeper_label].groupby("sha256")["path"].first()
+    other = keeper.where(~conflicting | (ordered["label"] != keeper_label), ordered["sha256"].map(stranger))
     ordered = ordered.assign(reason=reason + other)
     return ordered[conflicting | (ordered["path"] != keeper)].drop(columns="rank").sort_index()
 

@@ -65,11 +65,8 @@ class NullRun:
     def model(self, model: keras.Model) -> None: ...
 
 
-@dataclass(frozen=True)
 class MlflowRun:
     """The active MLflow run."""
-
-    run_id: str
 
     def params(self, values: Mapping[str, Any]) -> None:
         import mlflow
@@ -142,8 +139,8 @@ class Tracker:
         experiment = self._connect()
         filter_string = f"tags.`{JOB}` = '{job}' and attributes.status = 'RUNNING'"
         found = mlflow.search_runs([experiment], filter_string, max_results=1, output_format="list")
-        with mlflow.start_run(found[0].info.run_id if found else None, experiment, name, tags={JOB: job}) as run:
-            yield MlflowRun(run.info.run_id)
+        with self._active(experiment, found, name, {JOB: job}) as run:
+            yield run
 
     @contextmanager
     def result(self, bundle: str, name: str) -> Iterator[Run]:
@@ -158,9 +155,20 @@ class Tracker:
         found = mlflow.search_runs(
             [experiment], filter_string, max_results=1, order_by=["start_time DESC"], output_format="list"
         )
-        run_id = found[0].info.run_id if found else None
-        with mlflow.start_run(run_id, experiment, name, tags=None if found else {BUNDLE: bundle}) as run:
-            yield MlflowRun(run.info.run_id)
+        with self._active(experiment, found, name, {BUNDLE: bundle}) as run:
+            yield run
+
+    @contextmanager
+    def _active(self, experiment: str, found: list[Any], name: str, tags: dict[str, str]) -> Iterator[Run]:
+        """The run that was found, its name untouched, or a new one."""
+        import mlflow
+
+        if found:
+            with mlflow.start_run(run_id=found[0].info.run_id):
+                yield MlflowRun()
+        else:
+            with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags):
+                yield MlflowRun()
 
     def _connect(self) -> str:
         """The id of the experiment, made where it is new; one process at a time, or a fresh SQLite database breaks."""

@@ -157,7 +157,7 @@ def fit(
 
         def snapshot() -> Snapshot:
             now, moments = _values(model.variables), _values(model.optimizer.variables)
-            return Snapshot(phase.name, epoch + 1, stopped, waited, best_value, now, moments, best, history)  # noqa: B023
+            return Snapshot(phase.name, epoch + 1, stopped, waited, best_value, now, moments, best, list(history))  # noqa: B023
 
         on_epoch(row, snapshot)
     if stopping:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from frostline import atomic, augmentation, catalog, progress, shards
+from frostline import atomic, augmentation, catalog, machine, progress, shards
 from frostline.augmentation import Policy
 from frostline.params import Params
 
 SHEET_ROWS, SHEET_VARIANTS = 8, 7
+SHEET_SIDE = 256  # pictures of twice that side and more are thinned out on the sheet
 
 
 def run(params: Params) -> str:
@@ -41,7 +41,7 @@ def _variants(train: shards.Shards, policy: Policy, variant: int, seed: int) -> 
         drawn = augmentation.draw(policy, digests[row], variant, seed)
         return augmentation.apply(pixels, drawn, policy.fill_mode)
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # SciPy lets go of the interpreter lock
+    with ThreadPoolExecutor(machine.cores()) as pool:  # SciPy lets go of the interpreter lock
         for start in range(0, len(train), 64):
             rows = np.arange(start, min(start + 64, len(train)))
             yield from pool.map(make, rows.tolist(), train.take(rows))
@@ -51,10 +51,12 @@ def _contact_sheet(train: shards.Shards, policy: Policy, variants: range, seed: 
     """A row an image, spread over the classes: the original first, then its variants."""
     rows = np.argsort(train.labels, kind="stable")
     rows = rows[np.linspace(0, len(rows) - 1, min(SHEET_ROWS, len(rows))).astype(int)]
+    step = max(1, train.layout.image_size // SHEET_SIDE)
     lines = []
     for row, pixels in zip(rows, train.take(rows), strict=True):
         drawn = [augmentation.draw(policy, train.index["sha256"].iat[row], v, seed) for v in variants]
-        line = [pixels, *(augmentation.apply(pixels, d, policy.fill_mode) for d in drawn)]
+        made = [pixels, *(augmentation.apply(pixels, d, policy.fill_mode) for d in drawn)]
+        line = [picture[::step, ::step] for picture in made]
         lines.append(np.concatenate([np.pad(p, ((2, 2), (2, 2), (0, 0)), constant_values=255) for p in line], axis=1))
     sheet = Image.fromarray(np.concatenate(lines))
     scale = max(1, round(96 / train.layout.image_size))

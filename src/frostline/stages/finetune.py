@@ -34,7 +34,7 @@ def run(params: Params) -> str:
     name = f"{params.backbone.name} freeze={settings.freeze} lr={settings.learning_rate:g}"
     with tracking.tracker(params.tracking).training(job, name) as log:
         log.params(tracking.flat(params.model_dump(exclude={"cache", "tracking", "evaluate"})))
-        log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.REPORTS]))
+        log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
         for context, pictures in {"training": train, "validation": validation}.items():
             log.dataset(params.data.source, pictures.source_digest(), context)
         resume = checkpoint.load()

@@ -59,6 +59,10 @@ def run(params: Params) -> str:
 
 def _checked(table: pd.DataFrame, data: Data) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """The usable rows, and the others as records of path, label and reason."""
+    if table.empty:
+        raise DataError(
+            f"{data.source}: holds no picture at all; add class folders with pictures, or classes to the card"
+        )
     broken = table[table["reason"].notna()]
     readable = table[table["reason"].isna()]
     odd = pd.concat([broken, splits.resolve_duplicates(readable)])
@@ -79,6 +83,8 @@ def _checked(table: pd.DataFrame, data: Data) -> tuple[pd.DataFrame, list[dict[s
             f"{data.source}: holds the single class {usable['label'].iat[0]!r}, but a classifier needs at least two; "
             "add another class folder"
         )
+    for name in sorted(set(table["split"].dropna()) - set(usable["split"].dropna())):
+        raise DataError(f"{data.source}: no image of the given split {name!r} is usable; see to its files or remove it")
     return usable, problems
 
 

@@ -1,0 +1,77 @@
+"""What several tests need: params with a few keys changed, small data, the folder of real photos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from frostline import engine, shards
+from frostline.params import Params
+
+with engine.quiet():
+    pass  # sets TensorFlow's log level before any test imports it
+
+ROOT = Path(__file__).parent.parent
+
+
+def make_params(**changes: Any) -> Params:
+    """The repository's own params.yaml with some dotted keys (`finetune__epochs=2`) changed; no tracking."""
+    values = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    for key, value in {"tracking__uri": "none", **changes}.items():
+        *sections, name = key.split("__")
+        section = values
+        for part in sections:
+            section = section[part]
+        section[name] = value
+    return Params.model_validate(values)
+
+
+def make_shards(folder: Path, count: int, size: int = 32, classes: int = 3, seed: int = 0) -> shards.Shards:
+    """Pictures whose class is the place of a bright square, so that a network can learn it in a few epochs."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    pixels = rng.integers(0, 80, (count, size, size, 3), dtype=np.uint8)
+    side = size // classes
+    for picture, label in zip(pixels, labels, strict=True):
+        picture[label * side : (label + 1) * side, :side] += 150
+    index = pd.DataFrame(
+        {
+            "path": [f"{label}/{i}.png" for i, label in enumerate(labels)],
+            "label": labels,
+            "sha256": [f"{seed:08x}{i:056x}" for i in range(count)],
+        }
+    )
+    folder.mkdir(parents=True)
+    layout = shards.Layout(tuple("abcdefghij"[:classes]), size, "stretch")
+    return shards.write(folder, layout, index, pixels)
+
+
+@pytest.fixture(scope="session")
+def small_sets(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], list[shards.Shards]]:
+    """`sets(copies)` gives [train, variant 1, ..., validation] of 3 classes, 32 pixels."""
+    base = tmp_path_factory.mktemp("sets")
+
+    def sets(copies: int = 0) -> list[shards.Shards]:
+        made = []
+        for name, count, seed in [("train", 42, 0), *((f"v{i}", 42, i) for i in range(1, copies + 1)), ("val", 18, 99)]:
+            folder = base / name
+            made.append(shards.open_folder(folder) if folder.exists() else make_shards(folder, count, seed=seed))
+        return made
+
+    return sets
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real photos and weights."""
+    named = os.environ.get("FROSTLINE_TEST_ASSETS")
+    if not named:
+        pytest.skip("FROSTLINE_TEST_ASSETS is not set: no real photos and weights here")
+    return Path(named)

@@ -1,0 +1,64 @@
+import hashlib
+
+import keras
+import numpy as np
+import pytest
+
+from frostline import backbones, classifier, shards
+from frostline.errors import DataError, ParamsError
+
+LAYOUT = shards.Layout(("cat", "dog"), 32, "crop")
+
+
+def make(binary=False, hidden=(), pooling="avg", classes=2):
+    keras.utils.set_random_seed(1)
+    backbone = backbones.build("frostnet", "builtin", 32)
+    shape = backbone.model.output.shape[1:]
+    head = classifier.build_head(shape, classes, pooling, list(hidden), "relu", 0.3, binary)
+    return classifier.Bundle(classifier.whole(backbone, head), LAYOUT, {"seed": 1})
+
+
+def test_a_bundle_round_trips_and_loads_with_plain_keras(tmp_path, small_sets):
+    bundle, pictures = make(hidden=[7]), small_sets()[0]
+    classifier.save(tmp_path, bundle)
+    loaded = classifier.load(tmp_path)
+    assert loaded.layout == LAYOUT
+    assert loaded.made_from == {"seed": 1}
+    expected = bundle.probabilities(pictures)
+    np.testing.assert_array_equal(loaded.probabilities(pictures), expected)
+    np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-5)
+    plain = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_allclose(plain.predict(pictures.take(np.arange(42)), verbose=0), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_model_saved_twice_gives_the_same_bytes(tmp_path, monkeypatch):
+    digests = set()
+    for number, when in enumerate((1e9, 1.7e9)):
+        monkeypatch.setattr("time.time", lambda when=when: when)
+        (tmp_path / str(number)).mkdir()
+        classifier.save(tmp_path / str(number), make())
+        digests.add(hashlib.sha256((tmp_path / str(number) / "model.keras").read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_a_binary_head_has_one_unit_and_two_probabilities(small_sets):
+    bundle = make(binary=True)
+    assert bundle.model.output.shape == (None, 1)
+    probabilities = bundle.probabilities(small_sets()[0])
+    assert probabilities.shape == (42, 2)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_a_binary_head_for_three_classes_is_refused_naming_both_keys():
+    with pytest.raises(ParamsError, match=r"head.binary is true, but data.source has 3 classes"):
+        make(binary=True, classes=3)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
+def test_every_pooling_builds(pooling):
+    assert make(pooling=pooling, hidden=[5, 4]).model.output.shape == (None, 2)
+
+
+def test_a_folder_without_a_bundle_is_named(tmp_path):
+    with pytest.raises(DataError, match="holds no classifier"):
+        classifier.load(tmp_path)

@@ -1,0 +1,119 @@
+"""A source is decoded once, by however many processes, and what can't be is named with its reason."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from frostline import decoding, images
+from frostline.decoding import Decoder
+from frostline.errors import InternalError
+from frostline.manifest import open_source
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """70 pictures of odd sizes in two classes, of which two have the same pixels, and three broken files."""
+    root = tmp_path / "source"
+    rng = np.random.default_rng(0)
+    for i in range(70):
+        (root / f"class-{i % 2}").mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (10 + i % 5, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"class-{i % 2}" / f"{i:02d}.png")
+    Image.open(root / "class-0" / "00.png").save(root / "class-0" / "00-copy.bmp")
+    (root / "class-0" / "empty.jpg").touch()
+    (root / "class-1" / "text.jpg").write_text("words")
+    (root / "class-1" / "short.png").write_bytes((root / "class-1" / "01.png").read_bytes()[:60])
+    return root
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """A test that hangs fails instead."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def decoded(source: Path, scratch: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """The table, and the pixels of its usable rows."""
+    decoder = Decoder(open_source(source), 16, "stretch", scratch)
+    table = decoder.all()
+    return table, np.stack(list(decoder.pixels(table.index[table["reason"].isna()])))
+
+
+def test_every_picture_is_decoded_and_resized(folder: Path, tmp_path: Path) -> None:
+    table, pixels = decoded(folder, tmp_path / "scratch")
+    usable = table[table["reason"].isna()]
+    assert len(usable) == len(pixels) == 71
+    for path, got in zip(usable["path"], pixels, strict=True):
+        np.testing.assert_array_equal(got, images.resize(images.decode(folder / path), 16, "stretch"))
+
+
+def test_digests_are_of_pixels_not_of_files(folder: Path, tmp_path: Path) -> None:
+    table, _ = decoded(folder, tmp_path / "scratch")
+    sha = table.set_index("path")["sha256"]
+    assert sha["class-0/00.png"] == sha["class-0/00-copy.bmp"]
+    assert sha.dropna().nunique() == 70
+
+
+def test_the_same_bytes_in_another_shape_are_another_picture(tmp_path: Path) -> None:
+    for height, width in ((2, 6), (3, 4)):
+        (tmp_path / f"s/{height}").mkdir(parents=True)
+        Image.new("RGB", (width, height), "red").save(tmp_path / f"s/{height}/1.png")
+    assert decoded(tmp_path / "s", tmp_path / "scratch")[0]["sha256"].nunique() == 2
+
+
+def test_unreadable_files_are_named_with_the_reason(folder: Path, tmp_path: Path) -> None:
+    table, _ = decoded(folder, tmp_path / "scratch")
+    broken = table[table["reason"].notna()]
+    assert broken["sha256"].isna().all()
+    reasons = dict(zip(broken["path"], broken["reason"], strict=True))
+    assert reasons.pop("class-1/short.png")
+    assert reasons == {"class-0/empty.jpg": "not an image", "class-1/text.jpg": "not an image"}
+
+
+def test_processes_give_the_same_as_none(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inline = decoded(folder, tmp_path / "inline")
+    monkeypatch.setattr(decoding, "INLINE", 0)
+    parallel = decoded(folder, tmp_path / "parallel")
+    pd.testing.assert_frame_equal(parallel[0], inline[0])
+    np.testing.assert_array_equal(parallel[1], inline[1])
+
+
+@pytest.mark.usefixtures("alarm")
+def test_a_named_pipe_is_not_waited_on(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(folder / "class-0" / "pipe.png")
+    table, _ = decoded(folder, tmp_path / "scratch")
+    assert table.set_index("path")["reason"]["class-0/pipe.png"] == "not a regular file"
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """A source whose pictures don't fit into memory."""
+
+    table: pd.DataFrame
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        raise MemoryError
+
+
+def test_short_memory_stops_instead_of_dropping_the_picture(tmp_path: Path) -> None:
+    source = Greedy(pd.DataFrame({"path": ["a/1.png"], "label": ["a"], "split": [None]}))
+    with pytest.raises(InternalError, match=r"a/1\.png: memory was too short"):
+        Decoder(source, 8, "stretch", tmp_path / "scratch").all()

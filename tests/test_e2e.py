@@ -1,0 +1,218 @@
+"""The main job as a stranger does it: clone, `dvc repro`, look; then experiments, a kill, and a picture added.
+
+Real processes, so few and rich: one clone serves all tests, in their order.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from PIL import Image
+from ruamel.yaml import YAML
+
+SHORT = {"augment": {"copies": 1}, "finetune": {"head_epochs": 2, "epochs": 4}}
+
+
+class Project:
+    """A clone of the repository, run with the interpreter that runs the tests."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("DVC_", "MLFLOW_", "FROSTLINE_CACHE"))}
+        self.env = {
+            **inherited,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(folder / "src"),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+        }
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True, env=self.env)
+        for key, value in {"user.name": "test", "user.email": "test@example.org"}.items():
+            self("git", "config", key, value)
+
+    def __call__(self, *command, ok=True):
+        done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True)
+        assert not ok or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    def commit(self):
+        self("git", "add", "-A")
+        self("git", "commit", "-q", "-m", "state")
+
+    def change(self, changes):
+        yaml = YAML()
+        values = yaml.load(self.folder / "params.yaml")
+        for section, keys in changes.items():
+            values[section].update(keys)
+        yaml.dump(values, self.folder / "params.yaml")
+
+    def json(self, path):
+        return json.loads((self.folder / path).read_text())
+
+    def runs(self):
+        import mlflow
+
+        mlflow.set_tracking_uri(f"sqlite:///{self.folder}/mlflow.db")
+        return mlflow.search_runs(["1"], output_format="list", order_by=["start_time DESC"])
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("e2e") / "clone")
+
+
+def test_a_fresh_clone_trains_evaluates_and_tracks(project):
+    printed = project("dvc", "repro")
+    metrics = project.json("reports/metrics.json")
+    assert metrics["accuracy"] >= 0.92  # one seed; benchmarks/digits.py says what three give
+    low, high = metrics["accuracy_ci95"]
+    assert low < metrics["accuracy"] < high
+    assert {"macro_f1", "log_loss", "ece", "n_test", "test_digest"} <= set(metrics)
+    assert f"test accuracy {metrics['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}" in printed
+    for line in ("reports/model_card.md", "make ui", "dvc exp run -S finetune.freeze=none"):
+        assert line in printed.split("test accuracy")[1]
+
+    data = project.json("reports/data.json")
+    assert data["images"]["train"] == 100
+    assert data["images"]["test"] == metrics["n_test"]
+    predictions = pd.read_parquet(project.folder / "reports/predictions.parquet")
+    assert (predictions["label"] == predictions["predicted"]).mean() == pytest.approx(metrics["accuracy"])
+    np.testing.assert_allclose(predictions["probabilities"].map(sum), 1, rtol=1e-5)
+    assert {path.name for path in (project.folder / "reports/plots").iterdir()} == {
+        "learning_curves.png",
+        "confusion.png",
+        "reliability.png",
+    }
+    card = (project.folder / "reports/model_card.md").read_text()
+    assert f"{metrics['accuracy']:.4f}" in card
+    assert metrics["test_digest"] in card
+
+
+def test_the_run_says_all_that_matters(project):
+    import mlflow
+
+    (run,) = project.runs()
+    history = pd.read_csv(project.folder / "reports/history.csv")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["finetune.freeze"] == "block4_out"
+    assert run.data.params["audit.frozen_layers"] == "34"
+    assert run.data.metrics["test_accuracy"] == project.json("reports/metrics.json")["accuracy"]
+    client = mlflow.MlflowClient()
+    logged = client.get_metric_history(run.info.run_id, "val_loss")
+    assert [metric.step for metric in logged] == history["step"].tolist() == list(range(1, 27))
+    np.testing.assert_allclose([metric.value for metric in logged], history["val_loss"], rtol=1e-6)
+    digests = project.json("reports/data.json")["digests"]
+    inputs = {i.tags[0].value: i.dataset.digest for i in run.inputs.dataset_inputs}
+    assert inputs == {
+        "training": digests["train"]["source"][:32],
+        "validation": digests["val"]["source"][:32],
+        "test": digests["test"]["source"][:32],
+    }
+    head = project("git", "rev-parse", "HEAD").strip()
+    assert run.data.tags["frostline.git_commit"] == head
+    assert run.data.tags["frostline.git_dirty"] == "false"
+    artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"plots", "history.csv", "model_card.md", "augment.png", "data.json"} <= artifacts
+
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    signature = mlflow.models.get_model_info(f"models:/{model.model_id}").signature
+    assert signature.inputs.inputs[0].shape == (-1, 64, 64, 3)
+    loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    pictures = np.load(project.folder / "data/prepared/test/images-00000.npy", mmap_mode="r")[:8]
+    expected = np.stack(pd.read_parquet(project.folder / "reports/predictions.parquet")["probabilities"][:8])
+    np.testing.assert_allclose(loaded.predict(np.array(pictures)), expected, atol=1e-5)
+
+
+def test_a_second_repro_runs_nothing_and_dvcs_own_commands_work(project):
+    project.commit()
+    printed = project("dvc", "repro")
+    assert "Running stage" not in printed
+    assert project("git", "status", "--porcelain") == ""
+    assert "accuracy" in project("dvc", "metrics", "show")
+    assert "index.html" in project("dvc", "plots", "show")
+    project.change({"finetune": {"epochs": 3}})
+    assert "finetune.epochs" in project("dvc", "params", "diff")
+    project("git", "checkout", "-q", "params.yaml")
+
+
+def test_an_experiment_in_a_temporary_folder_is_in_the_projects_database(project):
+    settings = ["finetune.freeze=none", "augment.copies=1", "finetune.head_epochs=2", "finetune.epochs=2"]
+    project("dvc", "exp", "run", "--temp", "-n", "thaw", *(part for s in settings for part in ("-S", s)))
+    latest, first = project.runs()
+    assert latest.data.tags["DVC_EXP_NAME"] == "thaw"
+    assert latest.data.tags["DVC_EXP_BASELINE_REV"] == project("git", "rev-parse", "HEAD").strip()
+    assert latest.data.params["finetune.freeze"] == "none"
+    assert latest.data.params["audit.frozen_layers"] == "0"
+    assert "test_accuracy" in latest.data.metrics
+    assert "DVC_EXP_NAME" not in first.data.tags
+    assert "thaw" in project("dvc", "exp", "show", "--csv")
+
+
+def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(project):
+    project.change(SHORT)
+    process = subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=project.folder,
+        env=project.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stdout:
+        if line.startswith("finetune   2/4"):
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    assert not (project.folder / "models/classifier").exists()
+    killed = project.runs()[0]
+    assert killed.info.status == "RUNNING"
+
+    printed = project("dvc", "repro")
+    assert "resuming after epoch" in printed
+    assert "finetune   1/4" not in printed
+    assert project.runs()[0].info.run_id == killed.info.run_id
+    assert project.runs()[0].info.status == "FINISHED"
+    assert not list((project.folder / ".frostline/checkpoints").glob("*.npz"))
+
+    project.commit()
+    printed = project("dvc", "repro", "--force")  # from the start, uninterrupted
+    assert "resuming" not in printed
+    assert "finetune   1/4" in printed
+    assert project("git", "diff", "--stat", "dvc.lock") == ""
+
+
+def test_your_own_folder_is_one_line_and_an_added_picture_is_noticed(project):
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (project.folder / "data/pets" / label).mkdir(parents=True)
+        for number in range(12):
+            picture = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(project.folder / f"data/pets/{label}/{number}.png")
+    changes = {"data": {"source": "data/pets", "train_per_class": None}, "evaluate": {"top_k": 1}}
+    project.change(changes)
+    project("dvc", "repro")
+    assert project.json("reports/data.json")["classes"] == ["cat", "dog"]
+    assert "Running stage" not in project("dvc", "repro")
+    shutil.copy(project.folder / "data/pets/cat/0.png", project.folder / "data/pets/cat/copy.png")
+    printed = project("dvc", "repro")
+    assert "1 files dropped" in printed
+    assert "Stage 'augment' didn't change, skipping" in printed or "Running stage 'augment'" not in printed
+
+
+def test_a_mistake_in_a_stage_leaves_no_half_output(project):
+    project.change({"finetune": {"freeze": "no_such_layer"}})
+    started = time.monotonic()
+    printed = project("dvc", "repro", ok=False)
+    assert "error: params.yaml: finetune.freeze 'no_such_layer' is no layer of frostnet" in printed
+    assert time.monotonic() - started < 120
+    assert not (project.folder / "models/classifier").exists()
+    assert not list((project.folder / "models").glob(".*.part*"))

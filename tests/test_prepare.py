@@ -1,0 +1,287 @@
+"""Stage prepare, in a project folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_params
+from PIL import Image
+
+from frostline import catalog, digest, images, shards, splits
+from frostline.errors import DataError
+from frostline.params import Params
+from frostline.stages import prepare
+
+SETTINGS = {"image_size": 16, "train_per_class": None, "resize": "stretch", "on_problem": "drop"}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def params(source: str | Path = "pictures", **data: Any) -> Params:
+    settings = SETTINGS | {"source": str(source)} | data
+    return make_params(**{f"data__{key}": value for key, value in settings.items()})
+
+
+def paint(folder: str | Path, count: int, start: int = 0) -> None:
+    """So many different pictures; the same ones for the same folder name and start."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for number in range(start, start + count):
+        rng = np.random.default_rng([number, *str(folder).encode()])
+        Image.fromarray(rng.integers(0, 256, (12, 14, 3), dtype=np.uint8)).save(Path(folder) / f"{number:03d}.png")
+
+
+@pytest.fixture
+def pictures(project: Path) -> Path:
+    for label in ("ant", "bee", "cat"):
+        paint(f"pictures/{label}", 12)
+    return project / "pictures"
+
+
+def report() -> dict[str, Any]:
+    return json.loads(catalog.DATA_REPORT.read_text(encoding="utf-8"))
+
+
+def prepared() -> dict[str, shards.Shards]:
+    return {name: shards.open_folder(catalog.PREPARED / name) for name in splits.SPLITS}
+
+
+def outputs() -> tuple[str, str]:
+    return digest.of_folder(catalog.PREPARED), digest.of_file(catalog.DATA_REPORT)
+
+
+def refusal(settings: Params) -> str:
+    """The one line that prepare refuses with; it leaves nothing behind."""
+    with pytest.raises(DataError) as caught:
+        prepare.run(settings)
+    assert "\n" not in str(caught.value)
+    assert not catalog.DATA_REPORT.exists()
+    data = catalog.PREPARED.parent
+    assert not data.exists() or list(data.iterdir()) == []
+    return str(caught.value)
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_folder_becomes_shards_and_a_report() -> None:
+    said = prepare.run(params())
+    sets = prepared()
+    assert sorted(path.name for path in catalog.PREPARED.iterdir()) == ["test", "train", "val"]
+    assert list(catalog.PREPARED.parent.iterdir()) == [catalog.PREPARED]
+    for name, split in sets.items():
+        assert split.layout == shards.Layout(("ant", "bee", "cat"), 16, "stretch")
+        assert set(split.labels) == {0, 1, 2}, name
+    found = report()
+    assert found["source"] == "pictures"
+    assert found["classes"] == ["ant", "bee", "cat"]
+    assert found["images"] == {name: len(split) for name, split in sets.items()}
+    assert sum(found["images"].values()) == 36
+    assert found["images_per_class"]["train"] == {
+        label: int((sets["train"].labels == number).sum()) for number, label in enumerate(found["classes"])
+    }
+    assert found["problems"] == []
+    assert found["digests"] == {
+        name: {"source": split.source_digest(), "shards": split.digest} for name, split in sets.items()
+    }
+    assert said == "prepare: 3 classes; " + ", ".join(f"{name} {len(split)}" for name, split in sets.items())
+
+
+def test_pixels_labels_and_digests_belong_together(pictures: Path) -> None:
+    prepare.run(params())
+    for split in prepared().values():
+        pixels = split.take(np.arange(len(split)))
+        for row, got in zip(split.index.itertuples(), pixels, strict=True):
+            assert split.layout.classes[row.label] == Path(row.path).parts[0]
+            np.testing.assert_array_equal(got, images.resize(images.decode(pictures / row.path), 16, "stretch"))
+
+
+@pytest.mark.usefixtures("pictures")
+def test_two_runs_give_identical_bytes(project: Path) -> None:
+    prepare.run(params())
+    first = outputs()
+    for path in project.glob("pictures/*/*"):
+        os.utime(path, (0, 0))
+    prepare.run(params())
+    assert outputs() == first
+
+
+def test_an_added_picture_changes_the_output_but_moves_no_other(pictures: Path) -> None:
+    for label in ("ant", "bee"):
+        paint(f"pictures/{label}", 48, start=12)
+    settings = params(split={"train": 0.5, "val": 0.2, "test": 0.3})
+    paint("pictures/cat", 48, start=12)
+    prepare.run(settings)
+    before, split_of = outputs(), {sha: name for name, s in prepared().items() for sha in s.index["sha256"]}
+    paint(pictures / "ant", 1, start=999)
+    prepare.run(settings)
+    after = {sha: name for name, s in prepared().items() for sha in s.index["sha256"]}
+    assert outputs() != before
+    assert len(after) == len(split_of) + 1
+    assert split_of.items() <= after.items()
+
+
+@pytest.mark.usefixtures("pictures")
+def test_few_labels_are_learned_from_and_all_others_still_tested_on() -> None:
+    prepare.run(params())
+    everything, learnable = prepared(), report()["images"]["train"]
+    prepare.run(params(train_per_class=3))
+    few = prepared()
+    assert np.bincount(few["train"].labels).tolist() == [3, 3, 3]
+    for name in ("val", "test"):
+        assert few[name].digest == everything[name].digest
+    assert report()["left_out_by_train_per_class"] == learnable - 9 > 0
+
+
+def test_unreadable_and_doubled_files_are_dropped_and_reported(pictures: Path) -> None:
+    (pictures / "ant" / "words.jpg").write_text("words")
+    (pictures / "bee" / "again.bmp").write_bytes(b"")
+    Image.open(pictures / "cat" / "000.png").save(pictures / "cat" / "copy.bmp")
+    Image.open(pictures / "cat" / "001.png").save(pictures / "bee" / "stranger.png")
+    said = prepare.run(params())
+    assert said.endswith("; 5 files dropped, see reports/data.json")
+    assert report()["problems"] == [
+        {"path": "ant/words.jpg", "label": "ant", "reason": "not an image"},
+        {"path": "bee/again.bmp", "label": "bee", "reason": "not an image"},
+        {"path": "bee/stranger.png", "label": "bee", "reason": "same picture under another label as cat/001.png"},
+        {"path": "cat/001.png", "label": "cat", "reason": "same picture under another label as bee/stranger.png"},
+        {"path": "cat/copy.bmp", "label": "cat", "reason": "same picture as cat/000.png"},
+    ]
+    assert sum(report()["images"].values()) == 35
+
+
+def test_a_problem_is_an_error_where_that_is_wanted(pictures: Path) -> None:
+    (pictures / "ant" / "words.jpg").write_text("words")
+    (pictures / "bee" / "words.jpg").write_text("words")
+    said = refusal(params(on_problem="error"))
+    assert said == (
+        "pictures/ant/words.jpg: not an image (and 1 more); mend or remove it, or set data.on_problem to drop"
+    )
+
+
+def test_a_test_picture_that_is_also_in_train_is_taken_out_of_train() -> None:
+    for label in ("ant", "bee"):
+        paint(f"given/train/{label}", 8)
+        paint(f"given/test/{label}", 3)
+    Image.open("given/test/ant/001.png").save("given/train/ant/leak.png")
+    prepare.run(params("given"))
+    sets = prepared()
+    assert len(sets["test"]) == 6
+    assert {"path": "train/ant/leak.png", "label": "ant", "reason": "same picture as test/ant/001.png"} in report()[
+        "problems"
+    ]
+    digests = [set(split.index["sha256"]) for split in sets.values()]
+    assert sum(map(len, digests)) == len(set.union(*digests)) == 22
+
+
+def test_a_class_that_only_the_test_split_lacks_can_be_learned() -> None:
+    for label in ("ant", "bee"):
+        paint(f"given/train/{label}", 5)
+        paint(f"given/val/{label}", 2)
+    paint("given/test/ant", 2)
+    prepare.run(params("given"))
+    assert report()["images_per_class"]["test"] == {"ant": 2, "bee": 0}
+
+
+def test_a_class_that_training_or_validation_lacks_is_refused() -> None:
+    for split, labels in {"train": ["ant", "bee"], "val": ["ant"], "test": ["ant", "bee"]}.items():
+        for label in labels:
+            paint(f"given/{split}/{label}", 3)
+    assert "class 'bee' has no image in val" in refusal(params("given"))
+    paint("given/val/bee", 1)
+    paint("given/test/cat", 2)
+    assert "class 'cat' has no image in train" in refusal(params("given"))
+
+
+def test_a_given_split_that_lost_all_its_images_is_not_silently_drawn_anew() -> None:
+    for label in ("ant", "bee"):
+        paint(f"given/train/{label}", 8)
+        Path(f"given/test/{label}").mkdir(parents=True)
+        Path(f"given/test/{label}/0.png").write_text("words")
+    assert "no image of the given split 'test' is usable" in refusal(params("given"))
+
+
+def test_what_cannot_be_learned_from_is_refused_without_leftovers() -> None:
+    assert "none: not found; set data.source" in refusal(params("none"))
+    paint("one/ant", 4)
+    assert "holds the single class 'ant'" in refusal(params("one"))
+    paint("few/ant", 4)
+    paint("few/bee", 2)
+    assert "class 'bee' has 2 usable images" in refusal(params("few"))
+    paint("empty/ant", 4)
+    Path("empty/bee").mkdir()
+    assert "class 'bee' is an empty folder" in refusal(params("empty"))
+    paint("broken/ant", 4)
+    Path("broken/bee").mkdir()
+    Path("broken/bee/1.png").touch()
+    assert "class 'bee' has no usable image (not an image)" in refusal(params("broken"))
+    for name in ("a", "b"):
+        Path(f"words/{name}").mkdir(parents=True)
+        Path(f"words/{name}/1.png").touch()
+    assert "class 'a' has no usable image" in refusal(params("words"))
+    Path("nothing.yaml").write_text("{kind: synthetic, fractals: 0, letters: 0, images_per_class: 1, size: 8, seed: 1}")
+    assert "holds no picture at all" in refusal(params("nothing.yaml"))
+
+
+@pytest.mark.usefixtures("pictures")
+def test_too_few_labels_are_refused_by_key() -> None:
+    assert "fewer than data.train_per_class = 12" in refusal(params(train_per_class=12))
+
+
+def test_an_error_keeps_what_was_prepared_before(pictures: Path) -> None:
+    prepare.run(params())
+    before = outputs()
+    with pytest.raises(DataError):
+        prepare.run(params(train_per_class=12))
+    assert outputs() == before
+    assert list(catalog.PREPARED.parent.iterdir()) == [catalog.PREPARED]
+
+
+def test_a_card_is_a_source() -> None:
+    Path("card.yaml").write_text("{kind: synthetic, fractals: 0, letters: 2, images_per_class: 6, size: 16, seed: 1}")
+    prepare.run(params("card.yaml"))
+    assert report()["classes"] == ["letter-0041", "letter-0042"]
+    assert sum(report()["images"].values()) == 12
+
+
+def link_some(source: Path, target: Path, count: int, key: Callable[[Path], Any]) -> None:
+    for folder in sorted(path for path in source.iterdir() if path.is_dir()):
+        (target / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir(), key=key)[:count]:
+            (target / folder.name / path.name).symlink_to(path)
+
+
+def test_real_photos_with_given_splits_are_prepared(assets: Path) -> None:
+    link_some(assets / "clothing-small/train", Path("photos/train"), 4, lambda path: path.name)
+    link_some(assets / "clothing-small/validation", Path("photos/validation"), 2, lambda path: path.name)
+    prepare.run(params("photos", image_size=32, resize="crop"))
+    found = report()
+    assert len(found["classes"]) == 10
+    assert found["images"]["val"] == 20
+    assert found["images"]["train"] + found["images"]["test"] == 40
+    assert found["problems"] == []
+
+
+def test_real_photos_of_very_different_sizes_are_prepared(assets: Path) -> None:
+    link_some(assets / "sign-digits", Path("signs"), 4, lambda path: -path.stat().st_size)
+    prepare.run(params("signs", resize="pad"))
+    assert sum(report()["images"].values()) + len(report()["problems"]) == 40
+    assert prepared()["train"].take(np.arange(1)).shape == (1, 16, 16, 3)
+
+
+def test_the_data_stages_load_no_heavy_library() -> None:
+    code = (
+        "import sys, frostline.stages.prepare, frostline.stages.augment\n"
+        "print([name for name in ('tensorflow', 'keras', 'mlflow', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,145 @@
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import pytest
+
+from frostline import lineage, tracking
+from frostline.errors import StateError
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tracking")
+    return tracking.Tracker(f"sqlite:///{root}/mlflow.db", "tests", root / "artifacts", root / "lock")
+
+
+def runs(tracker):
+    import mlflow
+
+    mlflow.set_tracking_uri(tracker.uri)
+    return mlflow.search_runs(experiment_names=[tracker.experiment], output_format="list", order_by=["start_time"])
+
+
+def test_a_run_keeps_what_it_is_given(tracker, tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    with tracker.training("job-1", "name") as run:
+        run.params({"finetune.freeze": "all", "backbone.until": None})
+        for step in (1, 2):
+            run.metrics({"val_loss": 1 / step}, step)
+        run.dataset("data/digits.yaml", "ab" * 32, "training")
+        run.files([tmp_path / "a.txt"])
+        run.tags({tracking.BUNDLE: "bundle-1"})
+    (found,) = [r for r in runs(tracker) if r.data.tags[tracking.JOB] == "job-1"]
+    assert found.info.status == "FINISHED"
+    assert found.data.params == {"finetune.freeze": "all", "backbone.until": "null"}
+    assert found.data.metrics == {"val_loss": 0.5}
+    (dataset,) = found.inputs.dataset_inputs
+    assert dataset.dataset.digest == "ab" * 16
+    import mlflow
+
+    steps = mlflow.MlflowClient().get_metric_history(found.info.run_id, "val_loss")
+    assert [metric.step for metric in steps] == [1, 2]
+    assert [file.path for file in mlflow.MlflowClient().list_artifacts(found.info.run_id)] == ["a.txt"]
+
+
+def test_the_evaluation_goes_to_the_run_that_made_the_bundle(tracker):
+    before = len(runs(tracker))
+    with tracker.result("bundle-1", "other name") as run:
+        run.metrics({"test_accuracy": 0.9})
+    assert len(runs(tracker)) == before
+    (found,) = [r for r in runs(tracker) if r.data.tags.get(tracking.BUNDLE) == "bundle-1"]
+    assert found.data.metrics["test_accuracy"] == 0.9
+    assert found.info.run_name == "name"
+    with tracker.result("unknown bundle", "from elsewhere"):
+        pass
+    assert len(runs(tracker)) == before + 1
+
+
+def test_a_killed_training_goes_on_in_its_run_and_a_failed_one_does_not(tracker):
+    code = (
+        "import sys, json, os; from pathlib import Path; from frostline.tracking import Tracker\n"
+        "uri, experiment, artifacts, lock = json.loads(sys.argv[1])\n"
+        "with Tracker(uri, experiment, Path(artifacts), Path(lock)).training('killed', 'n') as run:\n"
+        "    run.metrics({'loss': 1.0}, 1)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    place = json.dumps([tracker.uri, tracker.experiment, str(tracker.artifacts), str(tracker.lock)])
+    assert subprocess.run([sys.executable, "-c", code, place]).returncode == -9
+    with tracker.training("killed", "n") as run:
+        run.metrics({"loss": 0.5}, 2)
+    (found,) = [r for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "killed"]
+    assert found.info.status == "FINISHED"
+    with pytest.raises(ValueError, match="broken"), tracker.training("killed", "n"):
+        raise ValueError("broken")
+    statuses = sorted(r.info.status for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "killed")
+    assert statuses == ["FAILED", "FINISHED"]
+
+
+def _begin(uri, root, number):
+    from pathlib import Path
+
+    with tracking.Tracker(uri, "crowd", Path(root), Path(root) / "lock").training(str(number), "n") as run:
+        run.metrics({"loss": 1.0})
+
+
+def test_processes_that_start_on_a_fresh_database_do_not_collide(tmp_path):
+    uri = f"sqlite:///{tmp_path}/fresh.db"
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_begin, args=(uri, str(tmp_path), i)) for i in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+
+
+def test_tracking_that_cannot_be_reached_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    broken = tracking.Tracker(f"sqlite:///{tmp_path}/file/m.db", "e", tmp_path, tmp_path / "lock")
+    message = r"tracking can't be reached .*MLFLOW_TRACKING_URI"
+    with pytest.raises(StateError, match=message) as error, broken.training("job", "n"):
+        pass
+    assert "\n" not in str(error.value)
+
+
+def test_tracking_switched_off_takes_everything(tmp_path):
+    off = tracking.Tracker("none", "e", tmp_path, tmp_path / "lock")
+    with off.training("job", "n") as run, off.result("bundle", "n") as result:
+        run.params({"a": 1})
+        result.metrics({"a": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_goes_before_params(monkeypatch, tmp_path):
+    from conftest import make_params
+
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking.tracker(make_params(tracking__uri="auto").tracking).uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking.tracker(make_params(tracking__uri="http://127.0.0.1:1").tracking).uri == "http://127.0.0.1:1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:2")
+    assert tracking.tracker(make_params(tracking__uri="auto").tracking).uri == "http://127.0.0.1:2"
+    assert tracking.tracker(make_params(tracking__uri="none").tracking).uri == "none"
+
+
+def test_lineage_says_commit_dirt_and_experiment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert lineage.tags(tmp_path / "dvc.lock", [], []) == {}
+    for command in ("init -q", "add .", "-c user.name=n -c user.email=e commit -q -m m"):
+        (tmp_path / "code.py").write_text("1")
+        (tmp_path / "reports").mkdir(exist_ok=True)
+        (tmp_path / "reports" / "r.json").write_text("1")
+        subprocess.run(["git", *command.split()], check=True, env={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull})
+    reports = (tmp_path / "reports").relative_to(tmp_path)
+    clean = lineage.tags(tmp_path / "dvc.lock", [], [reports])
+    assert len(clean["frostline.git_commit"]) == 40
+    (tmp_path / "reports" / "r.json").write_text("2")
+    assert lineage.tags(tmp_path / "dvc.lock", [], [reports])["frostline.git_dirty"] == "false"
+    (tmp_path / "code.py").write_text("2")
+    monkeypatch.setenv("DVC_EXP_NAME", "thaw")
+    tags = lineage.tags(tmp_path / "dvc.lock", [], [reports])
+    assert tags["frostline.git_dirty"] == "true"
+    assert tags["DVC_EXP_NAME"] == "thaw"

@@ -1,0 +1,173 @@
+"""The training loop and the two phases over it, on pictures that a network learns in a few epochs."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from conftest import make_params
+
+from frostline import checkpoints, features, transfer
+from frostline.errors import UserError
+from frostline.evaluation import log_loss
+from frostline.training import Snapshot, balanced
+
+GOLDEN = [0.0] * 5
+
+QUICK = {
+    "finetune__head_epochs": 2,
+    "finetune__epochs": 3,
+    "finetune__freeze": "block6_out",
+    "finetune__learning_rate": 1e-3,
+    "head__dropout": 0.3,
+}
+
+
+@pytest.fixture
+def train(tmp_path, small_sets):
+    """`train(copies=..., resume=..., **changes)` -> Result, with every snapshot in `train.snapshots`."""
+
+    def run(copies=1, resume=None, **changes):
+        *variants, validation = small_sets(copies)
+        params = make_params(**{**QUICK, **changes})
+        store = features.Store(tmp_path / "features", params.cache.disk_gb * 1e9, params.cache.dtype)
+        run.snapshots = []
+        data = transfer.Data(variants, validation)
+        return transfer.run(params, data, store, resume, lambda _, snapshot: run.snapshots.append(snapshot()))
+
+    return run
+
+
+def weights(result):
+    return [np.array(weight) for weight in result.bundle.model.weights]
+
+
+def assert_same(ours, theirs, tolerance=0.0):
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
+
+
+def test_it_learns_and_says_so(train):
+    result = train(finetune__epochs=6, finetune__schedule="constant")
+    assert [row["phase"] for row in result.history] == ["head"] * 2 + ["finetune"] * 6
+    assert [row["step"] for row in result.history] == list(range(1, 9))
+    assert result.history[-1]["val_accuracy"] > 0.9
+    assert result.history[-1]["val_loss"] < result.history[0]["val_loss"]
+
+
+def test_golden_losses(train):
+    """A refactoring must not move them; a change that means to, writes them anew."""
+    got = [row["loss"] for row in train().history]
+    np.testing.assert_allclose(got, GOLDEN, rtol=2e-3)
+
+
+def test_the_same_settings_give_the_same_weights(train):
+    assert_same(weights(train()), weights(train()))
+
+
+@pytest.mark.parametrize("freeze", ["none", "block2_1_conv", "block6_out", "all"])
+def test_stored_activations_and_the_whole_graph_give_the_same_weights(train, freeze):
+    changes = {"finetune__freeze": freeze, "finetune__optimizer": "sgd", "finetune__head_learning_rate": 0.03}
+    stored = train(cache__mode="always", **changes)
+    plain = train(cache__mode="never", **changes)
+    assert_same(weights(stored), weights(plain), 1e-6)
+
+
+@pytest.mark.parametrize("after", [1, 2, 4])
+def test_a_resumed_training_ends_with_the_same_weights(train, tmp_path, after):
+    stopping = {"finetune__early_stopping": {"monitor": "val_loss", "patience": 2}}
+    straight = train(**stopping)
+    checkpoint = checkpoints.Checkpoint(tmp_path / "checkpoints" / "job.npz")
+    checkpoint.save(train.snapshots[after - 1])
+    resumed = train(resume=checkpoint.load(), **stopping)
+    assert_same(weights(resumed), weights(straight))
+    assert resumed.history == straight.history
+    assert len(train.snapshots) == len(straight.history) - after
+
+
+def test_a_checkpoint_that_cannot_be_read_is_none(tmp_path):
+    checkpoint = checkpoints.Checkpoint(tmp_path / "job.npz")
+    assert checkpoint.load() is None
+    checkpoint.save(Snapshot("head", 1, False, 0, 0.5, [np.ones(3)], [], [], []))
+    assert checkpoint.load().variables[0].tolist() == [1, 1, 1]
+    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:200])
+    assert checkpoint.load() is None
+    checkpoint.clear()
+    assert not checkpoint.path.exists()
+
+
+def test_early_stopping_keeps_the_best_weights_and_never_ends_worse_than_the_head(train, small_sets):
+    stopping = {"finetune__early_stopping": {"monitor": "val_loss", "patience": 2}}
+    ruinous = train(**stopping, finetune__learning_rate=0.5, finetune__epochs=8, finetune__optimizer="sgd")
+    assert len(ruinous.history) < 10
+    validation = small_sets()[-1]
+    final = log_loss(validation.labels, ruinous.bundle.probabilities(validation))
+    assert final == pytest.approx(min(row["val_loss"] for row in ruinous.history), rel=1e-4)
+    assert final < ruinous.history[-1]["val_loss"]
+
+
+def test_frozen_layers_stand_still_and_batch_norm_follows_its_setting(train):
+    frozen = train(finetune__freeze="block2_out").audit
+    assert frozen.batch_norm_training == 0
+    trained = train(finetune__freeze="block2_out", finetune__batch_norm="train").audit
+    assert 0 < trained.batch_norm_training < trained.batch_norm_layers
+    assert trained.trainable_parameters > frozen.trainable_parameters
+    random = train(finetune__freeze="none", backbone__weights="none").audit
+    assert random.batch_norm_training == random.batch_norm_layers
+    assert random.frozen_layers == 0
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_optimizers_and_schedules_train(train, optimizer, schedule):
+    result = train(finetune__optimizer=optimizer, finetune__schedule=schedule, finetune__epochs=2, copies=0)
+    rates = [row["learning_rate"] for row in result.history]
+    assert rates[0] == pytest.approx(3e-3 if schedule == "constant" else 1.5e-3, rel=1e-3)
+    assert rates[-1] == pytest.approx(1e-3 if schedule == "constant" else 0, abs=1e-6)
+    assert np.isfinite(result.history[-1]["loss"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"finetune__label_smoothing": 0.1},
+        {"finetune__class_weight": "balanced"},
+        {"finetune__precision": "mixed_bfloat16"},
+        {"head__hidden": [16], "head__pooling": "flatten"},
+        {"finetune__head_epochs": 0},
+        {"cache__dtype": "float16"},
+        {"backbone__until": "block4_out", "finetune__freeze": "all"},
+    ],
+    ids=str,
+)
+def test_other_settings_train_too(train, changes):
+    result = train(**{"copies": 0, "finetune__epochs": 2, **changes})
+    assert np.isfinite(result.history[-1]["val_loss"])
+    assert result.bundle.model.output.dtype == "float32"
+
+
+def test_a_diverging_loss_is_one_line_that_names_the_key(train):
+    with pytest.raises(UserError, match=r"loss became .* in epoch \d of phase finetune; lower finetune.learning_rate"):
+        train(finetune__learning_rate=1e30, finetune__optimizer="sgd", finetune__freeze="none")
+
+
+def test_balanced_weights_are_scikit_learns():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = np.array([0, 0, 0, 1, 2, 2])
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    np.testing.assert_allclose(balanced(labels, 3), expected, rtol=1e-6)
+
+
+def test_features_are_computed_for_the_variants_that_epochs_reach(train, tmp_path):
+    train(copies=2, finetune__head_epochs=2, finetune__epochs=0)
+    assert len(list((tmp_path / "features").glob("*.npy"))) == 3  # two variants and validation
+
+
+def test_data_that_do_not_fit_the_budget_are_not_stored(train, tmp_path):
+    stored = train()
+    for entry in (tmp_path / "features").glob("*.npy"):
+        entry.unlink()
+    passed = train(cache__disk_gb=1e-6)
+    assert not list((tmp_path / "features").glob("*.npy"))
+    assert [r["phase"] for r in passed.history] == [r["phase"] for r in stored.history]
+    assert dataclasses.asdict(passed.audit) == dataclasses.asdict(stored.audit)
