@@ -105,7 +105,9 @@ def suffix(backbone: Backbone, head: Head, cut: CutPoint | None) -> keras.Model:
         pictures = _pictures(body)
         return keras.Model(pictures, head.top(head.pool(body(backbone.preprocess(pictures)))))
     if _is_end(body, cut):
-        return head.top
+        # Not `head.top` itself: what is compiled drags its optimizer into the bundle.
+        pooled = keras.Input(head.top.input.shape[1:], name="crossing")
+        return keras.Model(pooled, head.top(pooled))
     crossing = keras.Input(cut.tensor.shape[1:], name="crossing")
     return keras.Model(crossing, head.top(head.pool(keras.Model(cut.tensor, body.output)(crossing))))
 
