@@ -117,3 +117,25 @@ def test_short_memory_stops_instead_of_dropping_the_picture(tmp_path: Path) -> N
     source = Greedy(pd.DataFrame({"path": ["a/1.png"], "label": ["a"], "split": [None]}))
     with pytest.raises(InternalError, match=r"a/1\.png: memory was too short"):
         Decoder(source, 8, "stretch", tmp_path / "scratch").all()
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """A source whose second picture kills the process that reads it; large, so that its pickle overfills a pipe."""
+
+    table: pd.DataFrame
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        if row == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+@pytest.mark.usefixtures("alarm")
+def test_a_worker_that_dies_is_our_error_and_not_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "INLINE", 0)
+    monkeypatch.setattr(decoding.machine, "cores", lambda: 2)
+    rows = {"path": [f"{i:0100d}" for i in range(2000)], "label": "a", "split": None}
+    with pytest.raises(InternalError, match="a decoding process died"):
+        Decoder(Deadly(pd.DataFrame(rows)), 4, "stretch", tmp_path / "scratch").all()
+    assert [path.name for path in tmp_path.iterdir()] == ["scratch"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -83,22 +84,27 @@ class Decoder:
         if total <= INLINE or workers == 1:
             yield from progress.track(map(self.run, chunks), total, "prepare", CHUNK)
             return
+        # Handed over as a file: through the pipe of a worker that dies while it starts, the parent would wait for ever.
+        handover = self.scratch.with_name("decoder.pickle")
+        handover.write_bytes(pickle.dumps(self))
         # Spawned, not forked: the parent's library threads don't survive a fork.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (self,)) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (handover,)) as pool:
             try:
                 yield from progress.track(pool.map(_task, chunks), total, "prepare", CHUNK)
             except BrokenProcessPool:
                 raise InternalError(
                     "a decoding process died, probably for want of memory; free some and repeat"
                 ) from None
+            finally:
+                handover.unlink()
 
 
 _decoder: Decoder  # set once in each worker process, so that the source is not sent with every task
 
 
-def _begin(decoder: Decoder) -> None:
+def _begin(handover: Path) -> None:
     global _decoder
-    _decoder = decoder
+    _decoder = pickle.loads(handover.read_bytes())
 
 
 def _task(rows: range) -> list[tuple[str | None, str | None]]:
