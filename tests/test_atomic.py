@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from frostline import atomic
 from frostline.errors import StateError
+
+HOST = socket.gethostname()
 
 
 def names(folder: Path) -> list[str]:
@@ -94,10 +97,10 @@ def test_json_is_readable_and_refuses_what_json_does_not_know(tmp_path: Path) ->
 
 
 def test_leftovers_of_dead_processes_are_swept(tmp_path: Path, dead_pid: int) -> None:
-    (tmp_path / f".out.{dead_pid}.part").mkdir()
-    (tmp_path / f".out.{dead_pid}.part" / "x").touch()
-    (tmp_path / f".out.{10**30}.part").mkdir()
-    (tmp_path / f".a.{dead_pid}.part.json").touch()
+    (tmp_path / f".out.{HOST}-{dead_pid}.part").mkdir()
+    (tmp_path / f".out.{HOST}-{dead_pid}.part" / "x").touch()
+    (tmp_path / f".out.{HOST}-{10**30}.part").mkdir()
+    (tmp_path / f".a.{HOST}-{dead_pid}.part.json").touch()
     with atomic.folder(tmp_path / "out"):
         pass
     atomic.write_json(tmp_path / "a.json", 1)
@@ -105,8 +108,8 @@ def test_leftovers_of_dead_processes_are_swept(tmp_path: Path, dead_pid: int) ->
 
 
 def test_a_leftover_under_our_own_number_is_no_obstacle(tmp_path: Path) -> None:
-    (tmp_path / f".out.{os.getpid()}.part").mkdir()
-    (tmp_path / f".out.{os.getpid()}.part" / "half").touch()
+    (tmp_path / f".out.{HOST}-{os.getpid()}.part").mkdir()
+    (tmp_path / f".out.{HOST}-{os.getpid()}.part" / "half").touch()
     with atomic.folder(tmp_path / "out") as folder:
         (folder / "new").touch()
     assert names(tmp_path) == ["out"]
@@ -114,7 +117,16 @@ def test_a_leftover_under_our_own_number_is_no_obstacle(tmp_path: Path) -> None:
 
 
 def test_what_living_processes_and_other_outputs_write_is_left_alone(tmp_path: Path, dead_pid: int) -> None:
-    kept = sorted([f".out.{os.getppid()}.part", ".out.x.part", f".out.other.{dead_pid}.part", ".out", "out.part"])
+    kept = sorted(
+        [
+            f".out.{HOST}-{os.getppid()}.part",
+            f".out.{HOST}-x.part",
+            f".out.elsewhere-{dead_pid}.part",
+            f".out.other.{HOST}-{dead_pid}.part",
+            ".out",
+            "out.part",
+        ]
+    )
     for name in kept:
         (tmp_path / name).mkdir()
     with atomic.folder(tmp_path / "out"):
@@ -130,7 +142,7 @@ def test_outputs_of_similar_names_can_be_written_at_once(tmp_path: Path) -> None
 
 
 def test_a_name_with_wildcards_is_only_a_name(tmp_path: Path, dead_pid: int) -> None:
-    (tmp_path / f".run[1]*.{dead_pid}.part").mkdir()
+    (tmp_path / f".run[1]*.{HOST}-{dead_pid}.part").mkdir()
     with atomic.folder(tmp_path / "run[1]*"):
         pass
     assert names(tmp_path) == ["run[1]*"]

@@ -36,6 +36,8 @@ def test_frostnets_file_is_small_and_round_trips(tmp_path):
 def test_until_cuts_the_body_at_an_inner_layer():
     model = backbones.build("VGG16", "none", 32, until="block2_pool").model
     assert model.output.shape == (None, 8, 8, 128)
+    with pytest.raises(ParamsError, match="leaves a body without weights"):
+        backbones.build("frostnet", "none", 32, until="frostnet_input")
     with pytest.raises(ParamsError, match="did you mean block2_pool"):
         backbones.build("VGG16", "none", 32, until="block2_pol")
 
@@ -64,6 +66,9 @@ def test_a_weights_file_of_another_architecture_is_refused_in_one_line(assets, t
         assert "\n" not in str(error.value)
     with pytest.raises(WeightsError, match="does not hold frostnet's weights"):
         backbones.build("frostnet", str(mobilenet), 64)
+    (tmp_path / "empty.npz").touch()
+    with pytest.raises(WeightsError, match=r"empty\.npz: does not hold frostnet's weights"):
+        backbones.build("frostnet", str(tmp_path / "empty.npz"), 64)
     garbage = tmp_path / "garbage.h5"
     garbage.write_bytes(b"garbage")
     with pytest.raises(WeightsError, match=r"garbage\.h5"):

@@ -6,7 +6,7 @@ import time
 import pytest
 from conftest import ROOT
 
-COMMANDS = ["prepare", "augment", "finetune", "evaluate", "report"]
+COMMANDS = ["prepare", "augment", "finetune", "evaluate", "report", "doctor"]
 
 
 def frostline(*arguments, cwd):
@@ -54,6 +54,7 @@ def test_help_fits_a_screen_and_imports_nothing_heavy(tmp_path):
         ),
         ("weights: builtin", "weights: a.h5", "finetune", "a.h5: backbone.weights names no file"),
         ("seed: 7", "seed: 7", "finetune", "data/prepared/train: holds no prepared images"),
+        ("data/digits.yaml", "no/where", "doctor", "no/where: not found; set data.source to a folder"),
         ("seed: 7", "seed: 7", "report", "reports/metrics.json: not found; run `dvc repro` first"),
     ],
 )
@@ -67,6 +68,24 @@ def test_a_mistake_is_one_line_and_exit_code_2(project, before, after, command, 
     assert says in line
     left = {path.name for path in project.rglob("*") if path.is_file()}
     assert left == {"params.yaml", "digits.yaml"}
+
+
+def test_the_doctor_says_what_will_be_trained_and_names_a_cache_that_cannot_be_written(project, monkeypatch):
+    assert "doctor: frostnet (builtin) on data/digits.yaml" in frostline("doctor", cwd=project).stdout
+    (project / "file").touch()
+    monkeypatch.setenv("FROSTLINE_CACHE", "file/cache")
+    done = frostline("doctor", cwd=project)
+    assert done.returncode == 2
+    assert "file/cache: can't be made" in done.stderr
+
+
+def test_our_own_mistake_is_one_line_and_exit_code_1(project):
+    (project / "reports").mkdir()
+    (project / "reports" / "metrics.json").write_text("{}")
+    done = frostline("report", cwd=project)
+    assert done.returncode == 1
+    assert "error: frostline's own mistake: KeyError: 'accuracy_ci95'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_debug_shows_the_traceback(project):

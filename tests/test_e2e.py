@@ -182,6 +182,10 @@ def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(projec
     assert project.runs()[0].info.run_id == killed.info.run_id
     assert project.runs()[0].info.status == "FINISHED"
     assert not list((project.folder / ".frostline/checkpoints").glob("*.npz"))
+    import mlflow
+
+    logged = mlflow.MlflowClient().get_metric_history(killed.info.run_id, "val_loss")
+    assert [metric.step for metric in logged] == [1, 2, 3, 4, 5, 6]
 
     project.commit()
     printed = project("dvc", "repro", "--force")  # from the start, uninterrupted
@@ -206,6 +210,13 @@ def test_your_own_folder_is_one_line_and_an_added_picture_is_noticed(project):
     printed = project("dvc", "repro")
     assert "1 files dropped" in printed
     assert "Stage 'augment' didn't change, skipping" in printed or "Running stage 'augment'" not in printed
+
+
+def test_variants_of_other_pictures_are_refused(project):
+    shutil.rmtree(project.folder / "data/augmented")
+    printed = project("frostline", "finetune", ok=False)
+    assert "data/augmented: does not hold augment.copies = 1 variants of the pictures in data/prepared/train" in printed
+    project("dvc", "checkout")
 
 
 def test_a_mistake_in_a_stage_leaves_no_half_output(project):

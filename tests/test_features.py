@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from frostline import backbones, classifier, features, freezing
-from frostline.errors import StateError
+from frostline.errors import ParamsError, StateError
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def extractor():
     head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", 0.0, False)
     freezing.freeze(backbone.model, len(backbone.model.layers), False)
     cut = freezing.cut_points(backbone.model)[-1]
-    return features.Extractor(classifier.prefix(backbone, head, cut), {"cut": cut.layer})
+    return features.Extractor(classifier.prefix(backbone, head, cut))
 
 
 @pytest.fixture
@@ -61,16 +61,15 @@ def test_other_pictures_weights_cut_or_dtype_are_other_entries(extractor, store,
     half = dataclasses.replace(store, dtype="float16").features(extractor, train)
     assert half.dtype == np.float16
     np.testing.assert_allclose(half, store.features(extractor, train), rtol=1e-3, atol=1e-3)
-    store.features(features.Extractor(extractor.prefix, {"cut": "elsewhere"}), train)
-    assert len(entries(store)) == 4
+    assert len(entries(store)) == 3
     kernel = extractor.prefix.weights[0]
     value = np.array(kernel)
     kernel.assign(value + 1)
     try:
-        store.features(features.Extractor(extractor.prefix, extractor.identity), train)
+        store.features(features.Extractor(extractor.prefix), train)
     finally:
         kernel.assign(value)
-    assert len(entries(store)) == 5
+    assert len(entries(store)) == 4
 
 
 def test_the_least_recently_used_entry_goes_when_the_budget_is_full(extractor, store, small_sets):
@@ -94,12 +93,28 @@ def test_a_place_that_cannot_be_written_is_named(extractor, tmp_path, small_sets
         store.features(extractor, small_sets()[0])
 
 
-def test_names_that_keras_numbers_do_not_matter(small_sets):
-    def key():
-        backbone = backbones.build("frostnet", "builtin", 32)
-        keras.Sequential([keras.layers.Dense(1)])  # moves Keras's counters on
-        head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", 0.0, False)
-        cut = freezing.cut_points(backbone.model)[5]
-        return features.Extractor(classifier.prefix(backbone, head, cut), {}).key
+def key(size=32, pooling="avg", place=5, preprocessing="tf"):
+    """The key of a prefix of random weights, whatever was built in this process before."""
+    keras.utils.set_random_seed(0)
+    body = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(size, size, 3))
+    backbone = backbones.Backbone("MobileNetV2", body, backbones._PREPROCESSING[preprocessing], False)
+    head = classifier.build_head(body.output.shape[1:], 3, pooling, [], "relu", 0.0, False)
+    return features.Extractor(classifier.prefix(backbone, head, freezing.cut_points(body)[place])).key
 
-    assert key() == key()
+
+def test_the_key_knows_the_graph_and_not_the_names_that_keras_numbers():
+    keys = [key(), key(size=64), key(place=6), key(preprocessing="caffe"), key(place=-1), key(place=-1, pooling="max")]
+    assert len(set(keys)) == len(keys)
+    assert key() == keys[0]
+
+
+def test_features_that_overflow_are_an_error_that_names_the_key(extractor, store, small_sets):
+    kernel = extractor.prefix.weights[-4]
+    value = np.array(kernel)
+    kernel.assign(np.full_like(value, 1e9))
+    try:
+        with pytest.raises(ParamsError, match=r"features are not finite in cache\.dtype float16; set it to float32"):
+            dataclasses.replace(store, dtype="float16").features(features.Extractor(extractor.prefix), small_sets()[0])
+    finally:
+        kernel.assign(value)
+    assert not list(store.folder.iterdir())

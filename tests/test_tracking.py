@@ -26,6 +26,7 @@ def runs(tracker):
 def test_a_run_keeps_what_it_is_given(tracker, tmp_path):
     (tmp_path / "a.txt").write_text("a")
     with tracker.training("job-1", "name") as run:
+        assert run.is_new
         run.params({"finetune.freeze": "all", "backbone.until": None})
         for step in (1, 2):
             run.metrics({"val_loss": 1 / step}, step)
@@ -69,6 +70,7 @@ def test_a_killed_training_goes_on_in_its_run_and_a_failed_one_does_not(tracker)
     place = json.dumps([tracker.uri, tracker.experiment, str(tracker.artifacts), str(tracker.lock)])
     assert subprocess.run([sys.executable, "-c", code, place]).returncode == -9
     with tracker.training("killed", "n") as run:
+        assert not run.is_new
         run.metrics({"loss": 0.5}, 2)
     (found,) = [r for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "killed"]
     assert found.info.status == "FINISHED"
@@ -76,6 +78,22 @@ def test_a_killed_training_goes_on_in_its_run_and_a_failed_one_does_not(tracker)
         raise ValueError("broken")
     statuses = sorted(r.info.status for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "killed")
     assert statuses == ["FAILED", "FINISHED"]
+
+
+def test_a_training_that_ended_is_not_gone_on_with_while_it_is_evaluated(tracker):
+    with tracker.training("ended", "n") as run:
+        run.tags({tracking.BUNDLE: "ended-bundle"})
+    import mlflow
+
+    (ended,) = [r for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "ended"]
+    mlflow.MlflowClient().update_run(ended.info.run_id, status="RUNNING")  # as while, or when killed in, evaluate
+    with tracker.training("ended", "n") as run:
+        assert run.is_new
+
+
+def test_files_that_are_gone_do_not_stop_a_run(tracker, tmp_path):
+    with tracker.training("gone", "n") as run:
+        run.files([tmp_path / "no-such-file"])
 
 
 def _begin(uri, root, number):
@@ -120,6 +138,8 @@ def test_the_environment_goes_before_params(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert tracking.tracker(make_params(tracking__uri="auto").tracking).uri == f"sqlite:///{tmp_path}/mlflow.db"
     assert tracking.tracker(make_params(tracking__uri="http://127.0.0.1:1").tracking).uri == "http://127.0.0.1:1"
+    relative = make_params(tracking__uri="sqlite:///runs/m.db").tracking
+    assert tracking.tracker(relative).uri == f"sqlite:///{tmp_path}/runs/m.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:2")
     assert tracking.tracker(make_params(tracking__uri="auto").tracking).uri == "http://127.0.0.1:2"
     assert tracking.tracker(make_params(tracking__uri="none").tracking).uri == "none"

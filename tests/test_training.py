@@ -9,7 +9,7 @@ from conftest import make_params
 from frostline import checkpoints, features, transfer
 from frostline.errors import UserError
 from frostline.evaluation import log_loss
-from frostline.training import Snapshot, balanced
+from frostline.training import Snapshot, Stopping, balanced, kept
 
 GOLDEN = [0.0] * 5
 
@@ -148,6 +148,19 @@ def test_other_settings_train_too(train, changes):
 def test_a_diverging_loss_is_one_line_that_names_the_key(train):
     with pytest.raises(UserError, match=r"loss became .* in epoch \d of phase finetune; lower finetune.learning_rate"):
         train(finetune__learning_rate=1e30, finetune__optimizer="sgd", finetune__freeze="none")
+
+
+def test_a_loss_that_the_last_update_ruined_is_seen_too(train):
+    ruin = {"finetune__learning_rate": 1e38, "finetune__optimizer": "sgd", "finetune__batch_size": 64}
+    with pytest.raises(UserError, match=r"lower finetune\.learning_rate"):
+        train(**ruin, copies=0, finetune__epochs=1)
+
+
+def test_the_kept_row_is_the_last_or_the_best_one():
+    history = [{"val_loss": v, "val_accuracy": a} for v, a in [(3.0, 0.1), (1.0, 0.5), (2.0, 0.5)]]
+    assert kept(history, None) is history[2]
+    assert kept(history, Stopping("val_loss", 1)) is history[1]
+    assert kept(history, Stopping("val_accuracy", 1)) is history[1]
 
 
 def test_balanced_weights_are_scikit_learns():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,17 +53,21 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder where it is missing. Raises StateError where files can't be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"{folder}: can't be made ({error.strerror}); free that name or its permissions") from error
+    if not os.access(folder, os.W_OK):
+        raise StateError(f"{folder}: is not writable; mend its permissions, or choose another place")
+
+
 def _beside(path: Path) -> Path:
     """A temporary name of this process beside `path`; leftovers of dead processes are removed."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StateError(
-            f"{path.parent}: can't be made ({error.strerror}); free that name or its permissions"
-        ) from error
-    if not os.access(path.parent, os.W_OK):
-        raise StateError(f"{path.parent}: is not writable; mend its permissions, or choose another place")
-    before, after = f".{path.stem}.", f".part{path.suffix}"
+    require_writable(path.parent)
+    # The host belongs to the name: containers that share a folder number their processes alike.
+    before, after = f".{path.stem}.{socket.gethostname()}-", f".part{path.suffix}"
     for leftover in path.parent.iterdir():
         pid = leftover.name.removeprefix(before).removesuffix(after)
         if pid.isdecimal() and leftover.name == f"{before}{pid}{after}" and not _is_another(int(pid)):

@@ -105,8 +105,10 @@ def _frostnet(weights: str, size: int) -> keras.Model:
         path = frostnet.WEIGHTS if weights == "builtin" else Path(weights)
         try:
             frostnet.load_weights(model, path)
-        except (ValueError, OSError) as error:
-            raise WeightsError(f"{path}: does not hold frostnet's weights ({error}); use builtin") from error
+        except Exception as error:  # NumPy raises many kinds for a foreign or short file
+            raise WeightsError(
+                f"{path}: does not hold frostnet's weights ({_first_line(error)}); use builtin, or mend the path"
+            ) from error
     return model
 
 
@@ -147,7 +149,10 @@ def _cut(model: keras.Model, until: str) -> keras.Model:
     if until not in names:
         near = get_close_matches(until, names, n=1, cutoff=0.0)
         raise ParamsError(f"params.yaml: backbone.until {until!r} is no layer of {model.name}; did you mean {near[0]}?")
-    return keras.Model(model.input, model.get_layer(until).output, name=model.name)
+    body = keras.Model(model.input, model.get_layer(until).output, name=model.name)
+    if not body.weights:
+        raise ParamsError(f"params.yaml: backbone.until {until!r} leaves a body without weights; name a deeper layer")
+    return body
 
 
 def _to_unit(x: keras.KerasTensor) -> keras.KerasTensor:

@@ -43,9 +43,9 @@ def state() -> Path:
 
 
 def features() -> Path:
-    """The feature store: FROSTLINE_CACHE where it is set, so that several projects can share one."""
+    """The feature store: FROSTLINE_CACHE (relative to the root) where it is set, so that projects can share one."""
     named = os.environ.get("FROSTLINE_CACHE")
-    return Path(named).resolve() if named else state() / "features"
+    return root() / named if named else state() / "features"
 
 
 def checkpoints() -> Path:

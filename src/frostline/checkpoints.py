@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import numpy as np
 
 from frostline import atomic
 from frostline.training import Snapshot
+
+FORGOTTEN = 14 * 24 * 3600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -46,5 +50,9 @@ class Checkpoint:
             return None
 
     def clear(self) -> None:
-        """The job is done: forget it."""
+        """The job is done: forget it, and those that were killed, then changed, and so never asked for again."""
         self.path.unlink(missing_ok=True)
+        for other in self.path.parent.glob("*.npz"):
+            with suppress(FileNotFoundError):
+                if time.time() - other.stat().st_mtime > FORGOTTEN:
+                    other.unlink()

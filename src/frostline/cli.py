@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, NoReturn
 
 import typer
 
 from frostline import catalog
-from frostline.errors import FrostlineError
-from frostline.params import Params, load
+from frostline.errors import DataError, FrostlineError
+from frostline.params import load
 
 app = typer.Typer(
     help="Transfer learning on a folder of images, with every run reproducible and tracked.",
@@ -36,68 +37,84 @@ def _options(
 @app.command()
 def prepare() -> None:
     """Decode data.source into shards per split; report what is wrong with it."""
-    from frostline.stages import prepare as stage
+    with _errors():
+        from frostline.stages import prepare as stage
 
-    _run(stage.run)
+        print(stage.run(load(catalog.PARAMS)))
 
 
 @app.command()
 def augment() -> None:
     """Make the seeded variants of the training split."""
-    from frostline.stages import augment as stage
+    with _errors():
+        from frostline.stages import augment as stage
 
-    _run(stage.run)
+        print(stage.run(load(catalog.PARAMS)))
 
 
 @app.command()
 def finetune() -> None:
     """Train: the head first, then everything above the freeze line."""
-    from frostline.stages import finetune as stage
+    with _errors():
+        from frostline.stages import finetune as stage
 
-    _run(stage.run)
+        print(stage.run(load(catalog.PARAMS)))
 
 
 @app.command()
 def evaluate() -> None:
     """Measure the classifier on the test split."""
-    from frostline.stages import evaluate as stage
+    with _errors():
+        from frostline.stages import evaluate as stage
 
-    _run(stage.run)
+        print(stage.run(load(catalog.PARAMS)))
 
 
 @app.command()
 def report(as_json: Annotated[bool, typer.Option("--json", help="Print reports/metrics.json.")] = False) -> None:
     """Say again what the last evaluation found."""
-    from frostline import summary
-    from frostline.errors import DataError
+    with _errors():
+        from frostline import summary
 
-    if not catalog.METRICS.is_file():
-        raise DataError(f"{catalog.METRICS}: not found; run `dvc repro` first")
-    text = catalog.METRICS.read_text(encoding="utf-8")
-    print(text.rstrip() if as_json else summary.text(json.loads(text), catalog.MODEL_CARD))
+        if not catalog.METRICS.is_file():
+            raise DataError(f"{catalog.METRICS}: not found; run `dvc repro` first")
+        text = catalog.METRICS.read_text(encoding="utf-8")
+        freeze = load(catalog.PARAMS).finetune.freeze
+        print(text.rstrip() if as_json else summary.text(json.loads(text), catalog.MODEL_CARD, freeze))
 
 
-def _run(stage: Callable[[Params], str]) -> None:
-    print(stage(load(catalog.PARAMS)), flush=True)
+@app.command()
+def doctor() -> None:
+    """Check params.yaml, its files and places before anything runs."""
+    with _errors():
+        from frostline import doctor
+
+        print(doctor.check(load(catalog.PARAMS)))
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Turn errors into one line on standard error and the exit code: 2 the user's mistake, 1 ours, 130 interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except Exception as error:
+        if debug:
+            raise
+        if isinstance(error, FrostlineError):
+            _fail(str(error), error.exit_code)
+        if isinstance(error, OSError):
+            place = f"{error.filename}: " if error.filename else ""
+            _fail(f"{place}{error.strerror or error}; mend its permissions, free some space or choose another place", 2)
+        _fail(f"frostline's own mistake: {type(error).__name__}: {error}; please report it with --debug's traceback", 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 well, 1 our mistake, 2 the user's, 130 interrupted."""
-    try:
-        app()
-    except FrostlineError as error:
-        if debug:
-            raise
-        _fail(str(error), error.exit_code)
-    except OSError as error:
-        if debug:
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}{error.strerror or error}; mend its permissions, free some space or choose another place", 2)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
+    """Entry point."""
+    app()

@@ -87,16 +87,14 @@ class Decoder:
         # Handed over as a file: through the pipe of a worker that dies while it starts, the parent would wait for ever.
         handover = self.scratch.with_name("decoder.pickle")
         handover.write_bytes(pickle.dumps(self))
-        # Spawned, not forked: the parent's library threads don't survive a fork.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (handover,)) as pool:
-            try:
+        try:
+            # Spawned, not forked: the parent's library threads don't survive a fork.
+            with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (handover,)) as pool:
                 yield from progress.track(pool.map(_task, chunks), total, "prepare", CHUNK)
-            except BrokenProcessPool:
-                raise InternalError(
-                    "a decoding process died, probably for want of memory; free some and repeat"
-                ) from None
-            finally:
-                handover.unlink()
+        except BrokenProcessPool:
+            raise InternalError("a decoding process died, probably for want of memory; free some and repeat") from None
+        finally:
+            handover.unlink()  # only now: a worker may start after the others have done all the work
 
 
 _decoder: Decoder  # set once in each worker process, so that the source is not sent with every task

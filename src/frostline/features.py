@@ -6,7 +6,9 @@ cut, dtype, backend and Keras version. So an entry can't be stale, and deleting 
 
 from __future__ import annotations
 
+import json
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline import atomic, digest, progress
+from frostline.errors import ParamsError
 from frostline.shards import Shards
 
 BATCH = 64
@@ -34,17 +37,16 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Extractor:
-    """A frozen prefix. identity: what, beside its weights, fixes its output: backbone, size, cut, pooling."""
+    """A frozen prefix: pictures -> features, preprocessing included."""
 
     prefix: keras.Model
-    identity: dict[str, Any]
 
     @cached_property
     def key(self) -> str:
-        """Digest of everything about the prefix that its output depends on."""
+        """Digest of everything about the prefix that its output depends on: graph, weights, precision, engine."""
         return digest.of_value(
             {
-                **self.identity,
+                "graph": _without_names(json.loads(self.prefix.to_json())),
                 "weights": [digest.of_array(np.asarray(weight)) for weight in self.prefix.weights],
                 "policy": keras.config.dtype_policy().name,
                 "keras": keras.__version__,
@@ -107,15 +109,23 @@ class Store:
             starts = range(0, len(pictures), BATCH)
             for start in progress.track(starts, len(pictures), "features", BATCH):
                 rows = np.arange(start, min(start + BATCH, len(pictures)))
-                file.write(extract(extractor, pictures, rows).astype(self.dtype).tobytes())
+                made = extract(extractor, pictures, rows).astype(self.dtype)
+                if not np.isfinite(made).all():
+                    raise ParamsError(
+                        f"params.yaml: features are not finite in cache.dtype {self.dtype}; set it to float32, "
+                        "or mend backbone.weights"
+                    )
+                file.write(made.tobytes())
 
     def _make_room(self, needed: int) -> None:
         """Remove the least recently used entries until `needed` bytes more stay within the budget."""
-        if not self.folder.is_dir():
-            return
-        entries = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self.folder.glob("*.npy"))
+        entries = []
+        for path in self.folder.glob("[!.]*.npy"):  # a leading dot marks what another process is writing
+            with suppress(FileNotFoundError):  # another process made room too
+                found = path.stat()
+                entries.append((found.st_mtime, found.st_size, path))
         held = sum(size for _, size, _ in entries)
-        for _, size, path in entries:
+        for _, size, path in sorted(entries):
             if held + needed <= self.budget:
                 return
             path.unlink(missing_ok=True)
@@ -145,3 +155,28 @@ class Stored:
 def extract(extractor: Extractor, pictures: Rows, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Run the prefix in inference mode on at most BATCH pictures; a short batch is filled up, so it compiles once."""
     return np.asarray(extractor.prefix.predict_on_batch(pictures.take(np.resize(rows, BATCH))))[: len(rows)]
+
+
+def _without_names(graph: dict[str, Any]) -> Any:
+    """A model's configuration with its layers numbered: Keras's own names count what a process built before."""
+    numbers: dict[str, str] = {}
+
+    def collect(part: Any) -> None:
+        if isinstance(part, dict):
+            if isinstance(part.get("name"), str):
+                numbers.setdefault(part["name"], f"#{len(numbers)}")
+            for value in part.values():
+                collect(value)
+        elif isinstance(part, list):
+            for value in part:
+                collect(value)
+
+    def renamed(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: renamed(value) for key, value in part.items() if key != "shared_object_id"}
+        if isinstance(part, list):
+            return [renamed(value) for value in part]
+        return numbers.get(part, part) if isinstance(part, str) else part
+
+    collect(graph)
+    return renamed(graph)

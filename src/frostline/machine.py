@@ -6,7 +6,7 @@ import os
 
 
 def cores() -> int:
-    """Processor cores that this process may use, at least 1; a container's share where the system tells it."""
+    """Processor cores that this process may use, at least 1 (a container's quota of time is not seen)."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -70,12 +70,18 @@ def write(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, An
         "| class | precision | recall | F1 | test pictures |",
         "|---|---|---|---|---|",
         *(
-            f"| {row['class']} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | {row['support']} |"
+            f"| {_cell(row['class'])} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} "
+            f"| {row['support']} |"
             for _, row in per_class.iterrows()
         ),
         "",
     ]
     return "\n".join(lines)
+
+
+def _cell(name: str) -> str:
+    """A class name that can't break a table."""
+    return " ".join(name.split()).replace("|", "\\|")
 
 
 def _listed(names: list[str], most: int = 50) -> str:

@@ -45,8 +45,9 @@ def confusion(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Figure:
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(classes) <= NAMED_CLASSES:
-        axes.set_xticks(range(len(classes)), classes, rotation=90 if max(map(len, classes)) > 2 else 0)
-        axes.set_yticks(range(len(classes)), classes)
+        turn = 90 if max(map(len, classes)) > 2 else 0
+        axes.set_xticks(range(len(classes)), classes, rotation=turn, parse_math=False)  # a class may be called $5^$
+        axes.set_yticks(range(len(classes)), classes, parse_math=False)
         for row, column in zip(*np.nonzero(counts), strict=True):
             color = "white" if shares[row, column] > 0.5 else INK
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 
-def text(metrics: dict[str, Any], report: Path) -> str:
-    """Four lines. metrics: those of reports/metrics.json; report: the model card."""
+def text(metrics: dict[str, Any], report: Path, freeze: int | str) -> str:
+    """Four lines. metrics: those of reports/metrics.json; report: the model card; freeze: the rule that was used."""
     low, high = metrics["accuracy_ci95"]
+    other = "all" if freeze == "none" else "none"
     return "\n".join(
         [
             f"test accuracy {metrics['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}, n = {metrics['n_test']})",
             f"report        {report}",
-            "next          make ui                                 # compare runs in the MLflow UI",
-            "              dvc exp run -S finetune.freeze=none     # try another freeze line",
+            "next          make ui                # compare runs in the MLflow UI",
+            f"              source .venv/bin/activate && dvc exp run -S finetune.freeze={other}",
         ]
     )

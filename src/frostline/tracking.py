@@ -33,7 +33,13 @@ QUIET = {
 
 
 class Run(Protocol):
-    """A run that can be written to."""
+    """A run that can be written to.
+
+    is_new: whether nothing was written to it before; False for one that is gone on with.
+    """
+
+    @property
+    def is_new(self) -> bool: ...
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record settings under dotted names; None is recorded as `null`, as YAML writes it."""
@@ -57,6 +63,8 @@ class Run(Protocol):
 class NullRun:
     """A run for those who switched tracking off: takes everything, keeps nothing."""
 
+    is_new = True
+
     def params(self, values: Mapping[str, Any]) -> None: ...
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
     def tags(self, values: Mapping[str, str]) -> None: ...
@@ -65,8 +73,11 @@ class NullRun:
     def model(self, model: keras.Model) -> None: ...
 
 
+@dataclass(frozen=True)
 class MlflowRun:
     """The active MLflow run."""
+
+    is_new: bool
 
     def params(self, values: Mapping[str, Any]) -> None:
         import mlflow
@@ -95,6 +106,8 @@ class MlflowRun:
         import mlflow
 
         for path in paths:
+            if not path.exists():  # what an earlier stage wrote and somebody removed is no reason to lose this run
+                continue
             if path.is_dir():
                 mlflow.log_artifacts(str(path), f"{folder}/{path.name}" if folder else path.name)
             else:
@@ -138,7 +151,11 @@ class Tracker:
 
         experiment = self._connect()
         filter_string = f"tags.`{JOB}` = '{job}' and attributes.status = 'RUNNING'"
-        found = mlflow.search_runs([experiment], filter_string, max_results=1, output_format="list")
+        found = [
+            run
+            for run in mlflow.search_runs([experiment], filter_string, output_format="list")
+            if BUNDLE not in run.data.tags  # trained to its end; it runs because it is being evaluated
+        ]
         with self._active(experiment, found, name, {JOB: job}) as run:
             yield run
 
@@ -162,13 +179,24 @@ class Tracker:
     def _active(self, experiment: str, found: list[Any], name: str, tags: dict[str, str]) -> Iterator[Run]:
         """The run that was found, its name untouched, or a new one."""
         import mlflow
+        from mlflow.exceptions import MlflowException
 
         if found:
-            with mlflow.start_run(run_id=found[0].info.run_id):
-                yield MlflowRun()
+            active = mlflow.start_run(run_id=found[0].info.run_id)
         else:
-            with mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags):
-                yield MlflowRun()
+            active = mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
+        try:
+            with active:
+                yield MlflowRun(is_new=not found)
+        except MlflowException as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> StateError:
+        reason = " ".join(str(error).split())[:160]
+        return StateError(
+            f"{self.uri}: tracking can't be reached ({reason}); mend tracking.uri in params.yaml or "
+            "MLFLOW_TRACKING_URI, or set tracking.uri to none"
+        )
 
     def _connect(self) -> str:
         """The id of the experiment, made where it is new; one process at a time, or a fresh SQLite database breaks."""
@@ -192,12 +220,13 @@ class Tracker:
                     return str(known.experiment_id)
                 place = self.artifacts.as_uri() if self.uri.startswith("sqlite:") else None
                 return str(mlflow.create_experiment(self.experiment, artifact_location=place))
-            except (MlflowException, SQLAlchemyError, OSError) as error:
-                reason = " ".join(str(error).split())[:160]
-                raise StateError(
-                    f"{self.uri}: tracking can't be reached ({reason}); mend tracking.uri in params.yaml or "
-                    "MLFLOW_TRACKING_URI, or set tracking.uri to none"
-                ) from error
+            except (
+                MlflowException,
+                SQLAlchemyError,
+                OSError,
+                ImportError,
+            ) as error:  # ImportError: a database's driver
+                raise self._unreachable(error) from error
 
 
 def tracker(settings: Tracking) -> Tracker:
@@ -206,6 +235,9 @@ def tracker(settings: Tracking) -> Tracker:
     if uri != "none":
         default = f"sqlite:///{catalog.tracking_database()}" if uri == "auto" else uri
         uri = os.environ.get("MLFLOW_TRACKING_URI") or default
+        relative = uri.removeprefix("sqlite:///")
+        if relative != uri and not relative.startswith("/"):  # to the root: the working directory may be a passing one
+            uri = f"sqlite:///{catalog.root() / relative}"
     return Tracker(uri, settings.experiment, catalog.tracking_artifacts(), catalog.tracking_lock())
 
 

@@ -32,13 +32,17 @@ class Stopping:
     patience: int
 
     def better(self, value: float, best: float) -> bool:
-        """Whether a value improves on the best so far."""
-        return value < best if self.monitor == "val_loss" else value > best
+        """Whether a value improves on the best so far; anything improves on what is not a number."""
+        return math.isnan(best) or value < best if self.monitor == "val_loss" else value > best
 
 
 @dataclass(frozen=True)
 class Phase:
-    """How to train in one phase. The batch is the unit of the cosine schedule, which ends at 0."""
+    """How to train in one phase.
+
+    The batch is the unit of the cosine schedule, which ends at 0; weight_decay (decoupled) is of adamw and sgd,
+    momentum of sgd.
+    """
 
     name: str
     epochs: int
@@ -91,6 +95,17 @@ def make_deterministic(seed: int) -> None:
             tf.config.experimental.enable_op_determinism()
 
 
+def kept(history: list[Row], stopping: Stopping | None) -> Row:
+    """The row of the weights that training ended with: the last one, or with early stopping the best."""
+    if stopping is None:
+        return history[-1]
+    best = history[0]
+    for row in history[1:]:
+        if stopping.better(row[stopping.monitor], best[stopping.monitor]):
+            best = row
+    return best
+
+
 def balanced(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
     """Class weights n / (classes * count), float32 (classes,), as scikit-learn's `balanced` has them."""
     return (len(labels) / (classes * np.bincount(labels, minlength=classes))).astype(np.float32)
@@ -128,7 +143,7 @@ def fit(
     for epoch in range(first, phase.epochs):
         if stopped:
             break
-        order = np.random.default_rng([phase.seed, len(phase.name), epoch]).permutation(len(train.labels))
+        order = np.random.default_rng([phase.seed, epoch, *phase.name.encode()]).permutation(len(train.labels))
         rows = train.variants[epoch % len(train.variants)]
         logs = model.fit(_Batches(rows, train, order, phase.batch_size, units), epochs=1, shuffle=False, verbose=0)
         checked = model.evaluate(check, return_dict=True, verbose=0)
@@ -142,9 +157,10 @@ def fit(
             "val_loss": float(checked["loss"]),
             "val_accuracy": float(checked["accuracy"]),
         }
-        if not math.isfinite(row["loss"]):
+        if not math.isfinite(row["loss"] + row["val_loss"]):
             raise UserError(
-                f"params.yaml: the loss became {row['loss']} in epoch {epoch + 1} of phase {phase.name}; "
+                f"params.yaml: the loss became {row['loss'] + row['val_loss']} in epoch {epoch + 1} of phase "
+                f"{phase.name}; "
                 f"lower finetune.{'head_' if phase.name == 'head' else ''}learning_rate ({phase.learning_rate:g})"
             )
         history.append(row)
@@ -169,14 +185,13 @@ def _compile(model: keras.Model, phase: Phase, steps: int) -> None:
     rate: Any = phase.learning_rate
     if phase.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(phase.learning_rate, max(1, steps * phase.epochs))
-    decay = phase.weight_decay or None
     optimizer: keras.optimizers.Optimizer
     if phase.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=phase.momentum, weight_decay=decay)
+        optimizer = keras.optimizers.SGD(rate, momentum=phase.momentum, weight_decay=phase.weight_decay or None)
     elif phase.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(rate, weight_decay=phase.weight_decay)
     else:
-        optimizer = keras.optimizers.Adam(rate, weight_decay=decay)
+        optimizer = keras.optimizers.Adam(rate)  # with a decay Keras's Adam is AdamW
     loss: keras.losses.Loss
     metric: keras.metrics.Metric
     if model.output.shape[-1] == 1:

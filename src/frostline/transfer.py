@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
 
 import keras
 
-from frostline import backbones, classifier, features, freezing, training
+from frostline import backbones, classifier, digest, features, freezing, training
 from frostline.params import Params
 from frostline.shards import Shards
 
@@ -73,15 +73,22 @@ def run(
         audits.append(freezing.audit(body, whole, depth, before))
     made_from = {
         "seed": params.seed,
-        "backbone": named.model_dump(),
+        "backbone": {**named.model_dump(), "weights_sha256": _weights_digest(named.weights)},
         "head": params.head.model_dump(),
         "finetune": settings.model_dump(),
+        "cache_dtype": params.cache.dtype,
         "copies": len(data.variants) - 1,
         "audit": asdict(audits[-1]),
         "data": {"train": data.variants[0].source_digest(), "val": data.validation.source_digest()},
         "keras": keras.__version__,
     }
     return Result(classifier.Bundle(whole, layout, made_from), history, audits[-1])
+
+
+def _weights_digest(weights: str) -> str | None:
+    """Digest of the file that `backbone.weights` names; None for a keyword."""
+    path = Path(weights)
+    return digest.of_file(path) if path.is_file() else None
 
 
 def _phase(params: Params, name: str) -> training.Phase:
@@ -115,14 +122,7 @@ def _extractor(
     cut = freezing.deepest_cut(backbone.model, depth)
     if cut is None or params.cache.mode == "never":
         return None
-    identity: dict[str, Any] = {
-        "backbone": params.backbone.name,
-        "until": params.backbone.until,
-        "size": data.validation.layout.image_size,
-        "cut": cut.layer,
-        "pooling": params.head.pooling,
-    }
-    extractor = features.Extractor(classifier.prefix(backbone, head, cut), identity)
+    extractor = features.Extractor(classifier.prefix(backbone, head, cut))
     needed = sum(store.size(extractor, len(pictures)) for pictures in [*data.variants, data.validation])
     return (cut, extractor) if params.cache.mode == "always" or needed <= store.budget else None
 

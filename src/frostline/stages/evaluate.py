@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pandas as pd
 
-from frostline import atomic, catalog, digest, engine, evaluation, model_card, plots, shards, summary, tracking
+from frostline import atomic, catalog, digest, engine, evaluation, lineage, model_card, plots, shards, summary, tracking
+from frostline.errors import DataError
 from frostline.params import Params
 
 
@@ -18,6 +19,8 @@ def run(params: Params) -> str:
 
     test = shards.open_folder(catalog.PREPARED / "test")
     bundle = classifier.load(catalog.BUNDLE)
+    if bundle.layout != test.layout:
+        raise DataError(f"{catalog.BUNDLE}: was trained on other classes or sizes than {test.folder}; run `dvc repro`")
     settings = params.evaluate
     probabilities = bundle.probabilities(test)
     predicted = probabilities.argmax(axis=1)
@@ -57,9 +60,12 @@ def run(params: Params) -> str:
 
     produced = digest.of_folder(catalog.BUNDLE)
     with tracking.tracker(params.tracking).result(produced, bundle.made_from["backbone"]["name"]) as log:
+        if log.is_new:  # trained where no tracking was, or its run is gone: what the bundle knows of itself
+            log.params(tracking.flat(bundle.made_from))
+            log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
         log.dataset(params.data.source, metrics["test_digest"], "test")
         log.metrics({f"test_{key}": value for key, value in metrics.items() if isinstance(value, (int, float))})
         low, high = metrics["accuracy_ci95"]
         log.metrics({"test_accuracy_ci95_low": low, "test_accuracy_ci95_high": high})
         log.files([catalog.PLOTS, catalog.METRICS, catalog.CONFUSION, catalog.PER_CLASS, catalog.MODEL_CARD])
-    return summary.text(metrics, catalog.MODEL_CARD)
+    return summary.text(metrics, catalog.MODEL_CARD, params.finetune.freeze)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from frostline import atomic, backbones, catalog, digest, engine, lineage, shards, tracking
+from frostline.errors import DataError
 from frostline.params import Params
 
 if TYPE_CHECKING:
@@ -22,25 +24,26 @@ def run(params: Params) -> str:
     backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
     with engine.quiet():
-        from frostline import classifier, features, transfer
+        from frostline import classifier, features, training, transfer
         from frostline.checkpoints import Checkpoint
 
     train, validation = (shards.open_folder(catalog.PREPARED / name) for name in ("train", "val"))
-    variants = [train, *map(shards.open_folder, sorted(catalog.AUGMENTED.glob("variant-*")))]
+    variants = [train, *_augmented(train, params.augment.copies)]
     store = features.Store(catalog.features(), params.cache.disk_gb * 1e9, params.cache.dtype)
     job = _job(params, [*variants, validation])
     checkpoint = Checkpoint(catalog.checkpoints() / f"{job}.npz")
     settings = params.finetune
     name = f"{params.backbone.name} freeze={settings.freeze} lr={settings.learning_rate:g}"
     with tracking.tracker(params.tracking).training(job, name) as log:
-        log.params(tracking.flat(params.model_dump(exclude={"cache", "tracking", "evaluate"})))
-        log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
-        for context, pictures in {"training": train, "validation": validation}.items():
-            log.dataset(params.data.source, pictures.source_digest(), context)
         resume = checkpoint.load()
         if resume is not None:
             print(f"finetune: resuming after epoch {resume.epoch} of phase {resume.phase}", flush=True)
-            for row in resume.history:
+        if log.is_new:
+            log.params(tracking.flat(_settings(params)))
+            log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
+            for context, pictures in {"training": train, "validation": validation}.items():
+                log.dataset(params.data.source, pictures.source_digest(), context)
+            for row in resume.history if resume else []:
                 log.metrics(_numbers(row), row["step"])
         data = transfer.Data(variants, validation)
         result = transfer.run(params, data, store, resume, _reporter(params, checkpoint.save, log))
@@ -52,26 +55,47 @@ def run(params: Params) -> str:
         log.model(result.bundle.model)
         log.tags({tracking.BUNDLE: digest.of_folder(catalog.BUNDLE)})
     checkpoint.clear()
-    best = max(row["val_accuracy"] for row in result.history)
+    stopping = settings.early_stopping
+    kept = training.kept(result.history, training.Stopping(**stopping.model_dump()) if stopping else None)
     audit = result.audit
     return (
         f"finetune: {audit.frozen_layers} of {audit.layers} layers frozen, {audit.trainable_parameters:,} parameters "
-        f"trained, {audit.frozen_weights_unchanged} frozen weights proved unchanged; best val_accuracy {best:.4f}"
+        f"trained, {audit.frozen_weights_unchanged} frozen weights proved unchanged; "
+        f"val_accuracy {kept['val_accuracy']:.4f}"
     )
 
 
 def _job(params: Params, sets: list[shards.Shards]) -> str:
-    """Digest of all that the result depends on, this package's source included: what a checkpoint belongs to."""
+    """Digest of all that the result depends on, this package's files included: what a checkpoint belongs to."""
     weights = Path(params.backbone.weights)
-    source = Path(shards.__file__).parent
+    package = Path(shards.__file__).parent
+    files = [path for path in sorted(package.rglob("*")) if path.suffix in {".py", ".npz"}]
     return digest.of_value(
         {
-            "params": params.model_dump(include={"seed", "backbone", "head", "finetune", "cache"}),
+            "params": _settings(params),
             "weights": digest.of_file(weights) if weights.is_file() else None,
             "data": [pictures.digest for pictures in sets],
-            "source": [digest.of_file(path) for path in sorted(source.rglob("*.py"))],
+            "package": [digest.of_file(path) for path in files],
+            "keras": version("keras"),
         }
     )[:32]
+
+
+def _settings(params: Params) -> dict[str, Any]:
+    """The settings that belong to a training; what only says where its records go, or how it is measured, does not."""
+    return params.model_dump(exclude={"tracking": True, "evaluate": True, "cache": {"disk_gb"}})
+
+
+def _augmented(train: shards.Shards, copies: int) -> list[shards.Shards]:
+    """The variants of exactly these training pictures. Raises DataError where augment has not run for them."""
+    variants = [shards.open_folder(path) for path in sorted(catalog.AUGMENTED.glob("variant-*"))]
+    originals = train.index["sha256"]
+    if len(variants) != copies or not all(variant.index["sha256"].equals(originals) for variant in variants):
+        raise DataError(
+            f"{catalog.AUGMENTED}: does not hold augment.copies = {copies} variants of the pictures in "
+            f"{train.folder}; run `dvc repro`"
+        )
+    return variants
 
 
 def _numbers(row: Row) -> dict[str, float]:
