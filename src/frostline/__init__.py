@@ -1,1 +1,1 @@
-"""frostline: find how deep to freeze a pretrained backbone for your folder of images."""
+"""Transfer learning on a folder of images, with every run reproducible, tracked and honest."""

@@ -1,0 +1,47 @@
+"""The README names only commands, keys and files that exist, and numbers that a committed table holds."""
+
+import re
+
+import pytest
+from conftest import ROOT
+from ruamel.yaml import YAML
+from typer.main import get_command
+
+from frostline.cli import app
+from frostline.params import Params
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_linked_file_exists():
+    links = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    assert len(links) > 20
+    assert [link for link in links if not link.startswith("http") and not (ROOT / link).exists()] == []
+
+
+def test_every_command_exists():
+    commands = set(get_command(app).commands)
+    assert set(re.findall(r"^\$ frostline (\w+)", TEXT, re.M)) <= commands
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"\bmake ([a-z-]+)", TEXT)) - {"repro"} <= targets - {"repro"}
+
+
+def test_the_settings_it_shows_are_accepted():
+    yaml = YAML(typ="safe", pure=True)
+    values = yaml.load(ROOT / "params.yaml")
+    (block,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.S)
+    for section, keys in yaml.load(block).items():
+        values[section] |= keys
+    assert Params.model_validate(values).backbone.name == "MobileNetV2"
+
+
+@pytest.mark.parametrize("table", ["main_job", "digits", "photos"])
+def test_its_figures_are_those_of_the_committed_tables(table):
+    measured = re.findall(r"\b0\.\d{4}\b", (ROOT / "benchmarks" / "results" / f"{table}.md").read_text())
+    known = set(measured) | {f"{float(value):.3f}" for value in measured}
+    section = TEXT.split("## What it promises, measured")[1].split("- **Honest")[0]
+    chosen = {"main_job": "the main job", "digits": "digits, test", "photos": "photos, validation"}[table]
+    rows = section.split(f"[{chosen}")[1].split("\n\n")[0]
+    told = re.findall(r"\b0\.\d{3,4}\b", rows)
+    assert told
+    assert set(told) <= known
