@@ -64,7 +64,7 @@ def test_a_killed_training_goes_on_in_its_run_and_a_failed_one_does_not(tracker)
         "import sys, json, os; from pathlib import Path; from frostline.tracking import Tracker\n"
         "uri, experiment, artifacts, lock = json.loads(sys.argv[1])\n"
         "with Tracker(uri, experiment, Path(artifacts), Path(lock)).training('killed', 'n') as run:\n"
-        "    run.metrics({'loss': 1.0}, 1)\n"
+        "    run.params({'seed': 7}); run.metrics({'loss': 1.0}, 1)\n"
         "    os.kill(os.getpid(), 9)\n"
     )
     place = json.dumps([tracker.uri, tracker.experiment, str(tracker.artifacts), str(tracker.lock)])
@@ -163,3 +163,17 @@ def test_lineage_says_commit_dirt_and_experiment(tmp_path, monkeypatch):
     tags = lineage.tags(tmp_path / "dvc.lock", [], [reports])
     assert tags["frostline.git_dirty"] == "true"
     assert tags["DVC_EXP_NAME"] == "thaw"
+
+
+def test_telemetry_is_off(tracker):
+    code = (
+        "import sys, json; from pathlib import Path; from frostline.tracking import Tracker\n"
+        "uri, experiment, artifacts, lock = json.loads(sys.argv[1])\n"
+        "with Tracker(uri, experiment, Path(artifacts), Path(lock)).training('quiet', 'n'): pass\n"
+        "from mlflow.telemetry.client import get_telemetry_client\n"
+        "print(get_telemetry_client())\n"
+    )
+    place = json.dumps([tracker.uri, tracker.experiment, str(tracker.artifacts), str(tracker.lock)])
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "CI", "PYTEST"))}
+    done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["None"], done.stderr

@@ -147,9 +147,9 @@ class Tracker:
         if self.uri == "none":
             yield NullRun()
             return
+        experiment = self._connect()
         import mlflow
 
-        experiment = self._connect()
         filter_string = f"tags.`{JOB}` = '{job}' and attributes.status = 'RUNNING'"
         found = [
             run
@@ -165,9 +165,9 @@ class Tracker:
         if self.uri == "none":
             yield NullRun()
             return
+        experiment = self._connect()
         import mlflow
 
-        experiment = self._connect()
         filter_string = f"tags.`{BUNDLE}` = '{bundle}'"
         found = mlflow.search_runs(
             [experiment], filter_string, max_results=1, order_by=["start_time DESC"], output_format="list"
@@ -187,7 +187,7 @@ class Tracker:
             active = mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
         try:
             with active:
-                yield MlflowRun(is_new=not found)
+                yield MlflowRun(is_new=not (found and found[0].data.params))
         except MlflowException as error:
             raise self._unreachable(error) from error
 
