@@ -45,7 +45,7 @@ class Project:
 
     def commit(self):
         self("git", "add", "-A")
-        self("git", "commit", "-q", "-m", "state")
+        self("git", "commit", "-q", "--allow-empty", "-m", "state")  # dvc.lock may be as committed
 
     def change(self, changes):
         yaml = YAML()
