@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from ruamel.yaml import YAML
+import workspace
 
 from frostline import engine, shards
 from frostline.params import Params
@@ -23,14 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 def make_params(**changes: Any) -> Params:
     """The repository's own params.yaml with some dotted keys (`finetune__epochs=2`) changed; no tracking."""
-    values = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
-    for key, value in {"tracking__uri": "none", **changes}.items():
-        *sections, name = key.split("__")
-        section = values
-        for part in sections:
-            section = section[part]
-        section[name] = value
-    return Params.model_validate(values)
+    return workspace.params({key.replace("__", "."): value for key, value in changes.items()})
 
 
 def make_shards(folder: Path, count: int, size: int = 32, classes: int = 3, seed: int = 0) -> shards.Shards:

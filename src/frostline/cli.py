@@ -79,8 +79,11 @@ def report(as_json: Annotated[bool, typer.Option("--json", help="Print reports/m
         if not catalog.METRICS.is_file():
             raise DataError(f"{catalog.METRICS}: not found; run `dvc repro` first")
         text = catalog.METRICS.read_text(encoding="utf-8")
-        freeze = load(catalog.PARAMS).finetune.freeze
-        print(text.rstrip() if as_json else summary.text(json.loads(text), catalog.MODEL_CARD, freeze))
+        if as_json:
+            print(text.rstrip())
+        else:
+            freeze = load(catalog.PARAMS).finetune.freeze
+            print(summary.text(json.loads(text), catalog.MODEL_CARD, freeze))
 
 
 @app.command()

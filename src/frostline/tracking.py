@@ -53,7 +53,7 @@ class Run(Protocol):
     def dataset(self, name: str, digest: str, context: str) -> None:
         """Record a data set as an input. context: training, validation or test."""
 
-    def files(self, paths: list[Path], folder: str = "") -> None:
+    def files(self, paths: list[Path]) -> None:
         """Keep copies of files and folders."""
 
     def model(self, model: keras.Model) -> None:
@@ -69,7 +69,7 @@ class NullRun:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
     def tags(self, values: Mapping[str, str]) -> None: ...
     def dataset(self, name: str, digest: str, context: str) -> None: ...
-    def files(self, paths: list[Path], folder: str = "") -> None: ...
+    def files(self, paths: list[Path]) -> None: ...
     def model(self, model: keras.Model) -> None: ...
 
 
@@ -102,16 +102,16 @@ class MlflowRun:
         source = CodeDatasetSource({"frostline.source": name})
         mlflow.log_input(MetaDataset(source, name=name, digest=digest[:32]), context=context)  # MLflow keeps 36
 
-    def files(self, paths: list[Path], folder: str = "") -> None:
+    def files(self, paths: list[Path]) -> None:
         import mlflow
 
         for path in paths:
             if not path.exists():  # what an earlier stage wrote and somebody removed is no reason to lose this run
                 continue
             if path.is_dir():
-                mlflow.log_artifacts(str(path), f"{folder}/{path.name}" if folder else path.name)
+                mlflow.log_artifacts(str(path), path.name)
             else:
-                mlflow.log_artifact(str(path), folder or None)
+                mlflow.log_artifact(str(path))
 
     def model(self, model: keras.Model) -> None:
         import keras
