@@ -48,7 +48,7 @@ def test_prefix_and_suffix_of_any_cut_make_the_whole(name, count):
     pictures = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), dtype=np.uint8)
     expected = whole.predict_on_batch(pictures)
     for cut in (cuts[0], cuts[len(cuts) // 2], cuts[-1]):
-        crossing = classifier.prefix(backbone, head, cut).predict_on_batch(pictures)
+        crossing = classifier.segment(backbone, head, None, cut).predict_on_batch(pictures)
         np.testing.assert_allclose(
             classifier.suffix(backbone, head, cut).predict_on_batch(crossing), expected, rtol=1e-4, atol=1e-5
         )

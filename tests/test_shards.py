@@ -39,7 +39,7 @@ def write(folder: Path, images: NDArray[np.uint8], rows: pd.DataFrame | None = N
 @pytest.mark.usefixtures("three_a_shard")
 def test_several_shards_give_back_every_image(tmp_path: Path, images: NDArray[np.uint8]) -> None:
     written = write(tmp_path / "s", images)
-    assert [len(array) for array in written.arrays] == [3, 3, 3, 1]
+    assert [len(array) for array in written.pieces.arrays] == [3, 3, 3, 1]
     opened = shards.open_folder(tmp_path / "s")
     assert (opened.layout, opened.digest, len(opened)) == (LAYOUT, written.digest, 10)
     assert opened.labels.tolist() == [0, 1] * 5
@@ -59,7 +59,7 @@ def test_one_shard_gives_the_same_as_several(
     monkeypatch.setattr(shards, "SHARD_BYTES", 1)
     each = write(tmp_path / "each", images)
     rows = np.array([7, 2, 2])
-    assert (len(one.arrays), len(each.arrays)) == (1, 10)
+    assert (len(one.pieces.arrays), len(each.pieces.arrays)) == (1, 10)
     assert one.digest == each.digest
     np.testing.assert_array_equal(one.take(rows), each.take(rows))
 

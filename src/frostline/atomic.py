@@ -6,10 +6,12 @@ process leaves no half output that DVC would take for a result. What a killed pr
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +53,19 @@ def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON with a final newline."""
     with file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def lock(path: Path, waiting: str | None = None) -> Iterator[None]:
+    """Keep other processes out of the block; a killed one lets go. waiting: what to say where it isn't free at once."""
+    with path.open("a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                print(waiting, file=sys.stderr)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def require_writable(folder: Path) -> None:

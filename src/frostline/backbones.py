@@ -92,11 +92,16 @@ def build(name: str, weights: str, size: int, until: str | None = None) -> Backb
     frostnet's `.npz`. until: name of the layer whose output is the last feature map; None for the whole body.
     Raises ParamsError or WeightsError.
     """
-    spec = check(name, weights, size)
+    check(name, weights, size)
     model = _frostnet(weights, size) if name == "frostnet" else _application(name, weights, size)
     if until is not None:
         model = _cut(model, until)
-    return Backbone(name, model, _PREPROCESSING[spec.preprocessing], weights != "none")
+    return Backbone(name, model, preprocessing(name), weights != "none")
+
+
+def preprocessing(name: str) -> Preprocess:
+    """Raw pixels -> what that backbone expects, as Keras operations."""
+    return _PREPROCESSING[TABLE[name].preprocessing]
 
 
 def _frostnet(weights: str, size: int) -> keras.Model:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import progress
+from frostline import backbones, graph, progress
 from frostline.backbones import Backbone
 from frostline.errors import DataError, ParamsError
 from frostline.freezing import CutPoint
@@ -59,7 +60,12 @@ class Bundle:
             # A short last batch is filled up: one shape compiles once.
             full = np.resize(rows, BATCH)
             raw[rows] = np.asarray(self.model.predict_on_batch(pictures.take(full)))[: len(rows)]
-        return np.concatenate([1 - raw, raw], axis=1) if units == 1 else raw
+        return by_class(raw)
+
+
+def by_class(raw: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A model's output, (n, units), as probabilities (n, classes): a sigmoid's is that of the second of two."""
+    return np.concatenate([1 - raw, raw], axis=1) if raw.shape[1] == 1 else raw
 
 
 def build_head(
@@ -90,12 +96,31 @@ def build_head(
     return Head(pool, keras.Sequential(stack, name="head"), units)
 
 
-def prefix(backbone: Backbone, head: Head, cut: CutPoint) -> keras.Model:
-    """Pictures -> what crosses the cut; behind the last layer, where nothing is left to train, the pooled vector."""
+def segment(backbone: Backbone, head: Head, start: CutPoint | None, end: CutPoint) -> keras.Model:
+    """What crosses one cut (None: pictures) -> what crosses a deeper one, in inference mode.
+
+    Behind the last layer, where nothing is left to train, the pooled vector crosses. The weights are copies.
+    """
     body = backbone.model
-    pictures = _pictures(body)
-    x = keras.Model(body.input, cut.tensor)(backbone.preprocess(pictures))
-    return keras.Model(pictures, head.pool(x) if _is_end(body, cut) else x)
+    crossing = _pictures(body) if start is None else keras.Input(start.tensor.shape[1:], name="crossing")
+    x = graph.inference_twin(body.input if start is None else start.tensor, end.tensor)(
+        backbone.preprocess(crossing) if start is None else crossing
+    )
+    return keras.Model(crossing, head.pool(x) if _is_end(body, end) else x)
+
+
+def crossing_shape(backbone: Backbone, head: Head, cut: CutPoint) -> tuple[int, ...]:
+    """Shape of what crosses a cut, of one picture."""
+    shape = cut.tensor.shape
+    return tuple((head.pool.compute_output_shape(shape) if _is_end(backbone.model, cut) else shape)[1:])
+
+
+def keys(backbone: Backbone, head: Head, cuts: Sequence[CutPoint]) -> list[str]:
+    """Digest of all that the features at each cut depend on besides the picture; the engine's version is not in it."""
+    pictures = _pictures(backbone.model)
+    pooled = head.pool(backbone.model(backbone.preprocess(pictures)))
+    found = graph.tensor_keys(keras.Model(pictures, pooled))
+    return [found[id(pooled if _is_end(backbone.model, cut) else cut.tensor)] for cut in cuts]
 
 
 def suffix(backbone: Backbone, head: Head, cut: CutPoint | None) -> keras.Model:
@@ -114,9 +139,23 @@ def suffix(backbone: Backbone, head: Head, cut: CutPoint | None) -> keras.Model:
 
 def whole(backbone: Backbone, head: Head) -> keras.Model:
     """Pictures -> probabilities, float32 whatever the precision of training."""
-    logits = suffix(backbone, head, None)
+    return squashed(head, suffix(backbone, head, None))
+
+
+def squashed(head: Head, logits: keras.Model) -> keras.Model:
+    """A model that gives logits -> one that gives probabilities, float32."""
     squash = keras.layers.Activation("sigmoid" if head.units == 1 else "softmax", dtype="float32", name="probabilities")
     return keras.Model(logits.input, squash(logits.output), name="classifier")
+
+
+def parts(bundle: Bundle) -> tuple[Backbone, Head]:
+    """The backbone and head that a bundle was made of, sharing its weights."""
+    named = bundle.made_from["backbone"]
+    model = bundle.model
+    body = next(layer for layer in model.layers if isinstance(layer, keras.Model) and layer.name != "head")
+    top = model.get_layer("head")
+    backbone = Backbone(named["name"], body, backbones.preprocessing(named["name"]), named["weights"] != "none")
+    return backbone, Head(model.get_layer("pool"), top, top.output.shape[-1])
 
 
 def save(folder: Path, bundle: Bundle) -> None:

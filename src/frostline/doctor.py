@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 from frostline import atomic, backbones, catalog
 from frostline.errors import DataError
+from frostline.mapped import Memory
 from frostline.params import Params
+from frostline.store import Store
 
 
 def check(params: Params) -> str:
-    """One line that says what will be trained on what. Raises UserError for what would stop a stage later.
+    """What will be trained on what, in a line, and what the activation store holds.
 
-    DVC too stops at a missing source, but with the words of a file system and without a mend.
+    Raises UserError for what would stop a stage later; DVC too stops at a missing source, but with the words of a file
+    system and without a mend.
     """
     source = Path(params.data.source)
     if not source.exists():
@@ -20,4 +24,20 @@ def check(params: Params) -> str:
     backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
     for place in (catalog.features(), catalog.checkpoints(), catalog.PREPARED.parent, catalog.REPORTS):
         atomic.require_writable(place)
-    return f"doctor: {params.backbone.name} ({params.backbone.weights}) on {source}; all places can be written"
+    lines = [f"doctor: {params.backbone.name} ({params.backbone.weights}) on {source}; all places can be written"]
+    return "\n".join([*lines, *_stored(Store(catalog.features(), params.cache.disk_gb * 1e9, Memory(0)))])
+
+
+def _stored(store: Store) -> list[str]:
+    """What the store holds, the last used first; a line an entry."""
+    kept = store.kept()
+    lines = [
+        f"features: {sum(entry.bytes for entry in kept) / 1e9:.2f} of {store.budget / 1e9:g} GB in {store.folder}, "
+        f"{len(kept)} {'entry' if len(kept) == 1 else 'entries'}; deleting any of it is safe"
+    ]
+    for entry in kept:
+        about = entry.about
+        made = f"{about.get('backbone', '?')} to {about.get('layer', '?')}, {about.get('image_size', '?')} px"
+        used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+        lines.append(f"  {entry.bytes / 1e6:9.1f} MB  {entry.pictures:9,} images  {made}, {entry.dtype}, used {used}")
+    return lines

@@ -1,4 +1,4 @@
-"""Starting Keras's engine without its chatter."""
+"""Keras's engine: starting it without its chatter, and what it computes on."""
 
 from __future__ import annotations
 
@@ -23,3 +23,16 @@ def quiet() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def has_gpu() -> bool:
+    """Whether Keras's engine computes on a GPU here."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return str(jax.default_backend()) == "gpu"
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))

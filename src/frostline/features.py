@@ -1,28 +1,31 @@
-"""The store of frozen activations: what the prefix makes of each picture is computed once and kept.
+"""Features: what the frozen prefix makes of pictures, stored or computed on the fly, as rows to draw batches from.
 
-Entries are content-addressed: the key is the digest of the pictures, of the prefix's architecture and weights, of the
-cut, dtype, backend and Keras version. So an entry can't be stale, and deleting the folder is always safe.
+Every picture passes the prefix alone, in inference mode and in batches of one size. So its features are the same bits
+whether they come from the store, from a shallower stored place, or are computed for this very batch: where they are
+taken from is a matter of time alone.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import atomic, digest, progress
+from frostline import classifier, digest, engine
+from frostline.backbones import Backbone
+from frostline.classifier import Head
 from frostline.errors import ParamsError
+from frostline.freezing import CutPoint
+from frostline.mapped import Pieces
 from frostline.shards import Shards
+from frostline.store import Entry, Store
 
-BATCH = 64
+PICTURES = -1  # the place before the first stop
 
 
 class Rows(Protocol):
@@ -35,148 +38,141 @@ class Rows(Protocol):
         ...
 
 
+def batch_rows() -> int:
+    """Pictures in one call of the prefix: on a CPU few, so that a layer's output stays in the processor's cache."""
+    return 256 if engine.has_gpu() else 32
+
+
 @dataclass(frozen=True)
-class Extractor:
-    """A frozen prefix: pictures -> features, preprocessing included."""
+class Stop:
+    """A place to take features: behind a cut; behind the body's last layer it is the pooled vector that is taken."""
 
-    prefix: keras.Model
+    cut: CutPoint
+    entry: Entry
 
-    @cached_property
-    def key(self) -> str:
-        """Digest of everything about the prefix that its output depends on: graph, weights, precision, engine."""
-        return digest.of_value(
-            {
-                "graph": _without_names(json.loads(self.prefix.to_json())),
-                "weights": [digest.of_array(np.asarray(weight)) for weight in self.prefix.weights],
-                "policy": keras.config.dtype_policy().name,
-                "keras": keras.__version__,
-                "backend": keras.backend.backend(),
-            }
+
+def stops(backbone: Backbone, head: Head, cuts: Sequence[CutPoint], dtype: str) -> list[Stop]:
+    """The stops at the given cuts. dtype: float16 or float32, of the features."""
+    size = backbone.model.input.shape[1]
+    engine_used = [keras.__version__, keras.backend.backend()]
+    return [
+        Stop(
+            cut,
+            Entry(
+                digest.of_value([key, *engine_used]),
+                classifier.crossing_shape(backbone, head, cut),
+                dtype,
+                {"backbone": backbone.name, "layer": cut.layer, "image_size": size},
+            ),
         )
+        for key, cut in zip(classifier.keys(backbone, head, cuts), cuts, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The frozen prefix of a network, as a chain of segments between stops. stops: from shallow to deep."""
+
+    backbone: Backbone
+    head: Head
+    stops: Sequence[Stop]
+    _segments: dict[tuple[int, int], keras.Model] = field(default_factory=dict, repr=False, compare=False)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one picture's features."""
-        return tuple(self.prefix.output.shape[1:])
+    def depths(self) -> list[int]:
+        """How many layers are before each stop: what a stop is found by."""
+        return [stop.cut.depth for stop in self.stops]
+
+    def run(self, first: int, last: int, batch: NDArray[Any]) -> NDArray[Any]:
+        """What stands at stop `first` (PICTURES: pictures) -> what stands at stop `last`; any number of rows."""
+        rows = batch_rows()
+        made = []
+        for start in range(0, len(batch), rows):
+            part = batch[start : start + rows]
+            x = part if len(part) == rows else part[np.resize(np.arange(len(part)), rows)]  # one shape compiles once
+            for at in range(first, last):
+                x = self.segment(at, at + 1).predict_on_batch(x)
+            made.append(np.asarray(x)[: len(part)])
+        return made[0] if len(made) == 1 else np.concatenate(made)
+
+    def segment(self, first: int, last: int) -> keras.Model:
+        """The compiled model from one stop to another."""
+        if (first, last) not in self._segments:
+            start = None if first == PICTURES else self.stops[first].cut
+            self._segments[first, last] = classifier.segment(self.backbone, self.head, start, self.stops[last].cut)
+        return self._segments[first, last]
+
+    def rows(self, stop: int, kept: Set[int], read: Set[int], store: Store, pictures: Shards) -> Rows:
+        """The features of pictures at a stop.
+
+        kept: stops whose features are put into the store; read: stops whose features are used where they are stored.
+        """
+        rows: Rows = pictures
+        at = PICTURES
+        for place in sorted(kept | read):
+            if place <= stop:
+                computed = Computed(self, at, place, rows)
+                rows = Stored(store, self.stops[place].entry, pictures.identities, computed, place in kept)
+                at = place
+        return rows if at == stop else Computed(self, at, stop, rows)
 
 
 @dataclass(frozen=True)
-class Store:
-    """A folder of entries, one file each. budget: bytes it may hold; dtype: float16 or float32."""
+class Computed:
+    """Features computed on the fly from what stands at an earlier place."""
 
-    folder: Path
-    budget: float
-    dtype: str
+    prefix: Prefix
+    first: int
+    last: int
+    below: Rows
 
-    def size(self, extractor: Extractor, count: int) -> int:
-        """Bytes that the features of `count` pictures take."""
-        return count * int(np.prod(extractor.shape)) * np.dtype(self.dtype).itemsize
+    def __len__(self) -> int:
+        return len(self.below)
 
-    def features(self, extractor: Extractor, pictures: Shards) -> NDArray[Any]:
-        """Features of all pictures, memory-mapped, of shape (len(pictures), *extractor.shape).
-
-        Computed where they are not there yet, or where the file is damaged. Raises errors.StateError where the
-        folder can't be written.
-        """
-        path = self.folder / f"{digest.of_value([extractor.key, pictures.digest, self.dtype])}.npy"
-        shape = (len(pictures), *extractor.shape)
-        found = self._read(path, shape)
-        if found is None:
-            self._make_room(self.size(extractor, len(pictures)))
-            with atomic.file(path) as temporary:
-                self._extract(temporary, extractor, pictures, shape)
-            found = self._read(path, shape)
-            assert found is not None
-        path.touch()  # the least recently used go first
-        return found
-
-    def _read(self, path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
-        if not path.exists():
-            return None
-        try:
-            array = np.load(path, mmap_mode="r")
-            if array.shape == shape and array.dtype == self.dtype:
-                return array
-        except (ValueError, OSError, EOFError):  # what NumPy raises on a short or foreign file
-            pass
-        print(f"warning: {path} is damaged; computing it again", file=sys.stderr)
-        return None
-
-    def _extract(self, path: Path, extractor: Extractor, pictures: Shards, shape: tuple[int, ...]) -> None:
-        with path.open("wb") as file:
-            header = {"descr": np.dtype(self.dtype).str, "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            starts = range(0, len(pictures), BATCH)
-            for start in progress.track(starts, len(pictures), "features", BATCH):
-                rows = np.arange(start, min(start + BATCH, len(pictures)))
-                made = extract(extractor, pictures, rows).astype(self.dtype)
-                if not np.isfinite(made).all():
-                    raise ParamsError(
-                        f"params.yaml: features are not finite in cache.dtype {self.dtype}; set it to float32, "
-                        "or mend backbone.weights"
-                    )
-                file.write(made.tobytes())
-
-    def _make_room(self, needed: int) -> None:
-        """Remove the least recently used entries until `needed` bytes more stay within the budget."""
-        entries = []
-        for path in self.folder.glob("[!.]*.npy"):  # a leading dot marks what another process is writing
-            with suppress(FileNotFoundError):  # another process made room too
-                found = path.stat()
-                entries.append((found.st_mtime, found.st_size, path))
-        held = sum(size for _, size, _ in entries)
-        for _, size, path in sorted(entries):
-            if held + needed <= self.budget:
-                return
-            path.unlink(missing_ok=True)
-            held -= size
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy of the rows' features. Raises ParamsError where they are not finite in the wanted dtype."""
+        made = self.prefix.run(self.first, self.last, self.below.take(rows))
+        dtype = self.prefix.stops[self.last].entry.dtype
+        with np.errstate(over="ignore"):  # said below, with the mend
+            made = made.astype(dtype, copy=False)
+        if not np.isfinite(made).all():
+            raise ParamsError(
+                f"params.yaml: features are not finite in cache.dtype {dtype}; set it to float32, "
+                "or mend backbone.weights"
+            )
+        return made
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Rows of features out of the store, computed when they are first drawn from."""
+    """Features out of the store; those that are not there are computed, and with `keep` put there at the first use."""
 
     store: Store
-    extractor: Extractor
-    pictures: Shards
+    entry: Entry
+    identities: NDArray[np.bytes_]
+    computed: Rows
+    keep: bool
 
     @cached_property
-    def array(self) -> NDArray[Any]:
-        """The memory-mapped features."""
-        return self.store.features(self.extractor, self.pictures)
+    def pieces(self) -> Pieces:
+        """Where the store has them."""
+        if self.keep:
+            self.store.add(self.entry, self.identities, self.computed.take, batch_rows())
+        return self.store.find(self.entry, self.identities)
+
+    @cached_property
+    def _complete(self) -> bool:
+        return not len(self.pieces.missing)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.identities)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        return self.array[rows]
-
-
-def extract(extractor: Extractor, pictures: Rows, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Run the prefix in inference mode on at most BATCH pictures; a short batch is filled up, so it compiles once."""
-    return np.asarray(extractor.prefix.predict_on_batch(pictures.take(np.resize(rows, BATCH))))[: len(rows)]
-
-
-def _without_names(graph: dict[str, Any]) -> Any:
-    """A model's configuration with its layers numbered: Keras's own names count what a process built before."""
-    numbers: dict[str, str] = {}
-
-    def collect(part: Any) -> None:
-        if isinstance(part, dict):
-            if isinstance(part.get("name"), str):
-                numbers.setdefault(part["name"], f"#{len(numbers)}")
-            for value in part.values():
-                collect(value)
-        elif isinstance(part, list):
-            for value in part:
-                collect(value)
-
-    def renamed(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {key: renamed(value) for key, value in part.items() if key != "shared_object_id"}
-        if isinstance(part, list):
-            return [renamed(value) for value in part]
-        return numbers.get(part, part) if isinstance(part, str) else part
-
-    collect(graph)
-    return renamed(graph)
+        if self._complete:
+            return self.pieces.take(rows)
+        there = self.pieces.piece[rows] >= 0
+        out = np.empty((len(rows), *self.entry.shape), self.entry.dtype)
+        out[there] = self.pieces.take(rows[there])
+        if not there.all():
+            out[~there] = self.computed.take(rows[~there])
+        return out

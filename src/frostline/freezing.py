@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 
 import keras
 import numpy as np
 
-from frostline import digest
+from frostline import digest, graph
 from frostline.errors import InternalError, ParamsError
 
 
@@ -67,7 +66,7 @@ def cut_points(model: keras.Model) -> list[CutPoint]:
 
     A tensor is a cut point when it is the only live one: produced, and still needed further on.
     """
-    nodes = _nodes(model)
+    nodes = graph.nodes(model)
     last_use = {id(tensor): place for place, node in enumerate(nodes) for tensor in node.input_tensors}
     last_use[id(model.outputs[0])] = len(nodes)
     cuts = []
@@ -147,9 +146,3 @@ def audit(body: keras.Model, whole: keras.Model, frozen: int, before: dict[str, 
 def _frozen_weights(model: keras.Model) -> list[keras.Variable]:
     """The weights of layers that are switched off; a training BatchNorm's moving statistics are not among them."""
     return [weight for layer in model.layers if not layer.trainable for weight in layer.weights]
-
-
-def _nodes(model: keras.Model) -> list[Any]:
-    """The graph's nodes, one an operation, in topological order."""
-    own = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
-    return [node for operation in model.operations for node in operation._inbound_nodes if id(node) in own]

@@ -132,10 +132,12 @@ class Finetune(_Section):
 
 
 class Cache(_Section):
-    """The store of frozen activations: `disk_gb` bounds its folder in gigabytes (10^9 bytes)."""
+    """The store of frozen activations, in gigabytes (10^9 bytes): `disk_gb` bounds its folder, `memory_gb` how much
+    of it and of the pictures stays in memory while a training reads them."""
 
     mode: Literal["auto", "always", "never"]
     disk_gb: Annotated[float, Field(gt=0)]
+    memory_gb: Annotated[float, Field(gt=0)]
     dtype: Literal["float16", "float32"]
 
 

@@ -2,7 +2,8 @@
 
 folder/
 ├── images-00000.npy ...   uint8 (rows, size, size, 3); every shard but the last holds the same number of rows
-├── index.parquet          one row an image: path, label (class number), sha256 (of the original's pixels)
+├── index.parquet          one row an image: path, label (class number), sha256 (of the original's pixels),
+│                          digest (of the pixels as they are here)
 └── meta.json              classes, image_size, resize, rows_per_shard, digest
 """
 
@@ -22,8 +23,10 @@ from numpy.typing import NDArray
 
 from frostline import digest
 from frostline.errors import DataError
+from frostline.mapped import Memory, Pieces
 
 SHARD_BYTES = 64 * 2**20
+RESIDENT = 4 * SHARD_BYTES  # of the pictures that a stage without a budget of its own has read
 
 Pixels = NDArray[np.uint8]
 
@@ -45,10 +48,11 @@ class Shards:
     layout: Layout
     rows_per_shard: int
     digest: str
+    memory: Memory
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row an image, in the order of the shards: path, label (int), sha256."""
+        """One row an image, in the order of the shards: path, label (int), sha256, digest."""
         return pd.read_parquet(self.folder / "index.parquet")
 
     @cached_property
@@ -57,24 +61,24 @@ class Shards:
         return self.index["label"].to_numpy(np.int64)
 
     @cached_property
-    def arrays(self) -> list[Pixels]:
+    def identities(self) -> NDArray[np.bytes_]:
+        """What tells pictures apart wherever they lie: the first 32 hex digits of each one's digest, `S32` (n,)."""
+        return self.index["digest"].str.slice(stop=32).to_numpy("S32")
+
+    @cached_property
+    def pieces(self) -> Pieces:
         """The memory-mapped shards."""
-        return [np.load(path, mmap_mode="r") for path in sorted(self.folder.glob("images-*.npy"))]
+        arrays = [self.memory.load(path) for path in sorted(self.folder.glob("images-*.npy"))]
+        shard, row = np.divmod(np.arange(len(self)), self.rows_per_shard)
+        side = self.layout.image_size
+        return Pieces(arrays, shard, row, (side, side, 3), np.dtype(np.uint8), self.memory)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def take(self, rows: NDArray[np.int64]) -> Pixels:
         """Copy the given rows, in their order: uint8 (len(rows), size, size, 3)."""
-        if len(self.arrays) == 1:
-            return self.arrays[0][rows]
-        size = self.layout.image_size
-        out = np.empty((len(rows), size, size, 3), np.uint8)
-        shard, row = np.divmod(rows, self.rows_per_shard)
-        for number in np.unique(shard):
-            here = shard == number
-            out[here] = self.arrays[number][row[here]]
-        return out
+        return self.pieces.take(rows)
 
     def source_digest(self) -> str:
         """Digest of which original pictures these are, under which names of classes; free of order, size and resizing.
@@ -93,7 +97,7 @@ def write(folder: Path, layout: Layout, index: pd.DataFrame, images: Iterable[Pi
     """
     size = layout.image_size
     per_shard = max(1, SHARD_BYTES // (size * size * 3))
-    content = hashlib.sha256(json.dumps([layout.classes, index["label"].tolist()]).encode())
+    digests = []
     stream = iter(images)
     for number, start in enumerate(range(0, len(index), per_shard)):
         rows = min(per_shard, len(index) - start)
@@ -104,28 +108,29 @@ def write(folder: Path, layout: Layout, index: pd.DataFrame, images: Iterable[Pi
                 if image.dtype != np.uint8 or image.shape != (size, size, 3):
                     raise ValueError(f"an image is {image.dtype} {image.shape}, not uint8 ({size}, {size}, 3)")
                 data = image.tobytes()
-                content.update(data)
+                digests.append(hashlib.sha256(data).hexdigest())
                 file.write(data)
     if next(stream, None) is not None:
         raise ValueError(f"more images than the {len(index)} rows of the index")
-    index[["path", "label", "sha256"]].to_parquet(folder / "index.parquet", index=False)
+    index = index[["path", "label", "sha256"]].assign(digest=pd.Series(digests, index.index, "str"))
+    index.to_parquet(folder / "index.parquet", index=False)
     meta: dict[str, Any] = {
         "classes": list(layout.classes),
         "image_size": size,
         "resize": layout.resize,
         "rows_per_shard": per_shard,
-        "digest": content.hexdigest(),
+        "digest": digest.of_value([layout.classes, size, index["label"].tolist(), digests]),
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return open_folder(folder)
 
 
-def open_folder(folder: Path) -> Shards:
-    """Open a folder of shards. Raises DataError where it is none."""
+def open_folder(folder: Path, memory: Memory | None = None) -> Shards:
+    """Open a folder of shards. memory: bounds what of it stays resident. Raises DataError where it is none."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         layout = Layout(tuple(meta["classes"]), meta["image_size"], meta["resize"])
-        return Shards(folder, layout, meta["rows_per_shard"], meta["digest"])
+        return Shards(folder, layout, meta["rows_per_shard"], meta["digest"], memory or Memory(RESIDENT))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: holds no prepared images ({error}); run `dvc repro`") from error
 

@@ -6,7 +6,6 @@ that a resumed training goes on in the same run, and `frostline.bundle`, the dig
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from frostline import catalog
+from frostline import atomic, catalog
 from frostline.errors import StateError
 from frostline.params import Tracking
 
@@ -211,8 +210,7 @@ class Tracker:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         self.lock.parent.mkdir(parents=True, exist_ok=True)
-        with self.lock.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with atomic.lock(self.lock):
             try:
                 mlflow.set_tracking_uri(self.uri)
                 known = mlflow.get_experiment_by_name(self.experiment)

@@ -8,7 +8,8 @@ So a resumed training ends with the very weights of an uninterrupted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +17,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from frostline import engine, features, stepping
 from frostline.errors import UserError
 from frostline.features import Rows
+
+CHUNK_BYTES = 4 * 2**20  # of inputs that go into the engine in one call, where a batch is smaller
 
 # One epoch's numbers: step (epochs over both phases, from 1), phase, epoch (within the phase, from 1), learning_rate,
 # loss, accuracy, val_loss, val_accuracy.
@@ -91,7 +95,7 @@ def make_deterministic(seed: int) -> None:
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        if not tf.config.list_physical_devices("GPU"):  # on a GPU the deterministic kernels cost too much
+        if not engine.has_gpu():  # on a GPU the deterministic kernels cost too much
             tf.config.experimental.enable_op_determinism()
 
 
@@ -129,12 +133,19 @@ def fit(
     """
     _compile(model, phase, math.ceil(len(train.labels) / phase.batch_size))
     units = model.output.shape[-1]
-    check = _Batches(validation.variants[0], validation, np.arange(len(validation.labels)), phase.batch_size, units)
+    row_bytes = 4 * int(np.prod(model.input.shape[1:]))
+    learned = _Batches.of(train, units, phase.batch_size, row_bytes)
+    checked = _Batches.of(validation, units, _test_batch(phase.batch_size, row_bytes), row_bytes)
+    steps = stepping.steps(model, learned.per_chunk > 1)
+
+    def check() -> dict[str, float]:
+        return steps.test(_ahead(checked.chunks(0, np.arange(len(validation.labels)))))
+
     stopping = phase.stopping
     if resume is None:
         first, waited, stopped, history = 0, 0, False, list(history)
         best = _values(model.variables)
-        best_value = model.evaluate(check, return_dict=True, verbose=0)[stopping.monitor[4:]] if stopping else math.nan
+        best_value = check()[stopping.monitor[4:]] if stopping else math.nan
     else:
         first, waited, stopped, history = resume.epoch, resume.waited, resume.stopped, list(resume.history)
         best, best_value = resume.best, resume.best_value
@@ -144,18 +155,17 @@ def fit(
         if stopped:
             break
         order = np.random.default_rng([phase.seed, epoch, *phase.name.encode()]).permutation(len(train.labels))
-        rows = train.variants[epoch % len(train.variants)]
-        logs = model.fit(_Batches(rows, train, order, phase.batch_size, units), epochs=1, shuffle=False, verbose=0)
-        checked = model.evaluate(check, return_dict=True, verbose=0)
+        trained = steps.train(_ahead(learned.chunks(epoch % len(train.variants), order)))
+        tested = check()
         row: Row = {
             "step": len(history) + 1,
             "phase": phase.name,
             "epoch": epoch + 1,
             "learning_rate": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
-            "loss": float(logs.history["loss"][0]),
-            "accuracy": float(logs.history["accuracy"][0]),
-            "val_loss": float(checked["loss"]),
-            "val_accuracy": float(checked["accuracy"]),
+            "loss": trained["loss"],
+            "accuracy": trained["accuracy"],
+            "val_loss": tested["loss"],
+            "val_accuracy": tested["accuracy"],
         }
         if not math.isfinite(row["loss"] + row["val_loss"]):
             raise UserError(
@@ -181,6 +191,11 @@ def fit(
     return history
 
 
+def _test_batch(batch_size: int, row_bytes: int) -> int:
+    """How many rows are evaluated at once: a training batch, or more of them where they are small."""
+    return max(batch_size, min(1024, CHUNK_BYTES // row_bytes))
+
+
 def _compile(model: keras.Model, phase: Phase, steps: int) -> None:
     rate: Any = phase.learning_rate
     if phase.schedule == "cosine":
@@ -204,23 +219,52 @@ def _compile(model: keras.Model, phase: Phase, steps: int) -> None:
     model.optimizer.build(model.trainable_variables)
 
 
-class _Batches(keras.utils.PyDataset):
-    """Batches of rows in a given order, with one-hot targets (n, units) and sample weights."""
+@dataclass(frozen=True)
+class _Batches:
+    """Cuts examples into chunks of batches, with one-hot targets (n, units) and sample weights."""
 
-    def __init__(self, rows: Rows, examples: Examples, order: NDArray[np.int64], batch_size: int, units: int) -> None:
-        super().__init__()
-        self.rows, self.order, self.batch_size = rows, order, batch_size
+    examples: Examples
+    targets: NDArray[np.float32]
+    weights: NDArray[np.float32] | None
+    batch_size: int
+    per_chunk: int
+
+    @classmethod
+    def of(cls, examples: Examples, units: int, batch_size: int, row_bytes: int) -> _Batches:
         labels, weights = examples.labels, examples.class_weights
-        self.targets = labels[:, None].astype(np.float32) if units == 1 else np.eye(units, dtype=np.float32)[labels]
-        self.weights = None if weights is None else weights[labels]
+        targets = labels[:, None].astype(np.float32) if units == 1 else np.eye(units, dtype=np.float32)[labels]
+        per_chunk = max(1, CHUNK_BYTES // (batch_size * row_bytes))
+        return cls(examples, targets, None if weights is None else weights[labels], batch_size, per_chunk)
 
-    def __len__(self) -> int:
-        return math.ceil(len(self.order) / self.batch_size)
+    def chunks(self, variant: int, order: NDArray[np.int64]) -> Iterator[stepping.Chunk]:
+        """The rows of a variant in that order. A shorter last batch is a chunk of its own."""
+        rows = self.examples.variants[variant]
+        # Where a prefix is run on the fly, as many rows are asked for at once as one call of it takes.
+        ahead = self.batch_size * max(self.per_chunk, features.batch_rows() // self.batch_size)
+        for begin in range(0, len(order), ahead):
+            taken = order[begin : begin + ahead]
+            x = rows.take(taken)
+            for start in range(0, len(taken), self.batch_size * self.per_chunk):
+                yield from self._stacked(x, taken, start, min(start + self.batch_size * self.per_chunk, len(taken)))
 
-    def __getitem__(self, number: int) -> tuple[NDArray[Any], ...]:
-        rows = self.order[number * self.batch_size : (number + 1) * self.batch_size]
-        batch = self.rows.take(rows), self.targets[rows]
-        return batch if self.weights is None else (*batch, self.weights[rows])
+    def _stacked(self, x: NDArray[Any], rows: NDArray[np.int64], start: int, end: int) -> Iterator[stepping.Chunk]:
+        whole = start + (end - start) // self.batch_size * self.batch_size
+        for first, last, size in ((start, whole, self.batch_size), (whole, end, end - whole)):
+            if last > first:
+                of = rows[first:last]
+                parts = [x[first:last], self.targets[of]]
+                if self.weights is not None:
+                    parts.append(self.weights[of])
+                yield tuple(part.reshape(-1, size, *part.shape[1:]) for part in parts)
+
+
+def _ahead(chunks: Iterator[stepping.Chunk]) -> Iterator[stepping.Chunk]:
+    """The same chunks, the next one made in a thread while one is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = pool.submit(next, chunks, None)
+            yield chunk
 
 
 def _values(variables: Sequence[keras.Variable]) -> list[NDArray[Any]]:

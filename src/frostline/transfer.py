@@ -3,15 +3,17 @@ Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
 
-from frostline import backbones, classifier, digest, features, freezing, training
+from frostline import backbones, classifier, digest, freezing, planning, training
+from frostline.features import Rows
 from frostline.params import Params
 from frostline.shards import Shards
+from frostline.store import Store
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,15 @@ class Result:
 def run(
     params: Params,
     data: Data,
-    store: features.Store,
+    store: Store,
     resume: training.Snapshot | None,
+    on_plan: Callable[[str], None],
     on_epoch: training.OnEpoch,
 ) -> Result:
     """Train what params.yaml describes.
 
-    resume: the last snapshot of a killed run of the same job. Raises UserError for bad settings, InternalError where a
+    resume: the last snapshot of a killed run of the same job; on_plan: called once with the plan for the features of
+    frozen layers, in a line. Raises UserError for bad settings, InternalError where a
     frozen weight changed.
     """
     settings = params.finetune
@@ -56,18 +60,20 @@ def run(
     depths = {"head": len(body.layers), "finetune": freezing.depth(body, settings.freeze)}
 
     history = resume.history if resume else []
+    head_is_done = resume is not None and resume.phase == "finetune"
+    phases = {name: _phase(params, name) for name in depths if not (name == "head" and head_is_done)}
+    phases = {name: phase for name, phase in phases.items() if phase.epochs}
+    lines = {name: freezing.deepest_cut(body, depths[name]) for name in phases}
+    plan = _plan(params, backbone, head, phases, lines, data, store)
+    on_plan(plan.text if plan else "plan: nothing is frozen, every batch goes through all layers")
     audits = []
-    for name, depth in depths.items():
-        phase = _phase(params, name)
-        done = resume is not None and resume.phase == "finetune" and name == "head"
-        if done or phase.epochs == 0:
-            continue
+    for name, phase in phases.items():
+        depth, line = depths[name], lines[name]
         freezing.freeze(body, depth, train_batch_norm)
         before = freezing.fingerprint(body)
-        extractor = _extractor(params, backbone, head, depth, data, store)
         with freezing.without_noise(body, depth):
-            model = classifier.suffix(backbone, head, extractor[0] if extractor else None)
-            learned, checked = _examples(params, data, store, extractor[1] if extractor else None)
+            model = classifier.suffix(backbone, head, line)
+            learned, checked = _examples(params, data, plan if line else None, name)
             here = resume if resume is not None and resume.phase == name else None
             history = training.fit(model, phase, learned, checked, history, here, on_epoch)
         audits.append(freezing.audit(body, whole, depth, before))
@@ -110,34 +116,38 @@ def _phase(params: Params, name: str) -> training.Phase:
     )
 
 
-def _extractor(
+def _plan(
     params: Params,
     backbone: backbones.Backbone,
     head: classifier.Head,
-    depth: int,
+    phases: Mapping[str, training.Phase],
+    lines: Mapping[str, freezing.CutPoint | None],
     data: Data,
-    store: features.Store,
-) -> tuple[freezing.CutPoint, features.Extractor] | None:
-    """Where to cut and what to store for a freeze depth; None where every batch goes through the whole graph."""
-    cut = freezing.deepest_cut(backbone.model, depth)
-    if cut is None or params.cache.mode == "never":
+    store: Store,
+) -> planning.Plan | None:
+    """Where the phases that have something frozen take their features; None where none has."""
+    planned = [
+        planning.Phase(name, line, phases[name].epochs, min(phases[name].epochs, len(data.variants)))
+        for name, line in lines.items()
+        if line is not None
+    ]
+    if not planned:
         return None
-    extractor = features.Extractor(classifier.prefix(backbone, head, cut))
-    needed = sum(store.size(extractor, len(pictures)) for pictures in [*data.variants, data.validation])
-    return (cut, extractor) if params.cache.mode == "always" or needed <= store.budget else None
+    cache = params.cache
+    return planning.make(backbone, head, planned, data.variants, data.validation, store, cache.mode, cache.dtype)
 
 
 def _examples(
-    params: Params, data: Data, store: features.Store, extractor: features.Extractor | None
+    params: Params, data: Data, plan: planning.Plan | None, phase: str
 ) -> tuple[training.Examples, training.Examples]:
-    """Training and validation examples: stored features where there is an extractor, else the pictures themselves."""
+    """Training and validation examples of a phase: features as planned, else the pictures themselves."""
     train, validation = data.variants[0], data.validation
     weights = None
     if params.finetune.class_weight == "balanced":
         weights = training.balanced(train.labels, len(train.layout.classes))
-    learned: Sequence[features.Rows] = data.variants
-    checked: Sequence[features.Rows] = [validation]
-    if extractor is not None:
-        learned = [features.Stored(store, extractor, pictures) for pictures in data.variants]
-        checked = [features.Stored(store, extractor, validation)]
-    return training.Examples(learned, train.labels, weights), training.Examples(checked, validation.labels)
+    learned: Sequence[Rows] = data.variants
+    checked: Rows = validation
+    if plan is not None:
+        learned = [plan.rows(phase, pictures, variant) for variant, pictures in enumerate(data.variants)]
+        checked = plan.rows(phase, validation)
+    return training.Examples(learned, train.labels, weights), training.Examples([checked], validation.labels)

@@ -9,20 +9,25 @@ import pandas as pd
 
 from frostline import atomic, catalog, digest, engine, evaluation, lineage, model_card, plots, shards, summary, tracking
 from frostline.errors import DataError
+from frostline.mapped import Memory
 from frostline.params import Params
+from frostline.store import Store
 
 
 def run(params: Params) -> str:
     """Evaluate; a few lines that say how good it is and where to look."""
     with engine.quiet():
-        from frostline import classifier
+        from frostline import classifier, predictor
 
-    test = shards.open_folder(catalog.PREPARED / "test")
+    cache = params.cache
+    memory = Memory(cache.memory_gb * 1e9)
+    test = shards.open_folder(catalog.PREPARED / "test", memory)
     bundle = classifier.load(catalog.BUNDLE)
     if bundle.layout != test.layout:
         raise DataError(f"{catalog.BUNDLE}: was trained on other classes or sizes than {test.folder}; run `dvc repro`")
     settings = params.evaluate
-    probabilities = bundle.probabilities(test)
+    store = Store(catalog.features(), cache.disk_gb * 1e9, memory)
+    probabilities = predictor.probabilities(bundle, test, store, cache.mode)
     predicted = probabilities.argmax(axis=1)
     classes = test.layout.classes
     metrics = evaluation.metrics(test.labels, probabilities, settings.top_k, settings.bootstrap, params.seed)

@@ -13,7 +13,9 @@ import pandas as pd
 
 from frostline import atomic, backbones, catalog, digest, engine, lineage, shards, tracking
 from frostline.errors import DataError
+from frostline.mapped import Memory
 from frostline.params import Params
+from frostline.store import Store
 
 if TYPE_CHECKING:
     from frostline.training import OnEpoch, Row, Snapshot
@@ -24,12 +26,13 @@ def run(params: Params) -> str:
     backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
     with engine.quiet():
-        from frostline import classifier, features, training, transfer
+        from frostline import classifier, training, transfer
         from frostline.checkpoints import Checkpoint
 
-    train, validation = (shards.open_folder(catalog.PREPARED / name) for name in ("train", "val"))
+    memory = Memory(params.cache.memory_gb * 1e9)
+    train, validation = (shards.open_folder(catalog.PREPARED / name, memory) for name in ("train", "val"))
     variants = [train, *_augmented(train, params.augment.copies)]
-    store = features.Store(catalog.features(), params.cache.disk_gb * 1e9, params.cache.dtype)
+    store = Store(catalog.features(), params.cache.disk_gb * 1e9, memory)
     job = _job(params, [*variants, validation])
     checkpoint = Checkpoint(catalog.checkpoints() / f"{job}.npz")
     settings = params.finetune
@@ -45,8 +48,13 @@ def run(params: Params) -> str:
                 log.dataset(params.data.source, pictures.source_digest(), context)
             for row in resume.history if resume else []:
                 log.metrics(_numbers(row), row["step"])
+
+        def tell(plan: str) -> None:
+            print(plan, flush=True)
+            log.tags({"frostline.plan": plan})
+
         data = transfer.Data(variants, validation)
-        result = transfer.run(params, data, store, resume, _reporter(params, checkpoint.save, log))
+        result = transfer.run(params, data, store, resume, tell, _reporter(params, checkpoint.save, log))
         with atomic.folder(catalog.BUNDLE) as folder, atomic.file(catalog.HISTORY) as table:
             classifier.save(folder, result.bundle)
             pd.DataFrame(result.history).to_csv(table, index=False, float_format="%.9g")
@@ -83,12 +91,12 @@ def _job(params: Params, sets: list[shards.Shards]) -> str:
 
 def _settings(params: Params) -> dict[str, Any]:
     """The settings that belong to a training; what only says where its records go, or how it is measured, does not."""
-    return params.model_dump(exclude={"tracking": True, "evaluate": True, "cache": {"disk_gb"}})
+    return params.model_dump(exclude={"tracking": True, "evaluate": True, "cache": {"disk_gb", "memory_gb"}})
 
 
 def _augmented(train: shards.Shards, copies: int) -> list[shards.Shards]:
     """The variants of exactly these training pictures. Raises DataError where augment has not run for them."""
-    variants = [shards.open_folder(path) for path in sorted(catalog.AUGMENTED.glob("variant-*"))]
+    variants = [shards.open_folder(path, train.memory) for path in sorted(catalog.AUGMENTED.glob("variant-*"))]
     originals = train.index["sha256"]
     if len(variants) != copies or not all(variant.index["sha256"].equals(originals) for variant in variants):
         raise DataError(

@@ -1,0 +1,267 @@
+"""The plan: at which place of the frozen prefix features are stored, or that they are not, by measured costs.
+
+What crosses the freeze line may be large and quick to compute, and a shallower place small: storing that one and
+computing the rest on the fly can be the cheapest. Nautilus (Nakandala & Kumar, SIGMOD 2022) decides this from constants
+that its user guesses; here a batch is timed on each segment and a few megabytes on the disk, once for a machine.
+
+The plan is about time alone: features are the same bits wherever they are taken from.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from frostline import digest, features, freezing, machine
+from frostline.backbones import Backbone
+from frostline.classifier import Head
+from frostline.errors import ParamsError
+from frostline.features import PICTURES, Prefix, Rows, Stop
+from frostline.freezing import CutPoint
+from frostline.shards import Shards
+from frostline.store import Speed, Store
+
+# Storing may cost so much more than not storing and is chosen still: the next run finds the features.
+NEXT_RUN = 0.05
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a phase of training draws. line: the last cut with nothing but frozen layers before it; epochs: how often
+    it draws all pictures; variants: how many of them, the originals among them, its epochs reach."""
+
+    name: str
+    line: CutPoint
+    epochs: int
+    variants: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What was measured. segments: seconds a picture, from each stop's predecessor to it; speed: the store's;
+    memory: bytes that the page cache may grow to."""
+
+    segments: tuple[float, ...]
+    speed: Speed
+    memory: float
+
+    def read(self, row_bytes: int, rows: int) -> float:
+        """Seconds that one of `rows` rows takes to read: what memory can't hold comes from the disk each time."""
+        return row_bytes * (self.speed.read if row_bytes * rows < self.memory / 2 else self.speed.cold)
+
+    def between(self, first: int, last: int) -> float:
+        """Seconds a picture from one stop to another."""
+        return sum(self.segments[first + 1 : last + 1])
+
+
+@dataclass(frozen=True)
+class Work:
+    """How often a phase draws pictures. draws: altogether; rows: different ones (images times variants)."""
+
+    draws: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """A stop that may be stored. row_bytes: of one picture's features; there: how many of the rows the store has."""
+
+    row_bytes: int
+    there: int
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a phase takes its features.
+
+    stop: where they are wanted; kept: the stop that is stored for so many variants, or None; usable: the stops whose
+    features may be used on the way.
+    """
+
+    stop: int
+    kept: int | None
+    variants: int
+    usable: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the features of all phases are had. read: stops whose features are used as far as they are stored;
+    text: the plan in one line."""
+
+    prefix: Prefix
+    store: Store
+    routes: Mapping[str, Route]
+    read: frozenset[int]
+    text: str
+
+    def rows(self, phase: str, pictures: Shards, variant: int = 0) -> Rows:
+        """The features of the validation split, or of the training pictures in that variant, for a phase."""
+        route = self.routes[phase]
+        kept = {other.kept for other in self.routes.values() if variant < other.variants and other.kept is not None}
+        return self.prefix.rows(route.stop, kept & route.usable, self.read & route.usable, self.store, pictures)
+
+
+def make(
+    backbone: Backbone,
+    head: Head,
+    phases: Sequence[Phase],
+    variants: Sequence[Shards],
+    validation: Shards | None,
+    store: Store,
+    mode: str,
+    dtype: str,
+) -> Plan:
+    """Plan phases of which each has something frozen, in the order of training.
+
+    variants: the pictures and their augmented variants; validation: others that every epoch draws as well.
+    mode: `auto` (the cheapest), `always` (the cheapest that stores) or `never` (features computed for each batch, in
+    float32). Where a later phase stores at a place, an earlier one computes its features from there.
+    Raises ParamsError where `always` has no room.
+    """
+    lines = {phase.name: phase.line.depth for phase in phases}
+    cuts = [cut for cut in freezing.cut_points(backbone.model) if cut.depth <= max(lines.values())]
+    if mode == "never":
+        cuts = [cut for cut in cuts if cut.depth in lines.values()]
+        prefix = Prefix(backbone, head, features.stops(backbone, head, cuts, "float32"))
+        routes = {name: Route(prefix.depths.index(depth), None, 0) for name, depth in lines.items()}
+        return Plan(prefix, store, routes, frozenset(), "plan: features of frozen layers computed for every batch")
+
+    stops = features.stops(backbone, head, cuts, dtype)
+    usable = {phase.name: _usable(stops, phase.line, store) for phase in phases}
+    wanted = {stop.cut.depth for found in usable.values() for stop in found}
+    prefix = Prefix(backbone, head, [stop for stop in stops if stop.cut.depth in wanted])
+    costs = measure(prefix, variants[0], store)
+    each_epoch = [validation] if validation else []
+    room = store.room()
+    routes, read, words = {}, set(), []
+    kept_later: set[int] = set()
+    for phase in reversed(phases):
+        sets = [*variants[: phase.variants], *each_epoch]
+        rows = sum(len(pictures) for pictures in sets)
+        target = prefix.depths.index(phase.line.depth)
+        places = {}
+        for stop in usable[phase.name]:
+            there = sum(store.count(stop.entry, pictures.identities) for pictures in sets)
+            at = prefix.depths.index(stop.cut.depth)
+            places[at] = Place(stop.entry.row_bytes, there)
+            read |= {at} if there else set()
+        if dtype == "float32":  # what a later phase keeps will be there
+            places |= {at: Place(prefix.stops[at].entry.row_bytes, rows) for at in kept_later if at <= target}
+        work = Work(phase.epochs * sum(len(pictures) for pictures in (variants[0], *each_epoch)), rows)
+        kept = choose(target, places, work, costs, room, mode == "always")
+        if kept is None and mode == "always":
+            raise ParamsError(
+                f"params.yaml: cache.mode is always, but there is room for {_bytes(room)} and the features for phase "
+                f"{phase.name} need more; raise cache.disk_gb, free some disk, or set cache.mode to auto"
+            )
+        routes[phase.name] = Route(target, kept, phase.variants, frozenset(places))
+        if kept is not None:
+            kept_later.add(kept)
+            room -= (rows - places[kept].there) * places[kept].row_bytes
+        words.append(_words(prefix, phase.name, target, kept, places, rows))
+    rate = 1 / max(costs.between(PICTURES, len(prefix.stops) - 1), 1e-9)
+    text = (
+        f"plan: {'; '.join(reversed(words))} (measured: {rate:,.0f} images/s through the frozen layers, "
+        f"store {1e-9 / costs.speed.write:.1f} GB/s written, {1e-9 / max(costs.speed.read, 1e-12):.1f} read)"
+    )
+    return Plan(prefix, store, routes, frozenset(read), text)
+
+
+def choose(
+    target: int, places: Mapping[int, Place], work: Work, costs: Costs, room: float, must_store: bool
+) -> int | None:
+    """Which place is cheapest to store, None for none, so that the features of `target` can be drawn.
+
+    places: those that may be stored or read, `target` among them. room: bytes that may still be stored. must_store: of
+    those that fit the one that is cheapest, even where storing nothing is cheaper.
+    """
+    complete = [PICTURES, *(place for place in places if places[place].there >= work.rows)]
+
+    def read(place: int) -> float:
+        return 0.0 if place == PICTURES else costs.read(places[place].row_bytes, work.rows)
+
+    def draw(place: int) -> float:
+        return read(place) + costs.between(place, target)
+
+    def store(place: int) -> float:
+        new = work.rows - places[place].there
+        make = min(read(before) + costs.between(before, place) for before in complete if before <= place)
+        return new * (make + places[place].row_bytes * costs.speed.write) + work.draws * draw(place)
+
+    without = work.draws * min(draw(place) for place in complete)
+    fitting = [p for p in places if (work.rows - places[p].there) * places[p].row_bytes <= room]
+    best = min(fitting, key=store, default=None)
+    if best is not None and (must_store or store(best) <= without * (1 + NEXT_RUN)):
+        return best
+    return None
+
+
+def measure(prefix: Prefix, pictures: Shards, store: Store) -> Costs:
+    """Time each segment of the prefix on a batch of pictures, and the store; what is known from before is not timed."""
+    rows = features.batch_rows()
+    keys = ["", *(stop.entry.key for stop in prefix.stops)]
+    names = [
+        f"costs-{digest.of_value([platform.node(), machine.cores(), rows, *ends])[:32]}" for ends in pairwise(keys)
+    ]
+    seconds = [store.recall(name) for name in names]
+    unknown = [at for at, value in enumerate(seconds) if value is None]
+    if unknown:
+        x: NDArray[Any] = pictures.take(np.resize(np.arange(min(rows, len(pictures))), rows))
+        for at in range(unknown[-1] + 1):
+            segment = prefix.segment(at - 1, at)
+            crossing = segment.predict_on_batch(x)  # compiles
+            if at in unknown:
+                seconds[at] = _seconds(segment, x) / rows
+                store.remember(names[at], seconds[at])
+            x = crossing
+    return Costs(tuple(seconds), store.speed(), machine.free_memory())
+
+
+def _usable(stops: Sequence[Stop], line: CutPoint, store: Store) -> list[Stop]:
+    """The stops before a freeze line that can be worth storing, or extending from; the line's own is the last.
+
+    One with a deeper one behind it that is no larger never is, unless something is stored for it already. In float16
+    what is computed from a stored place would be other than what is computed from the pictures: only the line's own.
+    """
+    *others, own = [stop for stop in stops if stop.cut.depth <= line.depth]
+    found = [own]
+    smallest = own.entry.row_bytes
+    for stop in reversed(others if own.entry.dtype == "float32" else []):
+        if stop.entry.row_bytes < smallest or store.holds(stop.entry):
+            found.append(stop)
+        smallest = min(smallest, stop.entry.row_bytes)
+    return found[::-1]
+
+
+def _seconds(segment: keras.Model, batch: NDArray[Any]) -> float:
+    """Seconds of a batch: the better of two, or one where it takes more than one second."""
+    times: list[float] = []
+    while len(times) < 2 and sum(times) < 1:
+        start = time.perf_counter()
+        segment.predict_on_batch(batch)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _words(prefix: Prefix, phase: str, target: int, kept: int | None, places: Mapping[int, Place], rows: int) -> str:
+    """What a phase does, in a few words."""
+    wanted = prefix.stops[target].cut.layer
+    if kept is None:
+        return f"{phase} computes {wanted} for every batch"
+    place = places[kept]
+    there = "all there" if place.there >= rows else f"{place.there:,} of {rows:,} images there"
+    stored = f"{phase} from stored {prefix.stops[kept].cut.layer} ({_bytes(rows * place.row_bytes)}, {there})"
+    return stored if kept == target else f"{stored} and computes {wanted} from it for every batch"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
