@@ -60,6 +60,50 @@ def test_the_twin_folds_dense_and_biased_layers_and_leaves_alone_what_it_must():
     np.testing.assert_allclose(twin.predict_on_batch(pictures), model.predict_on_batch(pictures), rtol=1e-4, atol=1e-5)
 
 
+def small_network():
+    """Every kind of layer that a norm is computed with, and one norm that trains."""
+    keras.utils.set_random_seed(0)
+    x = start = keras.Input((12, 12, 3))
+    for layer in (
+        keras.layers.Conv2D(6, 3, strides=2, padding="same"),
+        keras.layers.DepthwiseConv2D(3, use_bias=False, depth_multiplier=2),
+        keras.layers.SeparableConv2D(5, 3, padding="same", dilation_rate=2),
+        keras.layers.Conv2D(6, 1, groups=1, use_bias=False),
+        keras.layers.Dense(4),
+    ):
+        x = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization(scale=len(x.name) % 2 == 0)(layer(x)))
+    x = keras.layers.Dropout(0.2, seed=1)(keras.layers.BatchNormalization(name="trained")(x))
+    model = keras.Model(start, keras.layers.GlobalAveragePooling2D()(x))
+    randomize(model)
+    for layer in model.layers:
+        layer.trainable = layer.name == "trained" or not isinstance(layer, keras.layers.BatchNormalization)
+    return model
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_a_fused_model_trains_to_the_same_weights(precision):
+    weights = []
+    keras.config.set_dtype_policy(precision)
+    try:
+        for wrap in (lambda model: model, graph.Fused):
+            model = small_network()
+            start = keras.Input((12, 12, 3))
+            whole = keras.Model(start, wrap(model)(start))
+            whole.compile(keras.optimizers.SGD(0.05), "mse")
+            rng = np.random.default_rng(0)
+            x, y = rng.normal(size=(16, 12, 12, 3)), rng.normal(size=(16, 4))
+            before = model.get_weights()
+            whole.fit(x, y, batch_size=8, epochs=3, shuffle=False, verbose=0)
+            weights.append(model.get_weights())
+        assert len(graph.Fused(model).norms) == 5
+    finally:
+        keras.config.set_dtype_policy("float32")
+    tolerance = 5e-6 if precision == "float32" else 2e-2
+    assert max(np.abs(old - new).max() for old, new in zip(before, weights[0], strict=True)) > 1e-2
+    for plain, fused in zip(*weights, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=0, atol=tolerance)
+
+
 def keys(name="MobileNetV2", size=32, pooling="avg", preprocessing="tf", place=5, change=None):
     """The key at a cut of a backbone of random weights, whatever was built in this process before."""
     keras.utils.set_random_seed(0)

@@ -124,22 +124,28 @@ def keys(backbone: Backbone, head: Head, cuts: Sequence[CutPoint]) -> list[str]:
 
 
 def suffix(backbone: Backbone, head: Head, cut: CutPoint | None) -> keras.Model:
-    """What crosses the cut -> logits; without a cut, pictures -> logits. Shares its layers with the backbone."""
+    """What crosses the cut -> logits; without a cut, pictures -> logits. Shares its layers with the backbone.
+
+    It is for training, after `freezing.freeze`: what is frozen then is computed the quickest way.
+    """
     body = backbone.model
     if cut is None:
         pictures = _pictures(body)
-        return keras.Model(pictures, head.top(head.pool(body(backbone.preprocess(pictures)))))
+        return keras.Model(pictures, head.top(head.pool(graph.Fused(body)(backbone.preprocess(pictures)))))
     if _is_end(body, cut):
         # Not `head.top` itself: what is compiled drags its optimizer into the bundle.
-        pooled = keras.Input(head.top.input.shape[1:], name="crossing")
+        pooled = keras.Input(crossing_shape(backbone, head, cut), name="crossing")
         return keras.Model(pooled, head.top(pooled))
     crossing = keras.Input(cut.tensor.shape[1:], name="crossing")
-    return keras.Model(crossing, head.top(head.pool(keras.Model(cut.tensor, body.output)(crossing))))
+    rest = graph.Fused(keras.Model(cut.tensor, body.output))
+    return keras.Model(crossing, head.top(head.pool(rest(crossing))))
 
 
 def whole(backbone: Backbone, head: Head) -> keras.Model:
-    """Pictures -> probabilities, float32 whatever the precision of training."""
-    return squashed(head, suffix(backbone, head, None))
+    """Pictures -> probabilities, float32 whatever the precision of training; what a bundle is saved as."""
+    pictures = _pictures(backbone.model)
+    logits = head.top(head.pool(backbone.model(backbone.preprocess(pictures))))
+    return squashed(head, keras.Model(pictures, logits))
 
 
 def squashed(head: Head, logits: keras.Model) -> keras.Model:

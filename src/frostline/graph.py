@@ -1,13 +1,14 @@
-"""A functional Keras model as a graph: its nodes in order, what its tensors depend on, and its inference-mode twin."""
+"""A functional Keras model as a graph: its nodes in order, what its tensors depend on, and quicker ways to run it."""
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import keras
 import numpy as np
 
-from frostline import digest
+from frostline import digest, engine
 
 FOLDS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D, keras.layers.Dense)
 
@@ -83,6 +84,70 @@ def inference_twin(start: keras.KerasTensor, end: keras.KerasTensor) -> keras.Mo
         layer.set_weights(values)
     twin.trainable = False
     return twin
+
+
+class Fused(keras.layers.Layer):
+    """A model that trains, with its frozen BatchNorm layers computed as part of the convolutions before them.
+
+    BatchNorm that stands still is y = s * x + t with constants s and t for each channel. Behind a convolution, s is
+    multiplied into the kernel for the time of the step, which is one small product instead of two passes over a large
+    tensor, there and on the way back. The convolution's own kernel is what is trained, by the same gradient. Equal to
+    the model itself to rounding. Norms that are `trainable` when this is made are left as they are.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self.model = model
+        found = _folded_norms(model)
+        self.norms = {layer: norm for layer, norm in found.items() if not norm.trainable}
+        self.built = True
+
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        output = self.model.outputs[0]
+        return keras.KerasTensor((x.shape[0], *output.shape[1:]), output.dtype)
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        taken_in = {id(norm) for norm in self.norms.values()}
+        tensors = {id(self.model.inputs[0]): x}
+        for node in nodes(self.model):
+            operation = node.operation
+            if isinstance(operation, keras.layers.InputLayer):
+                continue
+            args, kwargs = node.arguments.fill_in(tensors)
+            if id(operation) in taken_in:
+                out = args[0]
+            elif id(operation) in self.norms:
+                out = _scaled(operation, self.norms[id(operation)], args[0])
+            else:
+                if (
+                    "training" in signature(operation.call).parameters
+                ):  # a node remembers that of the call it was made by
+                    kwargs["training"] = training
+                out = operation(*args, **kwargs)
+            made = zip(node.output_tensors, keras.tree.flatten(out), strict=True)
+            tensors |= {id(tensor): value for tensor, value in made}
+        return tensors[id(self.model.outputs[0])]
+
+
+def _scaled(layer: Any, norm: Any, x: Any) -> Any:
+    """What a layer and the frozen BatchNorm behind it make of x."""
+    ops = keras.ops
+    scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
+    scale = scale * norm.gamma if norm.scale else scale
+    shift = (layer.bias if layer.use_bias else 0.0) - norm.moving_mean
+    shift = shift * scale + norm.beta if norm.center else shift * scale
+    dtype = layer.compute_dtype
+    x, scale, shift = ops.cast(x, dtype), ops.cast(scale, dtype), ops.cast(shift, dtype)
+    if isinstance(layer, keras.layers.Dense):
+        return engine.add_bias(ops.matmul(x, ops.cast(layer.kernel, dtype) * scale), shift)
+    how = {name: getattr(layer, name) for name in ("strides", "padding", "dilation_rate", "data_format")}
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        pointwise = ops.cast(layer.pointwise_kernel, dtype) * scale
+        return engine.add_bias(ops.separable_conv(x, ops.cast(layer.depthwise_kernel, dtype), pointwise, **how), shift)
+    kernel = ops.cast(layer.kernel, dtype)
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return engine.add_bias(ops.depthwise_conv(x, kernel * ops.reshape(scale, kernel.shape[-2:]), **how), shift)
+    return engine.add_bias(ops.conv(x, kernel * scale, **how), shift)
 
 
 def _folded_norms(model: keras.Model) -> dict[int, Any]:
