@@ -27,6 +27,9 @@ bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
 	python benchmarks/digits.py
 	python benchmarks/photos.py
 	python benchmarks/main_job.py
+	python benchmarks/frozen.py
+	python benchmarks/plans.py
+	python benchmarks/memory.py
 
 ui: $(VENV)/.ready  ## compare runs: http://127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

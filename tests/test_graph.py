@@ -98,7 +98,7 @@ def test_a_fused_model_trains_to_the_same_weights(precision):
         assert len(graph.Fused(model).norms) == 5
     finally:
         keras.config.set_dtype_policy("float32")
-    tolerance = 5e-6 if precision == "float32" else 2e-2
+    tolerance = 5e-6 if precision == "float32" else 5e-2
     assert max(np.abs(old - new).max() for old, new in zip(before, weights[0], strict=True)) > 1e-2
     for plain, fused in zip(*weights, strict=True):
         np.testing.assert_allclose(fused, plain, rtol=0, atol=tolerance)

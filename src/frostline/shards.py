@@ -15,15 +15,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from frostline import digest
 from frostline.errors import DataError
 from frostline.mapped import Memory, Pieces
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHARD_BYTES = 64 * 2**20
 RESIDENT = 4 * SHARD_BYTES  # of the pictures that a stage without a budget of its own has read
@@ -53,6 +55,8 @@ class Shards:
     @cached_property
     def index(self) -> pd.DataFrame:
         """One row an image, in the order of the shards: path, label (int), sha256, digest."""
+        import pandas as pd
+
         return pd.read_parquet(self.folder / "index.parquet")
 
     @cached_property
@@ -112,7 +116,7 @@ def write(folder: Path, layout: Layout, index: pd.DataFrame, images: Iterable[Pi
                 file.write(data)
     if next(stream, None) is not None:
         raise ValueError(f"more images than the {len(index)} rows of the index")
-    index = index[["path", "label", "sha256"]].assign(digest=pd.Series(digests, index.index, "str"))
+    index = index[["path", "label", "sha256"]].assign(digest=np.array(digests, object))
     index.to_parquet(folder / "index.parquet", index=False)
     meta: dict[str, Any] = {
         "classes": list(layout.classes),
