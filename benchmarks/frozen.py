@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -151,41 +150,24 @@ def main() -> None:
     times: dict[str, dict[str, list[Outcome]]] = {}
     preparing: dict[int, list[float]] = {0: [], 2: []}
 
-    def contest(case: str, pair: dict[str, Callable[[], Outcome]]) -> None:
-        for name, run in pair.items():
-            times.setdefault(case, {}).setdefault(name, []).append(run())
+    def record(case: str, name: str, outcome: Outcome) -> None:
+        times.setdefault(case, {}).setdefault(name, []).append(outcome)
 
+    assets = Path(os.environ["FROSTLINE_TEST_ASSETS"])
     with workspace():
         for number in range(rounds):
             seed = str(SEEDS[number])
-            for copies, case in ((0, "frozen body"), (2, "frozen body, 2 augmented copies")):
-                preparing[copies].append(prepare(Path(os.environ["FROSTLINE_TEST_ASSETS"]), copies, int(seed)))
+            for copies, case in ((2, "frozen body, 2 augmented copies"), (0, "frozen body")):
+                preparing[copies].append(prepare(assets, copies, int(seed)))
                 shutil.rmtree(".frostline", ignore_errors=True)
                 guide = alone("rival", "frozen", str(copies), seed, "0")
-                contest(
-                    case,
-                    {
-                        "guide": lambda guide=guide: guide,
-                        "ours": lambda copies=copies: alone("ours", "frozen", str(copies), seed, "1e-3"),
-                    },
-                )
-                contest(
-                    f"{case}, another learning rate",
-                    {
-                        "guide": lambda guide=guide: guide,
-                        "ours": lambda copies=copies: alone("ours", "frozen", str(copies), seed, "3e-3"),
-                    },
-                )
-            prepare(Path(os.environ["FROSTLINE_TEST_ASSETS"]), 0, int(seed))
+                for rate, what in (("1e-3", case), ("3e-3", f"{case}, another learning rate")):
+                    record(what, "guide", guide)
+                    record(what, "ours", alone("ours", "frozen", str(copies), seed, rate))
             for depth, case in (("half", "from half depth"), ("all", "everything trained")):
                 shutil.rmtree(".frostline", ignore_errors=True)
-                contest(
-                    case,
-                    {
-                        "guide": lambda depth=depth: alone("rival", depth, "0", seed, "0"),
-                        "ours": lambda depth=depth: alone("ours", depth, "0", seed, "1e-5"),
-                    },
-                )
+                record(case, "guide", alone("rival", depth, "0", seed, "0"))
+                record(case, "ours", alone("ours", depth, "0", seed, "1e-5"))
     rows = []
     for case, sides in times.items():
         middle = {name: statistics.median(o["seconds"] for o in outcomes) for name, outcomes in sides.items()}

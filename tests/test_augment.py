@@ -62,7 +62,7 @@ def test_there_are_so_many_variants_of_every_training_image() -> None:
     policy = augmentation.Policy(**params().augment.model_dump(exclude={"copies"}))
     for number, variant in enumerate(made, 1):
         assert variant.layout == train.layout
-        pd.testing.assert_frame_equal(variant.index, train.index)
+        pd.testing.assert_frame_equal(variant.index.drop(columns="digest"), train.index.drop(columns="digest"))
         for row in (0, 63, 64, 69):
             drawn = augmentation.draw(policy, train.index["sha256"][row], number, params().seed)
             expected = augmentation.apply(pixels(train)[row], drawn, policy.fill_mode)

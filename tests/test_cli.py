@@ -3,8 +3,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from conftest import ROOT
+
+from frostline.mapped import Memory
+from frostline.store import Entry, Store
 
 COMMANDS = ["prepare", "augment", "finetune", "evaluate", "report", "doctor"]
 
@@ -71,7 +75,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(project, before, after, command, 
 
 
 def test_the_doctor_says_what_will_be_trained_and_names_a_cache_that_cannot_be_written(project, monkeypatch):
-    assert "doctor: frostnet (builtin) on data/digits.yaml" in frostline("doctor", cwd=project).stdout
+    about = {"backbone": "frostnet", "layer": "block4_out", "image_size": 64}
+    pictures = np.array(["a", "b"], "S32")
+    Store(project / ".frostline" / "features", 1e9, Memory(0)).add(
+        Entry("0" * 64, (1000,), "float32", about), pictures, lambda rows: np.ones((len(rows), 1000), np.float32), 8
+    )
+    said = frostline("doctor", cwd=project).stdout.splitlines()
+    assert said[0].startswith("doctor: frostnet (builtin) on data/digits.yaml")
+    assert said[1].startswith("features: 0.00 of 10 GB in ")
+    assert " 1 entry; deleting any of it is safe" in said[1]
+    assert "0.0 MB          2 images  frostnet to block4_out, 64 px, float32, used 20" in said[2]
     (project / "file").touch()
     monkeypatch.setenv("FROSTLINE_CACHE", "file/cache")
     done = frostline("doctor", cwd=project)

@@ -1,4 +1,4 @@
-"""The stages on Keras's JAX backend: the same commands, cached and uncached the same, and a bundle that loads anywhere."""
+"""The stages on Keras's JAX backend: the same commands, cached as uncached, and a bundle that loads anywhere."""
 
 import importlib.util
 import json
@@ -15,9 +15,10 @@ from ruamel.yaml import YAML
 from frostline import classifier, shards
 from frostline.stages import augment, prepare
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("jax") is None, reason="jax is not installed: pip install -e .[jax]"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed: pip install -e .[jax]"),
+]
 
 CHANGES = {
     "data__train_per_class": 3,

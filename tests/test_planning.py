@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from frostline import backbones, classifier, freezing, planning
-from frostline.errors import ParamsError
 from frostline.mapped import Memory
 from frostline.planning import Costs, Phase, Place, Work
 from frostline.store import Speed, Store
@@ -92,7 +91,7 @@ def test_two_phases_share_what_is_stored_and_the_next_run_measures_nothing(netwo
     head, finetune = plan.routes["head"], plan.routes["finetune"]
     assert plan.prefix.stops[head.stop].cut.layer == "block8_out"
     assert plan.prefix.stops[finetune.stop].cut.layer == "block4_out"
-    assert plan.text.startswith("plan: head from stored ")
+    assert plan.text.startswith("plan: head on block8_out, ")
     assert "\n" not in plan.text
     take(plan.rows("head", sets[0]))
     assert store.count(plan.prefix.stops[finetune.kept].entry, sets[0].identities) == 42  # on the way to the head's
@@ -118,8 +117,17 @@ def test_the_features_do_not_depend_on_the_plan(network, store, small_sets, mode
     assert bool(list(store.folder.glob("*/*.npy"))) == (mode != "never")
 
 
-def test_always_without_room_is_an_error_and_auto_computes(network, store, small_sets):
+@pytest.mark.parametrize("mode", ["auto", "always"])
+def test_what_has_no_room_is_one_line_of_warning_a_phase_and_computed(network, store, small_sets, mode, capsys):
+    sets = small_sets()
     tight = Store(store.folder, 1000, Memory(1e9))
-    assert "computes" in make(network, tight, small_sets()).text
-    with pytest.raises(ParamsError, match=r"cache.mode is always, but there is room for 0.0 MB .* raise cache.disk_gb"):
-        make(network, tight, small_sets(), mode="always")
+    plan = make(network, tight, sets, mode=mode)
+    assert "head on block8_out, computed for every batch; finetune on block4_out, computed" in plan.text
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[:43] for line in lines] == [
+        "warning: the features for phase finetune ar",
+        "warning: the features for phase head are co",
+    ]
+    assert "there is room for 0.0 MB" in lines[0]
+    expected = take(make(network, store, sets, mode="never").rows("head", sets[0]))
+    np.testing.assert_array_equal(take(plan.rows("head", sets[0])), expected)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import make_params
 
-from frostline import checkpoints, transfer
+from frostline import backbones, checkpoints, transfer
 from frostline.errors import UserError
 from frostline.evaluation import log_loss
 from frostline.mapped import Memory
@@ -183,6 +183,37 @@ def test_features_are_computed_for_the_variants_that_epochs_reach(train, tmp_pat
     assert kept.pictures == 42 * 2 + 18  # two variants and validation
     train(copies=2, finetune__head_epochs=3, finetune__epochs=0)
     assert "102 of 144 images there" in train.plans[0]
+
+
+def test_a_damaged_store_is_one_line_of_warning_and_the_same_weights(train, tmp_path, capsys):
+    straight = train(cache__mode="always")
+    block = min((tmp_path / "features").glob("*/[!.]*.npy"))
+    data = bytearray(block.read_bytes())
+    data[-5] ^= 1
+    block.write_bytes(data)
+    capsys.readouterr()
+    assert_same(weights(train(cache__mode="always")), weights(straight))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is damaged (its checksum differs); what it held is computed again" in line
+
+
+def test_float16_features_move_the_weights_by_little(train):
+    """The bound that docs/decisions/0007 states, on weights that move by 0.01 to 0.1."""
+    exact = weights(train(cache__mode="never"))
+    rounded = weights(train(cache__mode="always", cache__dtype="float16"))
+    assert_same(rounded, exact, 5e-3)
+    assert any(not np.array_equal(one, other) for one, other in zip(exact, rounded, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("freeze", ["block5c_add", "block6a_expand_activation", "all"])
+def test_drop_connect_below_and_above_the_line_gives_the_same_weights_cached(train, monkeypatch, freeze):
+    """EfficientNet has BatchNorm everywhere and drop-connect in its blocks."""
+    monkeypatch.setitem(backbones.TABLE, "EfficientNetB0", backbones.Spec("tf", 224, 32))
+    changes = {"backbone__name": "EfficientNetB0", "backbone__weights": "none", "finetune__freeze": freeze}
+    stored = train(cache__mode="always", **changes)
+    plain = train(cache__mode="never", **changes)
+    assert_same(weights(stored), weights(plain), 1e-6)
 
 
 def test_data_that_do_not_fit_the_budget_are_not_stored(train, tmp_path):

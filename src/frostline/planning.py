@@ -9,7 +9,9 @@ The plan is about time alone: features are the same bits wherever they are taken
 
 from __future__ import annotations
 
+import math
 import platform
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,6 @@ from numpy.typing import NDArray
 from frostline import digest, features, freezing, machine
 from frostline.backbones import Backbone
 from frostline.classifier import Head
-from frostline.errors import ParamsError
 from frostline.features import PICTURES, Prefix, Rows, Stop
 from frostline.freezing import CutPoint
 from frostline.shards import Shards
@@ -124,8 +125,8 @@ def make(
 
     variants: the pictures and their augmented variants; validation: others that every epoch draws as well.
     mode: `auto` (the cheapest), `always` (the cheapest that stores) or `never` (features computed for each batch, in
-    float32). Where a later phase stores at a place, an earlier one computes its features from there.
-    Raises ParamsError where `always` has no room.
+    float32). Where a later phase stores at a place, an earlier one computes its features from there. What has no room
+    is computed for each batch, with a line of warning.
     """
     lines = {phase.name: phase.line.depth for phase in phases}
     cuts = [cut for cut in freezing.cut_points(backbone.model) if cut.depth <= max(lines.values())]
@@ -158,10 +159,11 @@ def make(
             places |= {at: Place(prefix.stops[at].entry.row_bytes, rows) for at in kept_later if at <= target}
         work = Work(phase.epochs * sum(len(pictures) for pictures in (variants[0], *each_epoch)), rows)
         kept = choose(target, places, work, costs, room, mode == "always")
-        if kept is None and mode == "always":
-            raise ParamsError(
-                f"params.yaml: cache.mode is always, but there is room for {_bytes(room)} and the features for phase "
-                f"{phase.name} need more; raise cache.disk_gb, free some disk, or set cache.mode to auto"
+        if kept is None and choose(target, places, work, costs, math.inf, mode == "always") is not None:
+            print(
+                f"warning: the features for phase {phase.name} are computed for every batch, because there is room for "
+                f"{_bytes(room)} in {store.folder}; free some disk, raise cache.disk_gb, or set cache.mode to never",
+                file=sys.stderr,
             )
         routes[phase.name] = Route(target, kept, phase.variants, frozenset(places))
         if kept is not None:
@@ -254,13 +256,15 @@ def _seconds(segment: keras.Model, batch: NDArray[Any]) -> float:
 
 def _words(prefix: Prefix, phase: str, target: int, kept: int | None, places: Mapping[int, Place], rows: int) -> str:
     """What a phase does, in a few words."""
-    wanted = prefix.stops[target].cut.layer
+    wanted = f"{phase} on {prefix.stops[target].cut.layer}"
     if kept is None:
-        return f"{phase} computes {wanted} for every batch"
+        return f"{wanted}, computed for every batch"
     place = places[kept]
     there = "all there" if place.there >= rows else f"{place.there:,} of {rows:,} images there"
-    stored = f"{phase} from stored {prefix.stops[kept].cut.layer} ({_bytes(rows * place.row_bytes)}, {there})"
-    return stored if kept == target else f"{stored} and computes {wanted} from it for every batch"
+    stored = f"stored ({_bytes(rows * place.row_bytes)}, {there})"
+    if kept == target:
+        return f"{wanted}, {stored}"
+    return f"{wanted}, computed for every batch from {prefix.stops[kept].cut.layer}, {stored}"
 
 
 def _bytes(count: float) -> str:

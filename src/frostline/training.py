@@ -224,17 +224,13 @@ class _Batches:
     """Cuts examples into chunks of batches, with one-hot targets (n, units) and sample weights."""
 
     examples: Examples
-    targets: NDArray[np.float32]
-    weights: NDArray[np.float32] | None
+    units: int
     batch_size: int
     per_chunk: int
 
     @classmethod
     def of(cls, examples: Examples, units: int, batch_size: int, row_bytes: int) -> _Batches:
-        labels, weights = examples.labels, examples.class_weights
-        targets = labels[:, None].astype(np.float32) if units == 1 else np.eye(units, dtype=np.float32)[labels]
-        per_chunk = max(1, CHUNK_BYTES // (batch_size * row_bytes))
-        return cls(examples, targets, None if weights is None else weights[labels], batch_size, per_chunk)
+        return cls(examples, units, batch_size, max(1, CHUNK_BYTES // (batch_size * row_bytes)))
 
     def chunks(self, variant: int, order: NDArray[np.int64]) -> Iterator[stepping.Chunk]:
         """The rows of a variant in that order. A shorter last batch is a chunk of its own."""
@@ -251,10 +247,11 @@ class _Batches:
         whole = start + (end - start) // self.batch_size * self.batch_size
         for first, last, size in ((start, whole, self.batch_size), (whole, end, end - whole)):
             if last > first:
-                of = rows[first:last]
-                parts = [x[first:last], self.targets[of]]
-                if self.weights is not None:
-                    parts.append(self.weights[of])
+                labels = self.examples.labels[rows[first:last]]
+                is_one = labels[:, None] == (1 if self.units == 1 else np.arange(self.units))
+                parts = [x[first:last], is_one.astype(np.float32)]
+                if self.examples.class_weights is not None:
+                    parts.append(self.examples.class_weights[labels])
                 yield tuple(part.reshape(-1, size, *part.shape[1:]) for part in parts)
 
 

@@ -26,10 +26,12 @@ class Data:
 
 @dataclass(frozen=True)
 class Result:
-    """bundle: the trained classifier; history: one row an epoch; audit: the proof that frozen weights stood still."""
+    """bundle: the trained classifier; history: one row an epoch, kept: the row of the weights that it ended with;
+    audit: the proof that frozen weights stood still."""
 
     bundle: classifier.Bundle
     history: list[training.Row]
+    kept: training.Row
     audit: freezing.Audit
 
 
@@ -88,7 +90,8 @@ def run(
         "data": {"train": data.variants[0].source_digest(), "val": data.validation.source_digest()},
         "keras": keras.__version__,
     }
-    return Result(classifier.Bundle(whole, layout, made_from), history, audits[-1])
+    kept = training.kept(history, next(reversed(phases.values())).stopping)
+    return Result(classifier.Bundle(whole, layout, made_from), history, kept, audits[-1])
 
 
 def _weights_digest(weights: str) -> str | None:

@@ -26,7 +26,7 @@ def run(params: Params) -> str:
     backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
     with engine.quiet():
-        from frostline import classifier, training, transfer
+        from frostline import classifier, transfer
         from frostline.checkpoints import Checkpoint
 
     memory = Memory(params.cache.memory_gb * 1e9)
@@ -63,13 +63,11 @@ def run(params: Params) -> str:
         log.model(result.bundle.model)
         log.tags({tracking.BUNDLE: digest.of_folder(catalog.BUNDLE)})
     checkpoint.clear()
-    stopping = settings.early_stopping
-    kept = training.kept(result.history, training.Stopping(**stopping.model_dump()) if stopping else None)
     audit = result.audit
     return (
         f"finetune: {audit.frozen_layers} of {audit.layers} layers frozen, {audit.trainable_parameters:,} parameters "
         f"trained, {audit.frozen_weights_unchanged} frozen weights proved unchanged; "
-        f"val_accuracy {kept['val_accuracy']:.4f}"
+        f"val_accuracy {result.kept['val_accuracy']:.4f}"
     )
 
 

@@ -1,0 +1,41 @@
+"""Probabilities by way of the store against the saved model's own."""
+
+import keras
+import numpy as np
+import pytest
+
+from frostline import backbones, classifier, freezing, predictor
+from frostline.mapped import Memory
+from frostline.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "features", 1e9, Memory(1e9))
+
+
+def make(folder, layout, binary, frozen):
+    """A bundle that was saved and loaded, of which so many layers are frozen."""
+    keras.utils.set_random_seed(1)
+    backbone = backbones.build("frostnet", "builtin", 32)
+    classes = 2 if binary else 3
+    head = classifier.build_head(backbone.model.output.shape[1:], classes, "avg", [4], "relu", 0.1, binary)
+    freezing.freeze(backbone.model, frozen, False)
+    made_from = {"backbone": {"name": "frostnet", "weights": "builtin"}, "audit": {"frozen_layers": frozen}}
+    folder.mkdir()
+    classifier.save(folder, classifier.Bundle(classifier.whole(backbone, head), layout, made_from))
+    return classifier.load(folder)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize(("frozen", "stored"), [(66, 42), (34, 42), (0, 0)])
+def test_the_same_as_the_saved_model_and_stored_for_the_next(tmp_path, store, small_sets, binary, frozen, stored):
+    pictures = small_sets()[0]
+    bundle = make(tmp_path / "bundle", pictures.layout, binary, frozen)
+    expected = bundle.probabilities(pictures)
+    assert expected.shape == (42, 2 if binary else 3)
+    for _ in range(2):
+        found = predictor.probabilities(bundle, pictures, store, "always")
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert sum(kept.pictures for kept in store.kept()) == stored
+    np.testing.assert_array_equal(predictor.probabilities(bundle, pictures, store, "never"), expected)
