@@ -45,3 +45,12 @@ def test_its_figures_are_those_of_the_committed_tables(table):
     told = re.findall(r"\b0\.\d{3,4}\b", rows)
     assert told
     assert set(told) <= known
+
+
+def test_its_speed_is_that_of_the_committed_table():
+    table = (ROOT / "benchmarks" / "results" / "frozen.md").read_text()
+    rows = re.findall(r"\| ([\d.]+ s) \| ([\d.]+ s) \| ([\d.]+)x \| ([\d.]+) \| ([\d.]+) \|", table)
+    known = {(guide, a, ours, b, f"{float(ratio):.1f}") for guide, ours, ratio, a, b in rows}
+    told = re.findall(r"\| ([\d.]+ s) \(([\d.]+)\) \| ([\d.]+ s) \(([\d.]+)\) \| \*\*([\d.]+)x", TEXT)
+    assert len(told) >= 5
+    assert set(told) <= known
