@@ -87,3 +87,20 @@ def test_features_that_overflow_are_an_error_that_names_the_key(store, small_set
     with pytest.raises(ParamsError, match=r"features are not finite in cache\.dtype float16; set it to float32"):
         everything(broken.rows(0, {0}, set(), store, small_sets()[0]))
     assert not list(store.folder.glob("*/*.npy"))
+
+
+def test_rows_below_are_asked_for_a_batch_at_a_time(prefix, small_sets):
+    class Counting:
+        def __init__(self, rows):
+            self.rows, self.asked = rows, []
+
+        def __len__(self):
+            return len(self.rows)
+
+        def take(self, rows):
+            self.asked.append(len(rows))
+            return self.rows.take(rows)
+
+    below = Counting(small_sets()[0])
+    assert len(everything(Computed(prefix, PICTURES, 2, below))) == 42
+    assert below.asked == [32, 10]

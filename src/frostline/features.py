@@ -131,16 +131,19 @@ class Computed:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy of the rows' features. Raises ParamsError where they are not finite in the wanted dtype."""
-        made = self.prefix.run(self.first, self.last, self.below.take(rows))
-        dtype = self.prefix.stops[self.last].entry.dtype
-        with np.errstate(over="ignore"):  # said below, with the mend
-            made = made.astype(dtype, copy=False)
-        if not np.isfinite(made).all():
+        entry = self.prefix.stops[self.last].entry
+        out = np.empty((len(rows), *entry.shape), entry.dtype)
+        size = batch_rows()
+        for start in range(0, len(rows), size):  # what lies below may be much larger than what is asked for
+            made = self.prefix.run(self.first, self.last, self.below.take(rows[start : start + size]))
+            with np.errstate(over="ignore"):  # said below, with the mend
+                out[start : start + size] = made
+        if not np.isfinite(out).all():
             raise ParamsError(
-                f"params.yaml: features are not finite in cache.dtype {dtype}; set it to float32, "
+                f"params.yaml: features are not finite in cache.dtype {entry.dtype}; set it to float32, "
                 "or mend backbone.weights"
             )
-        return made
+        return out
 
 
 @dataclass(frozen=True)
