@@ -62,9 +62,7 @@ def main() -> None:
     for count, memory, mode in (
         (300, 0.25, "always"),
         (30_000, 0.25, "always"),
-        (30_000, 1.0, "always"),
         (30_000, 8.0, "always"),
-        (30_000, 0.25, "never"),
     ):
         with workspace():
             write(Path("data/prepared/train"), count, 1)

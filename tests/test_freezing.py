@@ -36,7 +36,14 @@ def test_an_unknown_layer_is_refused_with_the_nearest_name(body):
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("MobileNetV2", 73), ("ResNet50", 38), ("VGG16", 18), ("InceptionV3", 28), ("frostnet", 19)]
+    ("name", "count"),
+    [
+        ("MobileNetV2", 73),
+        ("ResNet50", 38),
+        ("VGG16", 18),
+        pytest.param("InceptionV3", 28, marks=pytest.mark.slow),
+        ("frostnet", 19),
+    ],
 )
 def test_prefix_and_suffix_of_any_cut_make_the_whole(name, count):
     backbone = backbones.build(name, "none", 75)
