@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# A page fault maps this many bytes around the page that was asked for.
-AROUND = 2**16
+# So much may be mapped around a page that was asked for: Linux maps a large file's cached pages 2 MB at a time.
+AROUND = 2**21
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ class Memory:
         """Say that so many scattered rows were read; gives pages back where that was more than the limit."""
         self._touched[0] += rows * (row_bytes + AROUND)
         if self._touched[0] > self.limit:
-            self.release()
+            self._touched[0] = 0.0
+            if sum(len(mapped) for mapped in list(self._maps)) > self.limit:
+                self.release()
 
     def release(self) -> None:
         """Give all pages back."""
-        self._touched[0] = 0.0
         if hasattr(mmap, "MADV_DONTNEED"):
             for mapped in list(self._maps):
                 mapped.madvise(mmap.MADV_DONTNEED)
