@@ -156,7 +156,6 @@ def test_an_experiment_in_a_temporary_folder_is_in_the_projects_database(project
     assert "thaw" in project("dvc", "exp", "show", "--csv")
 
 
-@pytest.mark.slow
 def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(project):
     project.change(SHORT)
     process = subprocess.Popen(
