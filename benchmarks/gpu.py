@@ -22,7 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from frostline import backbones, classifier, engine, features, freezing, training
+from frostline import backbones, batching, classifier, engine, features, freezing, training
 from frostline.features import PICTURES, Prefix
 
 CLASSES = 10
@@ -99,12 +99,14 @@ def epochs_of_fit(
 
 
 def epochs_of_ours(
-    model: keras.Model, learned: training.Examples, checked: training.Examples, batch: int, rounds: int
+    model: keras.Model, learned: batching.Examples, checked: batching.Examples, batch: int, rounds: int
 ) -> list[float]:
-    """Seconds of each epoch of `training.fit`, the first left out because it compiles."""
+    """Seconds of each epoch of `training.Learner`, the first left out because it compiles."""
     ended: list[float] = []
-    settings = training.Phase("finetune", rounds + 1, batch, "adam", 1e-5, 0.9, 0.0, "constant", None, 0.0, 1)
-    training.fit(model, settings, learned, checked, [], None, lambda row, snapshot: ended.append(time.perf_counter()))
+    rule = training.Rule("adam", momentum=0.9, weight_decay=0.0, label_smoothing=0.0)
+    settings = training.Phase("finetune", rounds + 1, batch, rule, 1e-5, "constant", None, seed=1)
+    learner = training.Learner(model, rule)
+    learner.fit(settings, learned, checked, [], None, lambda row, snapshot: ended.append(time.perf_counter()))
     return [float(seconds) for seconds in np.diff(ended)]
 
 
@@ -129,7 +131,7 @@ def main() -> None:
     cuts = freezing.cut_points(body)
     layers = len(body.layers)
     top = ceiling(chosen.precision)
-    a_few = training.Examples([Held(pictures[: chosen.batch])], labels[: chosen.batch])
+    a_few = batching.Examples([Held(pictures[: chosen.batch])], labels[: chosen.batch])
     rows = []
 
     def show(name: str, ours: list[float], keras_: list[float], operations_each: float) -> None:
@@ -159,8 +161,8 @@ def main() -> None:
             stop = Prefix(backbone, head, features.stops(backbone, head, [cut], "float32"))
             stored = Held(stop.run(PICTURES, 0, pictures))
         model = classifier.suffix(backbone, head, cut)
-        learned = training.Examples([stored], labels)
-        checked = training.Examples([Held(stored.take(np.arange(chosen.batch)))], a_few.labels)
+        learned = batching.Examples([stored], labels)
+        checked = batching.Examples([Held(stored.take(np.arange(chosen.batch)))], a_few.labels)
         whole = keras.Model(*_plain(backbone, head, pooled=False))
         whole.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
         whole.fit(pictures[: chosen.batch], one_hot[: chosen.batch], batch_size=chosen.batch, verbose=0)

@@ -5,8 +5,9 @@ import pytest
 
 from frostline import backbones, classifier, freezing, planning
 from frostline.mapped import Memory
+from frostline.measurements import Speed
 from frostline.planning import Costs, Phase, Place, Work
-from frostline.store import Speed, Store
+from frostline.store import Store
 
 FAST = Speed(write=1e-9, read=1e-10, cold=1e-9)
 

@@ -39,6 +39,12 @@ def chunks(parts, batch, per_chunk):
         yield tuple(part[None, whole:] for part in parts)
 
 
+def rated(plain):
+    """Chunks for training, at the rate that the optimizer of `model` was made with."""
+    for chunk in plain:
+        yield np.full(len(chunk[0]), 0.01, np.float32), *chunk
+
+
 @pytest.mark.parametrize("per_chunk", [1, 3])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_same_as_fit_and_evaluate(data, per_chunk, weighted):
@@ -46,7 +52,7 @@ def test_the_same_as_fit_and_evaluate(data, per_chunk, weighted):
     ours, theirs = model(), model()
     steps = stepping.steps(ours, per_chunk > 1)
     for _ in range(3):
-        got = steps.train(chunks(parts, 16, per_chunk))
+        got = steps.train(rated(chunks(parts, 16, per_chunk)))
         sample_weight = parts[2] if weighted else None
         fitted = theirs.fit(*parts[:2], sample_weight=sample_weight, batch_size=16, shuffle=False, verbose=0)
         assert got["loss"] == pytest.approx(fitted.history["loss"][0], rel=1e-5)
@@ -61,7 +67,7 @@ def test_the_same_as_fit_and_evaluate(data, per_chunk, weighted):
 
 def test_an_error_in_reading_comes_through(data):
     def broken():
-        yield from chunks(data[:2], 16, 1)
+        yield from rated(chunks(data[:2], 16, 1))
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):

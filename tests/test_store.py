@@ -234,13 +234,3 @@ def test_a_killed_writer_leaves_only_whole_blocks(store, tmp_path):
     assert len(add(fresh(store), pictures)) == 200 - there
     check(fresh(store), pictures)
     assert not list(store.folder.glob("*/.*"))
-
-
-def test_what_is_remembered_is_recalled(store):
-    assert store.recall("costs-x") is None
-    store.remember("costs-x", [1.5])
-    assert store.recall("costs-x") == [1.5]
-    (store.folder / "costs-x.json").write_text("{")
-    assert store.recall("costs-x") is None
-    assert 0 < store.speed().read < 1e-6
-    assert store.speed() == store.speed()

@@ -30,14 +30,14 @@ QUICK = {
 def train(tmp_path, small_sets):
     """`train(copies=..., resume=..., **changes)` -> Result, with every snapshot in `train.snapshots`."""
 
-    def run(copies=1, resume=None, **changes):
+    def run(copies=1, resume=None, trainer=None, looks=(), **changes):
         *variants, validation = small_sets(copies)
         params = make_params(**{**QUICK, **changes})
         store = Store(tmp_path / "features", params.cache.disk_gb * 1e9, Memory(params.cache.memory_gb * 1e9))
         run.snapshots, run.plans = [], []
         data = transfer.Data(variants, validation)
-        return transfer.run(
-            params, data, store, resume, run.plans.append, lambda _, snapshot: run.snapshots.append(snapshot())
+        return (trainer or transfer.Trainer(store)).run(
+            params, data, resume, run.plans.append, lambda _, snapshot: run.snapshots.append(snapshot()), looks
         )
 
     return run
@@ -78,6 +78,41 @@ def test_stored_and_computed_activations_give_the_same_weights(train, freeze):
     assert_same(weights(stored), weights(plain))
 
 
+def test_a_kept_network_trains_as_a_fresh_one(train, tmp_path):
+    """Whatever was trained before with the same trainer: cuts, rates, schedules, heads."""
+    trainer = transfer.Trainer(Store(tmp_path / "warm", 1e9, Memory(1e9)))
+    jobs = [
+        {"finetune__freeze": "block6_out"},
+        {"finetune__freeze": "block2_1_conv", "finetune__learning_rate": 1e-2},
+        {"finetune__freeze": "block6_out", "finetune__learning_rate": 1e-4, "finetune__schedule": "constant"},
+        {"finetune__freeze": "all", "head__hidden": [8]},
+        {"finetune__freeze": "none", "finetune__batch_norm": "train"},
+        {"finetune__freeze": "block6_out"},
+    ]
+    for changes in jobs:
+        warm = train(trainer=trainer, **changes)
+        kept_weights = weights(warm)
+        fresh = train(**changes)
+        assert_same(kept_weights, weights(fresh))
+        assert warm.history == fresh.history
+
+
+def test_looking_in_the_middle_of_an_epoch_changes_nothing_and_can_be_gone_on_from(train, tmp_path):
+    straight = train()
+    looked = train(looks=(0.5, 1.4, 2))
+    assert looked.history == straight.history
+    assert_same(weights(looked), weights(straight))
+    assert [snapshot.epoch for snapshot in train.snapshots] == [1, 2, 0, 1, 1, 2, 3]
+    checkpoint = checkpoints.Checkpoint(tmp_path / "job.npz")
+    for middle in (2, 4):
+        train(looks=(0.5, 1.4, 2))
+        checkpoint.save(train.snapshots[middle])
+        assert checkpoint.load().batch > 0
+        resumed = train(resume=checkpoint.load())
+        assert resumed.history == straight.history
+        assert_same(weights(resumed), weights(straight))
+
+
 @pytest.mark.parametrize("after", [1, 2, 4])
 def test_a_resumed_training_ends_with_the_same_weights(train, tmp_path, after):
     stopping = {"finetune__early_stopping": {"monitor": "val_loss", "patience": 2}}
@@ -93,7 +128,7 @@ def test_a_resumed_training_ends_with_the_same_weights(train, tmp_path, after):
 def test_a_checkpoint_that_cannot_be_read_is_none(tmp_path):
     checkpoint = checkpoints.Checkpoint(tmp_path / "job.npz")
     assert checkpoint.load() is None
-    checkpoint.save(Snapshot("head", 1, False, 0, 0.5, [np.ones(3)], [], [], []))
+    checkpoint.save(Snapshot("head", 1, 0, False, 0, 0.5, [np.ones(3)], [], [], [], []))
     assert checkpoint.load().variables[0].tolist() == [1, 1, 1]
     checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:200])
     assert checkpoint.load() is None

@@ -15,6 +15,7 @@ import numpy as np
 from frostline import atomic
 from frostline.training import Snapshot
 
+ARRAYS = ("variables", "optimizer", "metrics", "best")  # what of a snapshot is lists of arrays
 FORGOTTEN = 14 * 24 * 3600.0  # seconds
 
 
@@ -26,7 +27,7 @@ class Checkpoint:
 
     def save(self, snapshot: Snapshot) -> None:
         """Replace the snapshot; a reader sees the old one or the new one."""
-        groups = {"variables": snapshot.variables, "optimizer": snapshot.optimizer, "best": snapshot.best}
+        groups = {name: getattr(snapshot, name) for name in ARRAYS}
         arrays: dict[str, Any] = {
             f"{name}/{i:05d}": value for name, values in groups.items() for i, value in enumerate(values)
         }
@@ -42,8 +43,7 @@ class Checkpoint:
             with np.load(self.path) as stored:
                 names = sorted(set(stored.files) - {"state"})
                 groups: dict[str, Any] = {
-                    group: [stored[name] for name in names if name.startswith(f"{group}/")]
-                    for group in ("variables", "optimizer", "best")
+                    group: [stored[name] for name in names if name.startswith(f"{group}/")] for group in ARRAYS
                 }
                 return Snapshot(**json.loads(str(stored["state"])), **groups)
         except (ValueError, OSError, EOFError, KeyError, BadZipFile):  # what NumPy raises on a short or foreign file

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import backbones, graph, progress
+from frostline import backbones, engine, graph, progress
 from frostline.backbones import Backbone
 from frostline.errors import DataError, ParamsError
 from frostline.freezing import CutPoint
@@ -57,9 +57,7 @@ class Bundle:
         starts = range(0, len(pictures), BATCH)
         for start in progress.track(starts, len(pictures), "predict", BATCH):
             rows = np.arange(start, min(start + BATCH, len(pictures)))
-            # A short last batch is filled up: one shape compiles once.
-            full = np.resize(rows, BATCH)
-            raw[rows] = np.asarray(self.model.predict_on_batch(pictures.take(full)))[: len(rows)]
+            raw[rows] = engine.predict(self.model, pictures.take(rows), BATCH)
         return by_class(raw)
 
 

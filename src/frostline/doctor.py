@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from frostline import atomic, backbones, catalog
+from frostline import atomic, backbones, catalog, store
 from frostline.errors import DataError
-from frostline.mapped import Memory
 from frostline.params import Params
 from frostline.store import Store
 
@@ -25,14 +24,14 @@ def check(params: Params) -> str:
     for place in (catalog.features(), catalog.checkpoints(), catalog.PREPARED.parent, catalog.REPORTS):
         atomic.require_writable(place)
     lines = [f"doctor: {params.backbone.name} ({params.backbone.weights}) on {source}; all places can be written"]
-    return "\n".join([*lines, *_stored(Store(catalog.features(), params.cache.disk_gb * 1e9, Memory(0)))])
+    return "\n".join([*lines, *_stored(store.opened(params.cache))])
 
 
-def _stored(store: Store) -> list[str]:
+def _stored(opened: Store) -> list[str]:
     """What the store holds, the last used first; a line an entry."""
-    kept = store.kept()
+    kept = opened.kept()
     lines = [
-        f"features: {sum(entry.bytes for entry in kept) / 1e9:.2f} of {store.budget / 1e9:g} GB in {store.folder}, "
+        f"features: {sum(entry.bytes for entry in kept) / 1e9:.2f} of {opened.budget / 1e9:g} GB in {opened.folder}, "
         f"{len(kept)} {'entry' if len(kept) == 1 else 'entries'}; deleting any of it is safe"
     ]
     for entry in kept:

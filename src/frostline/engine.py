@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import keras
 
 
 @contextmanager
@@ -37,6 +43,12 @@ def has_gpu() -> bool:
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def predict(model: keras.Model, batch: NDArray[Any], rows: int) -> NDArray[Any]:
+    """A model's output for a batch of at most `rows`; a shorter one is filled up, so that one shape is compiled."""
+    full = batch if len(batch) == rows else batch[np.resize(np.arange(len(batch)), rows)]
+    return np.asarray(model.predict_on_batch(full))[: len(batch)]
 
 
 def add_bias(x: Any, bias: Any) -> Any:

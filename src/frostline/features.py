@@ -76,7 +76,7 @@ class Prefix:
     backbone: Backbone
     head: Head
     stops: Sequence[Stop]
-    _segments: dict[tuple[int, int], keras.Model] = field(default_factory=dict, repr=False, compare=False)
+    _segments: dict[int, keras.Model] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def depths(self) -> list[int]:
@@ -88,19 +88,18 @@ class Prefix:
         rows = batch_rows()
         made = []
         for start in range(0, len(batch), rows):
-            part = batch[start : start + rows]
-            x = part if len(part) == rows else part[np.resize(np.arange(len(part)), rows)]  # one shape compiles once
-            for at in range(first, last):
-                x = self.segment(at, at + 1).predict_on_batch(x)
-            made.append(np.asarray(x)[: len(part)])
+            x = batch[start : start + rows]
+            for at in range(first + 1, last + 1):
+                x = engine.predict(self.segment(at), x, rows)
+            made.append(x)
         return made[0] if len(made) == 1 else np.concatenate(made)
 
-    def segment(self, first: int, last: int) -> keras.Model:
-        """The compiled model from one stop to another."""
-        if (first, last) not in self._segments:
-            start = None if first == PICTURES else self.stops[first].cut
-            self._segments[first, last] = classifier.segment(self.backbone, self.head, start, self.stops[last].cut)
-        return self._segments[first, last]
+    def segment(self, at: int) -> keras.Model:
+        """The compiled model that leads to a stop from the one before it."""
+        if at not in self._segments:
+            start = self.stops[at - 1].cut if at - 1 != PICTURES else None
+            self._segments[at] = classifier.segment(self.backbone, self.head, start, self.stops[at].cut)
+        return self._segments[at]
 
     def rows(self, stop: int, kept: Set[int], read: Set[int], store: Store, pictures: Shards) -> Rows:
         """The features of pictures at a stop.

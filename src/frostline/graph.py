@@ -119,10 +119,8 @@ class Fused(keras.layers.Layer):
             elif id(operation) in self.norms:
                 out = _scaled(operation, self.norms[id(operation)], args[0])
             else:
-                if (
-                    "training" in signature(operation.call).parameters
-                ):  # a node remembers that of the call it was made by
-                    kwargs["training"] = training
+                if "training" in signature(operation.call).parameters:
+                    kwargs["training"] = training  # in place of that of the call which made the node
                 out = operation(*args, **kwargs)
             made = zip(node.output_tensors, keras.tree.flatten(out), strict=True)
             tensors |= {id(tensor): value for tensor, value in made}
@@ -211,7 +209,7 @@ def _settings(operation: Any) -> Any:
 
 def _without(part: Any, keys: set[str]) -> Any:
     if isinstance(part, dict):
-        return {key: _without(value, keys) for key, value in part.items() if key not in keys or key == "class_name"}
+        return {key: _without(value, keys) for key, value in part.items() if key not in keys}
     if isinstance(part, (list, tuple)):
         return [_without(value, keys) for value in part]
     return part if isinstance(part, (str, int, float, bool, type(None))) else repr(part)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 AROUND = 2**21
 
 
-@dataclass(frozen=True)
 class Memory:
     """Bounds how much of the files mapped through it is resident. limit: bytes, before the pages are given back."""
 
-    limit: float
-    _maps: weakref.WeakSet[mmap.mmap] = field(default_factory=weakref.WeakSet, repr=False, compare=False)
-    _touched: list[float] = field(default_factory=lambda: [0.0], repr=False, compare=False)
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+        self._touched = 0.0
 
     def map(self, path: Path, dtype: Any, shape: tuple[int, ...], offset: int) -> NDArray[Any]:
         """Map an array of `dtype` and `shape` that begins `offset` bytes into a file, read-only."""
@@ -45,9 +45,9 @@ class Memory:
 
     def touch(self, rows: int, row_bytes: int) -> None:
         """Say that so many scattered rows were read; gives pages back where that was more than the limit."""
-        self._touched[0] += rows * (row_bytes + AROUND)
-        if self._touched[0] > self.limit:
-            self._touched[0] = 0.0
+        self._touched += rows * (row_bytes + AROUND)
+        if self._touched > self.limit:
+            self._touched = 0.0
             if sum(len(mapped) for mapped in list(self._maps)) > self.limit:
                 self.release()
 

@@ -22,13 +22,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import digest, features, freezing, machine
+from frostline import digest, features, freezing, machine, measurements
 from frostline.backbones import Backbone
 from frostline.classifier import Head
 from frostline.features import PICTURES, Prefix, Rows, Stop
 from frostline.freezing import CutPoint
+from frostline.measurements import Speed
 from frostline.shards import Shards
-from frostline.store import Speed, Store
+from frostline.store import Store
 
 # Storing may cost so much more than not storing and is chosen still: the next run finds the features.
 NEXT_RUN = 0.05
@@ -148,10 +149,11 @@ def make(
     for phase in reversed(phases):
         sets = [*variants[: phase.variants], *each_epoch]
         rows = sum(len(pictures) for pictures in sets)
+        identities = np.concatenate([pictures.identities for pictures in sets])
         target = prefix.depths.index(phase.line.depth)
         places = {}
         for stop in usable[phase.name]:
-            there = sum(store.count(stop.entry, pictures.identities) for pictures in sets)
+            there = store.count(stop.entry, identities)
             at = prefix.depths.index(stop.cut.depth)
             places[at] = Place(stop.entry.row_bytes, there)
             read |= {at} if there else set()
@@ -214,18 +216,18 @@ def measure(prefix: Prefix, pictures: Shards, store: Store) -> Costs:
     names = [
         f"costs-{digest.of_value([platform.node(), machine.cores(), rows, *ends])[:32]}" for ends in pairwise(keys)
     ]
-    seconds = [store.recall(name) for name in names]
+    seconds = [measurements.recall(store.folder, name) for name in names]
     unknown = [at for at, value in enumerate(seconds) if value is None]
     if unknown:
         x: NDArray[Any] = pictures.take(np.resize(np.arange(min(rows, len(pictures))), rows))
         for at in range(unknown[-1] + 1):
-            segment = prefix.segment(at - 1, at)
+            segment = prefix.segment(at)
             crossing = segment.predict_on_batch(x)  # compiles
             if at in unknown:
                 seconds[at] = _seconds(segment, x) / rows
-                store.remember(names[at], seconds[at])
+                measurements.remember(store.folder, names[at], seconds[at])
             x = crossing
-    return Costs(tuple(seconds), store.speed(), machine.free_memory())
+    return Costs(tuple(seconds), measurements.speed(store.folder), machine.free_memory())
 
 
 def _usable(stops: Sequence[Stop], line: CutPoint, store: Store) -> list[Stop]:

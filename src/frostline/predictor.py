@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import classifier, features, freezing, planning
+from frostline import classifier, engine, features, freezing, planning
 from frostline.classifier import Bundle
 from frostline.shards import Shards
 from frostline.store import Store
@@ -29,6 +29,5 @@ def probabilities(bundle: Bundle, pictures: Shards, store: Store, mode: str) -> 
     made = []
     for start in range(0, len(pictures), size):
         there = np.arange(start, min(start + size, len(pictures)))
-        batch = rows.take(there)[np.resize(np.arange(len(there)), size)]  # one shape compiles once
-        made.append(np.asarray(model.predict_on_batch(batch))[: len(there)])
+        made.append(engine.predict(model, rows.take(there), size))
     return classifier.by_class(np.concatenate(made))

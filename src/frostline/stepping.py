@@ -3,6 +3,8 @@
 What a batch costs on stored features of a frozen body is a millisecond, most of it the way from Python into the engine
 and back. Here a *chunk* of batches goes in at once, and the loop over them is compiled: Keras's own `train_step` and
 `test_step`, once for each batch, in the order of the batches, so the weights are those that `fit` would give.
+
+The learning rate of each batch goes in beside it, so that what is compiled once serves any rate and any schedule.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from frostline import engine
+
 # Inputs, targets and, where there are any, sample weights of some batches: each of shape (batches, batch size, ...).
+# In training they come after the learning rates, float32 (batches,).
 Chunk = tuple[NDArray[Any], ...]
 
 
 class Steps(Protocol):
     """The compiled steps of one compiled model; its weights, optimizer and seeds go on where they stand."""
 
-    def train(self, chunks: Iterable[Chunk]) -> dict[str, float]:
-        """A step of training for each batch; the metrics over all of them."""
+    def train(self, chunks: Iterable[Chunk], go_on: bool = False) -> dict[str, float]:
+        """A step of training for each batch; the metrics over all of them, and with `go_on` over those before too."""
         ...
 
     def test(self, chunks: Iterable[Chunk]) -> dict[str, float]:
@@ -33,23 +38,30 @@ class Steps(Protocol):
 def steps(model: keras.Model, has_many: bool) -> Steps:
     """The steps of a compiled model, for the backend that Keras runs on. has_many: chunks may hold several batches."""
     _build_metrics(model)
-    return _JaxSteps(model) if keras.backend.backend() == "jax" else _TensorFlowSteps(model, has_many)
+    return _JaxSteps(model, has_many) if keras.backend.backend() == "jax" else _TensorFlowSteps(model, has_many)
 
 
 class _TensorFlowSteps:
     def __init__(self, model: keras.Model, has_many: bool) -> None:
         self.model = model
-        self._train = self._over_batches(model.train_step, has_many)
+        self._train = self._over_batches(self._step, has_many)
         self._test = self._over_batches(model.test_step, has_many)
 
-    def train(self, chunks: Iterable[Chunk]) -> dict[str, float]:
+    def train(self, chunks: Iterable[Chunk], go_on: bool = False) -> dict[str, float]:
+        if not go_on:
+            self.model.reset_metrics()
         return self._run(self._train, chunks)
 
     def test(self, chunks: Iterable[Chunk]) -> dict[str, float]:
+        self.model.reset_metrics()
         return self._run(self._test, chunks)
 
+    def _step(self, parts: tuple[Any, ...]) -> None:
+        rate, *batch = parts
+        self.model.optimizer.learning_rate = rate
+        self.model.train_step(tuple(batch))
+
     def _run(self, function: Callable[..., Any], chunks: Iterable[Chunk]) -> dict[str, float]:
-        self.model.reset_metrics()
         for chunk in chunks:
             function(*chunk)
         return {name: float(value) for name, value in self.model.get_metrics_result().items()}
@@ -61,7 +73,8 @@ class _TensorFlowSteps:
             # A lone batch is not cut out of its chunk but reshaped, which copies nothing.
             parts = [part[number] if has_many else tf.squeeze(part, 0) for part in chunk]
             for part, whole in zip(parts, chunk, strict=True):
-                part.set_shape([None, *whole.shape[2:]])
+                if whole.shape.rank > 1:
+                    part.set_shape([None, *whole.shape[2:]])
             step(tuple(parts))
 
         def run(*chunk: Any) -> None:
@@ -82,7 +95,9 @@ class _TensorFlowSteps:
             # Sizes are left open, so that a shorter last batch is not compiled anew.
             concrete = concretes.get(len(chunk))
             if concrete is None:
-                open_sizes = [tf.TensorSpec([None, None, *part.shape[2:]], part.dtype) for part in chunk]
+                open_sizes = [
+                    tf.TensorSpec([None] * min(part.ndim, 2) + [*part.shape[2:]], part.dtype) for part in chunk
+                ]
                 concrete = concretes[len(chunk)] = compiled.get_concrete_function(*open_sizes)
             concrete(*(tf.convert_to_tensor(part) for part in chunk))
 
@@ -91,26 +106,48 @@ class _TensorFlowSteps:
 
 
 class _JaxSteps:
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, has_many: bool) -> None:
         import jax
 
         self.model = model
+        rates = [at for at, variable in enumerate(model.optimizer.variables) if variable.name == "learning_rate"]
+
+        def train_step(state: Any, parts: Any) -> Any:
+            rate, *batch = parts
+            trained, fixed, optimizer, metrics = state
+            optimizer = [rate if at in rates else value for at, value in enumerate(optimizer)]
+            return model.train_step((trained, fixed, optimizer, metrics), tuple(batch))
+
+        # On a CPU, XLA computes convolutions inside a loop many times slower than outside.
+        can_scan = has_many and engine.has_gpu()
 
         def over_batches(step: Callable[..., Any]) -> Callable[..., Any]:
-            def run(state: Any, chunk: Any) -> Any:
+            def scan(state: Any, chunk: Any) -> Any:
                 return jax.lax.scan(lambda carried, batch: (step(carried, batch)[1], None), state, chunk)[0]
 
-            return jax.jit(run, donate_argnums=0)
+            if can_scan:
+                return jax.jit(scan, donate_argnums=0)
+            one = jax.jit(lambda state, batch: step(state, batch)[1], donate_argnums=0)
 
-        self._train, self._test = over_batches(model.train_step), over_batches(model.test_step)
+            def each(state: Any, chunk: Any) -> Any:
+                for batch in zip(*chunk, strict=True):
+                    state = one(state, batch)
+                return state
 
-    def train(self, chunks: Iterable[Chunk]) -> dict[str, float]:
+            return each
+
+        self._train, self._test = over_batches(train_step), over_batches(model.test_step)
+
+    def train(self, chunks: Iterable[Chunk], go_on: bool = False) -> dict[str, float]:
         model = self.model
+        if not go_on:
+            model.reset_metrics()
         groups = [model.trainable_variables, model.non_trainable_variables, model.optimizer.variables]
         return self._run(self._train, [*groups, model.metrics_variables], chunks)
 
     def test(self, chunks: Iterable[Chunk]) -> dict[str, float]:
         model = self.model
+        model.reset_metrics()
         groups = [model.trainable_variables, model.non_trainable_variables, model.metrics_variables]
         return self._run(self._test, groups, chunks)
 
@@ -119,7 +156,6 @@ class _JaxSteps:
     ) -> dict[str, float]:
         import jax.numpy as jnp
 
-        self.model.reset_metrics()
         # Copies, because what goes into the first step is given up to it.
         state = tuple([jnp.copy(variable.value) for variable in group] for group in groups)
         for chunk in chunks:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
 import shutil
 import sys
 import time
@@ -26,19 +25,20 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import atomic, digest, progress
+from frostline import atomic, catalog, digest, progress
 from frostline.mapped import Memory, Pieces, read_header
+
+if TYPE_CHECKING:
+    from frostline.params import Cache
 
 BLOCK_BYTES = 64 * 2**20
 HEADERS = 256  # bytes of a block's two headers
 BLOCK_SECONDS = 60.0  # a block is closed after so long: what a kill may cost
-
-TRIAL_BYTES, TRIAL_ROW = 16 * 2**20, 2**15  # what the folder's speed is measured with
 
 Identities = NDArray[np.bytes_]
 
@@ -76,16 +76,6 @@ class Kept:
     bytes: int
     pictures: int
     used: float
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds that a byte takes. write: in order; read: whole rows in random order, from the page cache; cold: from
-    the disk."""
-
-    write: float
-    read: float
-    cold: float
 
 
 @dataclass(frozen=True)
@@ -173,30 +163,6 @@ class Store:
     def holds(self, entry: Entry) -> bool:
         """Whether there is anything of an entry."""
         return any((self.folder / entry.name).glob("[!.]*.npy"))
-
-    def speed(self) -> Speed:
-        """How fast this folder is here: measured once, on a few megabytes."""
-        name = f"speed-{digest.of_value(platform.node())[:24]}"
-        known = self.recall(name)
-        if known is None:
-            try:
-                known = _measured(self.folder)
-            except OSError:  # a full disk: whoever adds will be told
-                return Speed(1.0, 0.0, 0.0)
-            self.remember(name, known)
-        return Speed(*known)
-
-    def remember(self, name: str, value: Any) -> None:
-        """Keep a JSON-able value beside the entries, where there is space for it."""
-        with suppress(OSError):
-            atomic.write_json(self.folder / f"{name}.json", value)
-
-    def recall(self, name: str) -> Any:
-        """A value that was kept under that name; None for none, or for one that can't be read."""
-        try:
-            return json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
 
     def kept(self) -> list[Kept]:
         """All entries, the last used first."""
@@ -288,6 +254,11 @@ class Store:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def opened(cache: Cache) -> Store:
+    """The project's store, within the bounds that params.yaml sets."""
+    return Store(catalog.features(), cache.disk_gb * 1e9, Memory(cache.memory_gb * 1e9))
+
+
 def _blocks_of(
     rows: NDArray[np.int64], entry: Entry, make: Callable[[NDArray[np.int64]], NDArray[Any]], batch: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
@@ -306,30 +277,6 @@ def _blocks_of(
 def _free(folder: Path) -> int:
     """Bytes free on the disk where a folder is, or will be."""
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
-
-
-def _measured(folder: Path) -> list[float]:
-    """Seconds a byte of writing, of reading from the page cache and from the disk; of a file of TRIAL_BYTES."""
-    atomic.require_writable(folder)
-    path = folder / f".speed-{os.getpid()}"
-    rows = np.zeros((TRIAL_BYTES // TRIAL_ROW, TRIAL_ROW), np.uint8)
-    order = np.random.default_rng(0).permutation(len(rows))
-    try:
-        start = time.perf_counter()
-        with path.open("wb") as file:
-            rows.tofile(file)
-            file.flush()
-            os.fsync(file.fileno())
-            seconds = [time.perf_counter() - start]
-            for cold in (False, True):
-                if cold and hasattr(os, "posix_fadvise"):
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                start = time.perf_counter()
-                np.memmap(path, np.uint8, "r", 0, rows.shape)[order]
-                seconds.append(time.perf_counter() - start)
-        return [value / TRIAL_BYTES for value in seconds]
-    finally:
-        path.unlink(missing_ok=True)
 
 
 class _Summed:

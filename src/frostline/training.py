@@ -8,20 +8,19 @@ So a resumed training ends with the very weights of an uninterrupted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import engine, features, stepping
+from frostline import batching, engine, stepping
+from frostline.batching import Batches, Examples
 from frostline.errors import UserError
-from frostline.features import Rows
-
-CHUNK_BYTES = 4 * 2**20  # of inputs that go into the engine in one call, where a batch is smaller
 
 # One epoch's numbers: step (epochs over both phases, from 1), phase, epoch (within the phase, from 1), learning_rate,
 # loss, accuracy, val_loss, val_accuracy.
@@ -41,47 +40,57 @@ class Stopping:
 
 
 @dataclass(frozen=True)
-class Phase:
-    """How to train in one phase.
+class Rule:
+    """How a step changes the weights: what is compiled into it. weight_decay (decoupled) is of adamw and sgd, momentum
+    of sgd."""
 
-    The batch is the unit of the cosine schedule, which ends at 0; weight_decay (decoupled) is of adamw and sgd,
-    momentum of sgd.
-    """
+    optimizer: str
+    momentum: float
+    weight_decay: float
+    label_smoothing: float
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How to train in one phase. learning_rate: the highest of the schedule."""
 
     name: str
     epochs: int
     batch_size: int
-    optimizer: str
+    rule: Rule
     learning_rate: float
-    momentum: float
-    weight_decay: float
     schedule: str
     stopping: Stopping | None
-    label_smoothing: float
     seed: int
 
+    def rates(self, steps: NDArray[np.int64], steps_per_epoch: int) -> NDArray[np.float32]:
+        """The learning rate of each step, float32, steps counted from 0 over the phase.
 
-@dataclass(frozen=True)
-class Examples:
-    """What to learn from. variants: rows of the same pictures, the originals first; labels: int (n,);
-    class_weights: float (classes,), or None where all count alike."""
-
-    variants: Sequence[Rows]
-    labels: NDArray[np.int64]
-    class_weights: NDArray[np.float32] | None = None
+        `cosine` falls from learning_rate to 0 over the phase (Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent
+        with Warm Restarts", ICLR 2017, without restarts).
+        """
+        if self.schedule == "constant":
+            return np.full(len(steps), self.learning_rate, np.float32)
+        done = np.minimum(steps / max(1, steps_per_epoch * self.epochs), 1)
+        return (self.learning_rate * (1 + np.cos(np.pi * done)) / 2).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A phase after some epoch: all that the rest of it depends on."""
+    """A phase after some epoch, or some batches into the next: all that the rest of it depends on.
+
+    epoch: finished ones; batch: of the next epoch, with what its metrics are so far.
+    """
 
     phase: str
     epoch: int
+    batch: int
     stopped: bool
     waited: int
     best_value: float
     variables: list[NDArray[Any]]
     optimizer: list[NDArray[Any]]
+    metrics: list[NDArray[Any]]
     best: list[NDArray[Any]]
     history: list[Row] = field(default_factory=list)
 
@@ -115,159 +124,177 @@ def balanced(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
     return (len(labels) / (classes * np.bincount(labels, minlength=classes))).astype(np.float32)
 
 
-def fit(
-    model: keras.Model,
-    phase: Phase,
-    train: Examples,
-    validation: Examples,
-    history: list[Row],
-    resume: Snapshot | None,
-    on_epoch: OnEpoch,
-) -> list[Row]:
-    """Train a model that gives logits (n, units), in place; the history with this phase's epochs added.
+class Learner:
+    """A model compiled for training, which can be trained any number of times without being compiled again.
 
-    resume: where to go on, or None; its history replaces the given one. on_epoch: called after every epoch with its
-    row and with a function that takes a snapshot. With early stopping the best weights are restored at the end; those
-    from before the phase are a candidate too, so that a phase can't make the monitored value worse.
-    Raises UserError where the loss is no longer finite.
+    What it depends on besides its variables, such as which layers are `trainable`, must be as it was when it was made.
     """
-    _compile(model, phase, math.ceil(len(train.labels) / phase.batch_size))
-    units = model.output.shape[-1]
-    row_bytes = 4 * int(np.prod(model.input.shape[1:]))
-    learned = _Batches.of(train, units, phase.batch_size, row_bytes)
-    checked = _Batches.of(validation, units, _test_batch(phase.batch_size, row_bytes), row_bytes)
-    steps = stepping.steps(model, learned.per_chunk > 1)
 
-    def check() -> dict[str, float]:
-        return steps.test(_ahead(checked.chunks(0, np.arange(len(validation.labels)))))
+    def __init__(self, model: keras.Model, rule: Rule) -> None:
+        """model: gives logits (n, units)."""
+        self.model = model
+        self.units = model.output.shape[-1]
+        self.row_bytes = 4 * int(np.prod(model.input.shape[1:]))
+        _compile(model, rule)
+        self._fresh = values(model.optimizer.variables)
+        self._steps: dict[bool, stepping.Steps] = {}
 
-    stopping = phase.stopping
-    if resume is None:
-        first, waited, stopped, history = 0, 0, False, list(history)
-        best = _values(model.variables)
-        best_value = check()[stopping.monitor[4:]] if stopping else math.nan
-    else:
-        first, waited, stopped, history = resume.epoch, resume.waited, resume.stopped, list(resume.history)
-        best, best_value = resume.best, resume.best_value
-        _assign(model.variables, resume.variables)
-        _assign(model.optimizer.variables, resume.optimizer)
-    for epoch in range(first, phase.epochs):
-        if stopped:
-            break
-        order = np.random.default_rng([phase.seed, epoch, *phase.name.encode()]).permutation(len(train.labels))
-        trained = steps.train(_ahead(learned.chunks(epoch % len(train.variants), order)))
-        tested = check()
-        row: Row = {
-            "step": len(history) + 1,
-            "phase": phase.name,
-            "epoch": epoch + 1,
-            "learning_rate": float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)),
-            "loss": trained["loss"],
-            "accuracy": trained["accuracy"],
-            "val_loss": tested["loss"],
-            "val_accuracy": tested["accuracy"],
-        }
-        if not math.isfinite(row["loss"] + row["val_loss"]):
-            raise UserError(
-                f"params.yaml: the loss became {row['loss'] + row['val_loss']} in epoch {epoch + 1} of phase "
-                f"{phase.name}; "
-                f"lower finetune.{'head_' if phase.name == 'head' else ''}learning_rate ({phase.learning_rate:g})"
-            )
-        history.append(row)
-        if stopping:
-            if stopping.better(row[stopping.monitor], best_value):
-                best, best_value, waited = _values(model.variables), row[stopping.monitor], 0
-            else:
-                waited += 1
-                stopped = waited >= stopping.patience
+    def fit(
+        self,
+        phase: Phase,
+        train: Examples,
+        validation: Examples,
+        history: list[Row],
+        resume: Snapshot | None,
+        on_epoch: OnEpoch,
+        looks: Sequence[float] = (),
+    ) -> list[Row]:
+        """Train the model in place, from its variables as they are; the history with this phase's epochs added.
 
-        def snapshot() -> Snapshot:
-            now, moments = _values(model.variables), _values(model.optimizer.variables)
-            return Snapshot(phase.name, epoch + 1, stopped, waited, best_value, now, moments, best, list(history))  # noqa: B023
+        resume: where to go on, or None; its history replaces the given one. on_epoch: called after every epoch with
+        its row and with a function that takes a snapshot; what it raises ends the training. looks: places within the
+        phase, in epochs, at which it is called too, with an unfinished epoch's row that the history does not keep.
+        With early stopping the best weights are restored at the end; those from before the phase are a candidate too,
+        so that a phase can't make the monitored value worse. Raises UserError where the loss is no longer finite.
+        """
+        model = self.model
+        learned = Batches.of(train, self.units, phase.batch_size, self.row_bytes)
+        checked = Batches.of(
+            validation, self.units, batching.test_batch(phase.batch_size, self.row_bytes), self.row_bytes
+        )
+        steps = self._compiled(learned.per_chunk > 1)
 
-        on_epoch(row, snapshot)
-    if stopping:
-        _assign(model.variables, best)
-    return history
+        def check() -> dict[str, float]:
+            return steps.test(batching.ahead(checked.chunks(0, np.arange(len(validation.labels)))))
+
+        at = self._start(phase, history, check) if resume is None else self._go_on(resume)
+        per_epoch = math.ceil(len(train.labels) / phase.batch_size)
+        for epoch in range(at.epoch, phase.epochs):
+            if at.stopped:
+                break
+            order = np.random.default_rng([phase.seed, epoch, *phase.name.encode()]).permutation(len(train.labels))
+            rates = phase.rates(np.arange(epoch * per_epoch, (epoch + 1) * per_epoch + 1), per_epoch)
+            for first, last in _parts(at.batch, looks, epoch, per_epoch):
+                chunks = learned.chunks(epoch % len(train.variants), order, rates, first, last)
+                trained = steps.train(batching.ahead(chunks), go_on=first > 0)
+                metrics = values(model.metrics_variables)
+                row = _row(phase, epoch + last / per_epoch, float(rates[last]), trained, check(), len(at.history) + 1)
+                _require_finite(row, phase)
+                if last < per_epoch:
+                    at.batch = last
+                else:
+                    at.finish(row, phase.stopping, model)
+                on_epoch(row, partial(self._snapshot, phase, at, metrics))
+                if last < per_epoch:
+                    assign(model.metrics_variables, metrics)
+        if phase.stopping:
+            assign(model.variables, at.best)
+        return at.history
+
+    def _compiled(self, has_many: bool) -> stepping.Steps:
+        if has_many not in self._steps:
+            self._steps[has_many] = stepping.steps(self.model, has_many)
+        return self._steps[has_many]
+
+    def _start(self, phase: Phase, history: list[Row], check: Callable[[], dict[str, float]]) -> _Standing:
+        assign(self.model.optimizer.variables, self._fresh)
+        before = check()[phase.stopping.monitor[4:]] if phase.stopping else math.nan
+        return _Standing(0, 0, False, 0, before, values(self.model.variables), list(history))
+
+    def _go_on(self, resume: Snapshot) -> _Standing:
+        assign(self.model.variables, resume.variables)
+        assign(self.model.optimizer.variables, resume.optimizer)
+        if resume.batch:
+            assign(self.model.metrics_variables, resume.metrics)
+        place = (resume.epoch, resume.batch, resume.stopped, resume.waited)
+        return _Standing(*place, resume.best_value, resume.best, list(resume.history))
+
+    def _snapshot(self, phase: Phase, at: _Standing, metrics: list[NDArray[Any]]) -> Snapshot:
+        place = (phase.name, at.epoch, at.batch, at.stopped, at.waited, at.best_value)
+        now, moments = values(self.model.variables), values(self.model.optimizer.variables)
+        return Snapshot(*place, now, moments, metrics, at.best, list(at.history))
 
 
-def _test_batch(batch_size: int, row_bytes: int) -> int:
-    """How many rows are evaluated at once: a training batch, or more of them where they are small."""
-    return max(batch_size, min(1024, CHUNK_BYTES // row_bytes))
+@dataclass
+class _Standing:
+    """How far a phase is; of a `Snapshot` what the loop itself keeps."""
+
+    epoch: int
+    batch: int
+    stopped: bool
+    waited: int
+    best_value: float
+    best: list[NDArray[Any]]
+    history: list[Row]
+
+    def finish(self, row: Row, stopping: Stopping | None, model: keras.Model) -> None:
+        """Take in a finished epoch."""
+        self.epoch, self.batch = row["epoch"], 0
+        self.history.append(row)
+        if stopping and stopping.better(row[stopping.monitor], self.best_value):
+            self.best, self.best_value, self.waited = values(model.variables), row[stopping.monitor], 0
+        elif stopping:
+            self.waited += 1
+            self.stopped = self.waited >= stopping.patience
 
 
-def _compile(model: keras.Model, phase: Phase, steps: int) -> None:
-    rate: Any = phase.learning_rate
-    if phase.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(phase.learning_rate, max(1, steps * phase.epochs))
+def _parts(begin: int, looks: Sequence[float], epoch: int, per_epoch: int) -> list[tuple[int, int]]:
+    """The batches of an epoch from `begin` on, as ranges between the looks."""
+    ends = {round((look - epoch) * per_epoch) for look in looks}
+    return list(pairwise([begin, *sorted(ends & set(range(begin + 1, per_epoch))), per_epoch]))
+
+
+def _row(
+    phase: Phase, epoch: float, rate: float, trained: dict[str, float], tested: dict[str, float], step: int
+) -> Row:
+    return {
+        "step": step,
+        "phase": phase.name,
+        "epoch": int(epoch) if epoch == int(epoch) else epoch,
+        "learning_rate": rate,
+        "loss": trained["loss"],
+        "accuracy": trained["accuracy"],
+        "val_loss": tested["loss"],
+        "val_accuracy": tested["accuracy"],
+    }
+
+
+def _require_finite(row: Row, phase: Phase) -> None:
+    value = row["loss"] + row["val_loss"]
+    if not math.isfinite(value):
+        raise UserError(
+            f"params.yaml: the loss became {value} in epoch {math.ceil(row['epoch'])} of phase {phase.name}; "
+            f"lower finetune.{'head_' if phase.name == 'head' else ''}learning_rate ({phase.learning_rate:g})"
+        )
+
+
+def _compile(model: keras.Model, rule: Rule) -> None:
+    rate = 0.0  # every step is given its own
     optimizer: keras.optimizers.Optimizer
-    if phase.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=phase.momentum, weight_decay=phase.weight_decay or None)
-    elif phase.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=phase.weight_decay)
+    if rule.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(rate, momentum=rule.momentum, weight_decay=rule.weight_decay or None)
+    elif rule.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=rule.weight_decay)
     else:
         optimizer = keras.optimizers.Adam(rate)  # with a decay Keras's Adam is AdamW
     loss: keras.losses.Loss
     metric: keras.metrics.Metric
     if model.output.shape[-1] == 1:
-        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=phase.label_smoothing)
+        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=rule.label_smoothing)
         metric = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
     else:
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=phase.label_smoothing)
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=rule.label_smoothing)
         metric = keras.metrics.CategoricalAccuracy("accuracy")
     model.compile(optimizer, loss, metrics=[metric])
     model.optimizer.build(model.trainable_variables)
 
 
-@dataclass(frozen=True)
-class _Batches:
-    """Cuts examples into chunks of batches, with one-hot targets (n, units) and sample weights."""
-
-    examples: Examples
-    units: int
-    batch_size: int
-    per_chunk: int
-
-    @classmethod
-    def of(cls, examples: Examples, units: int, batch_size: int, row_bytes: int) -> _Batches:
-        return cls(examples, units, batch_size, max(1, CHUNK_BYTES // (batch_size * row_bytes)))
-
-    def chunks(self, variant: int, order: NDArray[np.int64]) -> Iterator[stepping.Chunk]:
-        """The rows of a variant in that order. A shorter last batch is a chunk of its own."""
-        rows = self.examples.variants[variant]
-        # Where a prefix is run on the fly, as many rows are asked for at once as one call of it takes.
-        ahead = self.batch_size * max(self.per_chunk, features.batch_rows() // self.batch_size)
-        for begin in range(0, len(order), ahead):
-            taken = order[begin : begin + ahead]
-            x = rows.take(taken)
-            for start in range(0, len(taken), self.batch_size * self.per_chunk):
-                yield from self._stacked(x, taken, start, min(start + self.batch_size * self.per_chunk, len(taken)))
-
-    def _stacked(self, x: NDArray[Any], rows: NDArray[np.int64], start: int, end: int) -> Iterator[stepping.Chunk]:
-        whole = start + (end - start) // self.batch_size * self.batch_size
-        for first, last, size in ((start, whole, self.batch_size), (whole, end, end - whole)):
-            if last > first:
-                labels = self.examples.labels[rows[first:last]]
-                is_one = labels[:, None] == (1 if self.units == 1 else np.arange(self.units))
-                parts = [x[first:last], is_one.astype(np.float32)]
-                if self.examples.class_weights is not None:
-                    parts.append(self.examples.class_weights[labels])
-                yield tuple(part.reshape(-1, size, *part.shape[1:]) for part in parts)
-
-
-def _ahead(chunks: Iterator[stepping.Chunk]) -> Iterator[stepping.Chunk]:
-    """The same chunks, the next one made in a thread while one is worked on."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, chunks, None)
-        while (chunk := coming.result()) is not None:
-            coming = pool.submit(next, chunks, None)
-            yield chunk
-
-
-def _values(variables: Sequence[keras.Variable]) -> list[NDArray[Any]]:
+def values(variables: Sequence[keras.Variable]) -> list[NDArray[Any]]:
+    """Copies of what variables hold."""
     return [np.array(variable) for variable in variables]
 
 
-def _assign(variables: Sequence[keras.Variable], values: Sequence[NDArray[Any]]) -> None:
-    for variable, value in zip(variables, values, strict=True):
+def assign(variables: Sequence[keras.Variable], given: Sequence[NDArray[Any]]) -> None:
+    """Set variables to values of their shapes."""
+    for variable, value in zip(variables, given, strict=True):
         variable.assign(value)

@@ -3,17 +3,22 @@ Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import keras
+from numpy.typing import NDArray
 
-from frostline import backbones, classifier, digest, freezing, planning, training
+from frostline import backbones, batching, classifier, digest, freezing, planning, training
 from frostline.features import Rows
 from frostline.params import Params
 from frostline.shards import Shards
 from frostline.store import Store
+
+# What is kept at most: networks, and of each the compiled learners and the trained heads.
+NETWORKS, LEARNERS, HEADS = 4, 16, 64
 
 
 @dataclass(frozen=True)
@@ -35,63 +40,159 @@ class Result:
     audit: freezing.Audit
 
 
-def run(
-    params: Params,
-    data: Data,
-    store: Store,
-    resume: training.Snapshot | None,
-    on_plan: Callable[[str], None],
-    on_epoch: training.OnEpoch,
-) -> Result:
-    """Train what params.yaml describes.
+class Trainer:
+    """Trains once or again and again. Networks, compiled steps and trained heads are kept for the next training.
 
-    resume: the last snapshot of a killed run of the same job; on_plan: called once with the plan for the features of
-    frozen layers, in a line. Raises UserError for bad settings, InternalError where a
-    frozen weight changed.
+    What is kept is set back before it is used, so a training ends with the weights that it would have in a process of
+    its own. The memory that it takes is bounded: the least recently used goes.
     """
-    settings = params.finetune
-    layout = data.validation.layout
-    training.make_deterministic(params.seed)
-    keras.config.set_dtype_policy(settings.precision)
-    named = params.backbone
-    backbone = backbones.build(named.name, named.weights, layout.image_size, named.until)
-    body = backbone.model
-    head = classifier.build_head(body.output.shape[1:], len(layout.classes), **params.head.model_dump())
-    whole = classifier.whole(backbone, head)
-    train_batch_norm = settings.batch_norm == "train" or (settings.batch_norm == "auto" and not backbone.pretrained)
-    depths = {"head": len(body.layers), "finetune": freezing.depth(body, settings.freeze)}
 
-    history = resume.history if resume else []
-    head_is_done = resume is not None and resume.phase == "finetune"
-    phases = {name: _phase(params, name) for name in depths if not (name == "head" and head_is_done)}
-    phases = {name: phase for name, phase in phases.items() if phase.epochs}
-    lines = {name: freezing.deepest_cut(body, depths[name]) for name in phases}
-    plan = _plan(params, backbone, head, phases, lines, data, store)
-    on_plan(plan.text if plan else "plan: nothing is frozen, every batch goes through all layers")
-    audits = []
-    for name, phase in phases.items():
-        depth, line = depths[name], lines[name]
-        freezing.freeze(body, depth, train_batch_norm)
-        before = freezing.fingerprint(body)
-        with freezing.without_noise(body, depth):
-            model = classifier.suffix(backbone, head, line)
-            learned, checked = _examples(params, data, plan if line else None, name)
-            here = resume if resume is not None and resume.phase == name else None
-            history = training.fit(model, phase, learned, checked, history, here, on_epoch)
-        audits.append(freezing.audit(body, whole, depth, before))
-    made_from = {
-        "seed": params.seed,
-        "backbone": {**named.model_dump(), "weights_sha256": _weights_digest(named.weights)},
-        "head": params.head.model_dump(),
-        "finetune": settings.model_dump(),
-        "cache_dtype": params.cache.dtype,
-        "copies": len(data.variants) - 1,
-        "audit": asdict(audits[-1]),
-        "data": {"train": data.variants[0].source_digest(), "val": data.validation.source_digest()},
-        "keras": keras.__version__,
-    }
-    kept = training.kept(history, next(reversed(phases.values())).stopping)
-    return Result(classifier.Bundle(whole, layout, made_from), history, kept, audits[-1])
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._networks: _Recent[_Network] = _Recent(NETWORKS)
+
+    def run(
+        self,
+        params: Params,
+        data: Data,
+        resume: training.Snapshot | None,
+        on_plan: Callable[[str], None],
+        on_epoch: training.OnEpoch,
+        looks: Sequence[float] = (),
+    ) -> Result:
+        """Train what params.yaml describes.
+
+        resume: the last snapshot of an unfinished run of the same job; on_plan: called once with the plan for the
+        features of frozen layers, in a line; looks: of the second phase, as `training.Learner.fit` has them. The
+        result's model is good until the next training. Raises UserError for bad settings, InternalError where a frozen
+        weight changed.
+        """
+        settings = params.finetune
+        layout = data.validation.layout
+        network = self._network(params, data)
+        body = network.backbone.model
+        train_batch_norm = settings.batch_norm == "train" or (
+            settings.batch_norm == "auto" and not network.backbone.pretrained
+        )
+        depths = {"head": len(body.layers), "finetune": freezing.depth(body, settings.freeze)}
+        phases = {name: _phase(params, name) for name in depths}
+        phases = {name: phase for name, phase in phases.items() if phase.epochs}
+        lines = {name: freezing.deepest_cut(body, depths[name]) for name in phases}
+        history = list(resume.history) if resume else []
+        key = _head_key(params, data, phases.get("head"))
+        if len(phases) == 2 and (resume is None or resume.phase == "finetune"):
+            trained = network.heads.get(key)
+            if trained is not None:
+                training.assign(network.head.top.variables, trained.variables)
+                history = history or list(trained.history)
+            if trained is not None or resume is not None:
+                del phases["head"]
+        plan = _plan(params, network, phases, {name: lines[name] for name in phases}, data, self.store)
+        on_plan(plan.text if plan else "plan: nothing is frozen, every batch goes through all layers")
+        for name, phase in phases.items():
+            depth, line = depths[name], lines[name]
+            freezing.freeze(body, depth, train_batch_norm)
+            before = freezing.fingerprint(body)
+            with freezing.without_noise(body, depth):
+                learner = network.learner(line, (depth, train_batch_norm), phase.rule)
+                learned, checked = _examples(params, data, plan if line else None, name)
+                here = resume if resume is not None and resume.phase == name else None
+                history = learner.fit(
+                    phase, learned, checked, history, here, on_epoch, looks if name == "finetune" else ()
+                )
+            audit = freezing.audit(body, network.whole, depth, before)
+            if name == "head":
+                network.heads.put(key, _TrainedHead(training.values(network.head.top.variables), list(history)))
+        made_from = {
+            "seed": params.seed,
+            "backbone": {**params.backbone.model_dump(), "weights_sha256": _weights_digest(params.backbone.weights)},
+            "head": params.head.model_dump(),
+            "finetune": settings.model_dump(),
+            "cache_dtype": params.cache.dtype,
+            "copies": len(data.variants) - 1,
+            "audit": asdict(audit),
+            "data": {"train": data.variants[0].source_digest(), "val": data.validation.source_digest()},
+            "keras": keras.__version__,
+        }
+        kept = training.kept(history, next(reversed(phases.values())).stopping)
+        return Result(classifier.Bundle(network.whole, layout, made_from), history, kept, audit)
+
+    def _network(self, params: Params, data: Data) -> _Network:
+        """The network of those settings, as it is before any training."""
+        layout = data.validation.layout
+        named, precision = params.backbone, params.finetune.precision
+        key = (named, params.head.model_dump_json(), layout.image_size, len(layout.classes), params.seed, precision)
+        keras.config.set_dtype_policy(precision)
+        network = self._networks.get(key)
+        if network is None:
+            training.make_deterministic(params.seed)
+            backbone = backbones.build(named.name, named.weights, layout.image_size, named.until)
+            shape = backbone.model.output.shape[1:]
+            head = classifier.build_head(shape, len(layout.classes), **params.head.model_dump())
+            network = _Network(backbone, head, classifier.whole(backbone, head))
+            self._networks.put(key, network)
+        network.reset()
+        return network
+
+
+@dataclass(frozen=True)
+class _TrainedHead:
+    """What the first phase leaves behind."""
+
+    variables: list[NDArray[Any]]
+    history: list[training.Row]
+
+
+class _Network:
+    """Backbone and head, with all that is worth keeping between trainings. whole: pictures -> probabilities."""
+
+    def __init__(self, backbone: backbones.Backbone, head: classifier.Head, whole: keras.Model) -> None:
+        self.backbone, self.head, self.whole = backbone, head, whole
+        self.heads: _Recent[_TrainedHead] = _Recent(HEADS)
+        self._learners: _Recent[training.Learner] = _Recent(LEARNERS)
+        self._fresh = training.values(whole.variables)
+
+    def reset(self) -> None:
+        """Set all variables, the states of random numbers among them, to what they were before any training."""
+        training.assign(self.whole.variables, self._fresh)
+
+    def learner(self, line: freezing.CutPoint | None, frozen: Hashable, rule: training.Rule) -> training.Learner:
+        """What trains behind a line by that rule. frozen: what is known of how the body is frozen now."""
+        learner = self._learners.get((frozen, rule))
+        if learner is None:
+            learner = training.Learner(classifier.suffix(self.backbone, self.head, line), rule)
+            self._learners.put((frozen, rule), learner)
+        return learner
+
+
+T = TypeVar("T")
+
+
+class _Recent(Generic[T]):
+    """The values that were used last, at most `size` of them."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._values: dict[Hashable, T] = {}
+
+    def get(self, key: Hashable) -> T | None:
+        """The value of a key, which so becomes the last used; None where there is none."""
+        if key not in self._values:
+            return None
+        self._values[key] = self._values.pop(key)
+        return self._values[key]
+
+    def put(self, key: Hashable, value: T) -> None:
+        """Keep a value; the least recently used one goes where there are too many."""
+        self._values[key] = value
+        if len(self._values) > self.size:
+            del self._values[next(iter(self._values))]
+
+
+def _head_key(params: Params, data: Data, phase: training.Phase | None) -> Hashable:
+    """What the first phase's outcome depends on besides the network."""
+    pictures = [each.digest for each in (*data.variants, data.validation)]
+    return (phase, params.finetune.class_weight, params.cache.dtype, *pictures)
 
 
 def _weights_digest(weights: str) -> str | None:
@@ -108,21 +209,17 @@ def _phase(params: Params, name: str) -> training.Phase:
         name=name,
         epochs=settings.head_epochs if is_head else settings.epochs,
         batch_size=settings.batch_size,
-        optimizer=settings.optimizer,
+        rule=training.Rule(settings.optimizer, settings.momentum, settings.weight_decay, settings.label_smoothing),
         learning_rate=settings.head_learning_rate if is_head else settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
         schedule=settings.schedule,
         stopping=training.Stopping(**stopping.model_dump()) if stopping else None,
-        label_smoothing=settings.label_smoothing,
         seed=params.seed,
     )
 
 
 def _plan(
     params: Params,
-    backbone: backbones.Backbone,
-    head: classifier.Head,
+    network: _Network,
     phases: Mapping[str, training.Phase],
     lines: Mapping[str, freezing.CutPoint | None],
     data: Data,
@@ -137,12 +234,14 @@ def _plan(
     if not planned:
         return None
     cache = params.cache
-    return planning.make(backbone, head, planned, data.variants, data.validation, store, cache.mode, cache.dtype)
+    return planning.make(
+        network.backbone, network.head, planned, data.variants, data.validation, store, cache.mode, cache.dtype
+    )
 
 
 def _examples(
     params: Params, data: Data, plan: planning.Plan | None, phase: str
-) -> tuple[training.Examples, training.Examples]:
+) -> tuple[batching.Examples, batching.Examples]:
     """Training and validation examples of a phase: features as planned, else the pictures themselves."""
     train, validation = data.variants[0], data.validation
     weights = None
@@ -153,4 +252,4 @@ def _examples(
     if plan is not None:
         learned = [plan.rows(phase, pictures, variant) for variant, pictures in enumerate(data.variants)]
         checked = plan.rows(phase, validation)
-    return training.Examples(learned, train.labels, weights), training.Examples([checked], validation.labels)
+    return batching.Examples(learned, train.labels, weights), batching.Examples([checked], validation.labels)

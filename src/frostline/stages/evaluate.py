@@ -7,11 +7,22 @@ import json
 import numpy as np
 import pandas as pd
 
-from frostline import atomic, catalog, digest, engine, evaluation, lineage, model_card, plots, shards, summary, tracking
+from frostline import (
+    atomic,
+    catalog,
+    digest,
+    engine,
+    evaluation,
+    lineage,
+    model_card,
+    plots,
+    shards,
+    store,
+    summary,
+    tracking,
+)
 from frostline.errors import DataError
-from frostline.mapped import Memory
 from frostline.params import Params
-from frostline.store import Store
 
 
 def run(params: Params) -> str:
@@ -19,15 +30,13 @@ def run(params: Params) -> str:
     with engine.quiet():
         from frostline import classifier, predictor
 
-    cache = params.cache
-    memory = Memory(cache.memory_gb * 1e9)
-    test = shards.open_folder(catalog.PREPARED / "test", memory)
+    features = store.opened(params.cache)
+    test = shards.open_folder(catalog.PREPARED / "test", features.memory)
     bundle = classifier.load(catalog.BUNDLE)
     if bundle.layout != test.layout:
         raise DataError(f"{catalog.BUNDLE}: was trained on other classes or sizes than {test.folder}; run `dvc repro`")
     settings = params.evaluate
-    store = Store(catalog.features(), cache.disk_gb * 1e9, memory)
-    probabilities = predictor.probabilities(bundle, test, store, cache.mode)
+    probabilities = predictor.probabilities(bundle, test, features, params.cache.mode)
     predicted = probabilities.argmax(axis=1)
     classes = test.layout.classes
     metrics = evaluation.metrics(test.labels, probabilities, settings.top_k, settings.bootstrap, params.seed)

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from frostline import atomic, backbones, catalog, digest, engine, lineage, shards, tracking
+from frostline import atomic, backbones, catalog, digest, engine, lineage, shards, store, tracking
 from frostline.errors import DataError
-from frostline.mapped import Memory
 from frostline.params import Params
-from frostline.store import Store
 
 if TYPE_CHECKING:
     from frostline.training import OnEpoch, Row, Snapshot
@@ -29,10 +27,9 @@ def run(params: Params) -> str:
         from frostline import classifier, transfer
         from frostline.checkpoints import Checkpoint
 
-    memory = Memory(params.cache.memory_gb * 1e9)
-    train, validation = (shards.open_folder(catalog.PREPARED / name, memory) for name in ("train", "val"))
+    features = store.opened(params.cache)
+    train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
     variants = [train, *_augmented(train, params.augment.copies)]
-    store = Store(catalog.features(), params.cache.disk_gb * 1e9, memory)
     job = _job(params, [*variants, validation])
     checkpoint = Checkpoint(catalog.checkpoints() / f"{job}.npz")
     settings = params.finetune
@@ -54,7 +51,7 @@ def run(params: Params) -> str:
             log.tags({"frostline.plan": plan})
 
         data = transfer.Data(variants, validation)
-        result = transfer.run(params, data, store, resume, tell, _reporter(params, checkpoint.save, log))
+        result = transfer.Trainer(features).run(params, data, resume, tell, _reporter(params, checkpoint.save, log))
         with atomic.folder(catalog.BUNDLE) as folder, atomic.file(catalog.HISTORY) as table:
             classifier.save(folder, result.bundle)
             pd.DataFrame(result.history).to_csv(table, index=False, float_format="%.9g")
