@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test test-all lint bench ui frostnet lock
+.PHONY: repro test test-all lint bench bench-sweep ui frostnet lock
 .DEFAULT_GOAL := repro
 
 repro: $(VENV)/.ready  ## train and evaluate what params.yaml says
@@ -30,6 +30,11 @@ bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
 	python benchmarks/frozen.py
 	python benchmarks/plans.py
 	python benchmarks/memory.py
+
+bench-sweep: $(VENV)/.ready  ## sweeps against Optuna around the Keras guide and Keras Tuner; hours, can be gone on with
+	python -m pip install --quiet keras-tuner
+	python benchmarks/sweep.py --job digits
+	python benchmarks/sweep.py --job clothing
 
 ui: $(VENV)/.ready  ## compare runs: http://127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

@@ -29,9 +29,10 @@ def test_every_command_exists():
 def test_the_settings_it_shows_are_accepted():
     yaml = YAML(typ="safe", pure=True)
     values = yaml.load(ROOT / "params.yaml")
-    (block,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.S)
-    for section, keys in yaml.load(block).items():
-        values[section] |= keys
+    for block in re.findall(r"```yaml\n(.*?)```", TEXT, re.S):
+        for section, keys in yaml.load(block).items():
+            values[section] |= keys
+    assert len(values["sweep"]["space"]) == 3
     assert Params.model_validate(values).backbone.name == "MobileNetV2"
 
 

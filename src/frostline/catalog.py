@@ -27,6 +27,7 @@ CONFUSION = REPORTS / "confusion.csv"
 PER_CLASS = REPORTS / "per_class.csv"
 PLOTS = REPORTS / "plots"
 MODEL_CARD = REPORTS / "model_card.md"
+SWEEP = REPORTS / "sweep"
 
 
 def root() -> Path:
@@ -51,6 +52,16 @@ def features() -> Path:
 def checkpoints() -> Path:
     """Half-finished training, to resume from."""
     return state() / "checkpoints"
+
+
+def sweeps() -> Path:
+    """Paused trials, and what the workers of a sweep tell one another."""
+    return state() / "sweeps"
+
+
+def origins() -> Path:
+    """Which trial of which study a training repeats: a small file a training, named by `jobs.key`."""
+    return state() / "origins"
 
 
 def tracking_database() -> Path:

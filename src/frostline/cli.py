@@ -71,6 +71,17 @@ def evaluate() -> None:
 
 
 @app.command()
+def sweep(
+    apply: Annotated[bool, typer.Option("--apply", help="Write the best values into params.yaml.")] = False,
+) -> None:
+    """Search freeze depth, learning rate and more, as the section sweep of params.yaml says."""
+    with _errors():
+        from frostline.stages import sweep as stage
+
+        print(stage.run(load(catalog.PARAMS), apply))
+
+
+@app.command()
 def report(as_json: Annotated[bool, typer.Option("--json", help="Print reports/metrics.json.")] = False) -> None:
     """Say again what the last evaluation found."""
     with _errors():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ def quiet() -> Iterator[None]:
     the import. Python's own exceptions and warnings about the import are not affected.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that every new segment is compiled
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
@@ -43,6 +45,12 @@ def has_gpu() -> bool:
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def is_its_own(error: Exception) -> bool:
+    """Whether an error comes from the engine at work: memory that is used up, shapes that don't fit."""
+    package = type(error).__module__.partition(".")[0]
+    return isinstance(error, MemoryError | ValueError) or package in {"tensorflow", "keras", "jax", "jaxlib"}
 
 
 def predict(model: keras.Model, batch: NDArray[Any], rows: int) -> NDArray[Any]:

@@ -5,6 +5,7 @@ FrostlineError            the base; its text is one line that names the file or 
 │   ├── ParamsError       a key of params.yaml
 │   ├── DataError         a picture, a folder of pictures, a card
 │   ├── WeightsError      a backbone's weights
+│   ├── DivergedError     a training whose loss is no longer finite
 │   └── StateError        a place outside the stage outputs: cache, checkpoints, tracking database
 └── InternalError         our mistake: exit code 1
 """
@@ -32,6 +33,10 @@ class DataError(UserError):
 
 class WeightsError(UserError):
     """A backbone's weights can't be found, or belong to another architecture."""
+
+
+class DivergedError(UserError):
+    """A training's loss is no longer finite; its settings are at fault."""
 
 
 class StateError(UserError):

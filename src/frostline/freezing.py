@@ -85,6 +85,33 @@ def deepest_cut(model: keras.Model, frozen: int) -> CutPoint | None:
     return max((cut for cut in cut_points(model) if cut.depth <= frozen), key=lambda cut: cut.depth, default=None)
 
 
+def frozen_share(model: keras.Model, rule: int | str) -> float:
+    """Which share of the backbone's parameters a freeze rule leaves untrained, 0 to 1."""
+    counts = [layer.count_params() for layer in model.layers]
+    return float(sum(counts[: depth(model, rule)]) / max(1, sum(counts)))
+
+
+def spread(model: keras.Model, count: int) -> list[int | str]:
+    """`count` freeze rules from `none` to `all`, spread evenly by the compute that they leave to be trained.
+
+    Of the cut points near an even place the one with the smallest tensor is taken, quickest to store and to read; of
+    several the deepest.
+    Fewer where the model has fewer cut points.
+    """
+    cuts = cut_points(model)
+    work = np.cumsum([_multiplications(layer) for layer in model.layers], dtype=float)
+    inner = {cut.depth: work[cut.depth - 1] / work[-1] for cut in cuts if cut.depth < len(model.layers)}
+    size = {cut.depth: int(np.prod(cut.tensor.shape[1:])) for cut in cuts}
+    chosen: list[int] = []
+    for share in np.linspace(0, 1, count)[1:-1]:
+        near = [depth for depth in inner if abs(inner[depth] - share) <= 0.25 / (count - 1) and depth not in chosen]
+        if not near:
+            near = sorted(inner.keys() - set(chosen), key=lambda depth: abs(inner[depth] - share))[:1]
+        chosen += [min(near, key=lambda depth: (size[depth], -depth))] if near else []
+    names = {cut.depth: cut.layer for cut in cuts}
+    return ["none", *(names[depth] for depth in sorted(chosen)), "all"]
+
+
 def freeze(model: keras.Model, frozen: int, train_batch_norm: bool) -> None:
     """Set what is trained: nothing in `layers[:frozen]`; above it everything, BatchNorm only where that is asked for.
 
@@ -141,6 +168,14 @@ def audit(body: keras.Model, whole: keras.Model, frozen: int, before: dict[str, 
         batch_norm_training=sum(layer.trainable for layer in norms),
         frozen_weights_unchanged=len(before),
     )
+
+
+def _multiplications(layer: keras.layers.Layer) -> float:
+    """Multiply-adds of a layer with kernels, for one picture; 0 for others."""
+    kernels = [weight for weight in layer.weights if "kernel" in weight.name]
+    shape = layer.output.shape if kernels else ()
+    places = np.prod(shape[1:-1]) if len(shape) > 2 else 1.0
+    return float(sum(places * np.prod(kernel.shape) for kernel in kernels))
 
 
 def _frozen_weights(model: keras.Model) -> list[keras.Variable]:

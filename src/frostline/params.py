@@ -148,6 +148,59 @@ class Evaluate(_Section):
     bootstrap: Annotated[int, Field(ge=100)]
 
 
+class Range(_Section):
+    """Numbers from `low` to `high`, both included; drawn evenly, or evenly in their logarithm. step: of a grid from
+    `low` on; without one, integers are drawn where both ends are integers."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: Annotated[int | float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("low must be less than high")
+        if self.log and self.low <= 0:
+            raise ValueError("low must be more than 0 where log is true")
+        if self.log and self.step is not None:
+            raise ValueError("step and log exclude each other")
+        return self
+
+
+class Auto(_Section):
+    """So many freeze depths, from nothing to everything frozen, spread by the compute that they leave to train."""
+
+    auto: Annotated[int, Field(ge=2, le=64)]
+
+
+Choices = Annotated[list[int | float | str | bool | None], Field(min_length=1)]
+
+
+class Sweep(_Section):
+    """What `frostline sweep` searches: dotted keys of params.yaml, each with a range or the values to choose from.
+
+    timeout: seconds after which no new work is begun. storage: `auto` (SQLite, one worker), `journal` (a file, several
+    workers on this machine) or a database's URL (several machines).
+    """
+
+    trials: Positive
+    timeout: Annotated[float, Field(gt=0)] | None
+    sampler: Literal["tpe", "random", "grid", "gp"]
+    pruner: Literal["halving", "median", "hyperband", "none"]
+    metric: Literal["val_accuracy", "val_loss"]
+    direction: Literal["maximize", "minimize"]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    storage: Annotated[str, Field(min_length=1)]
+    space: Annotated[dict[str, Auto | Range | Choices], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _towards_better(self) -> Self:
+        if (self.metric == "val_accuracy") != (self.direction == "maximize"):
+            raise ValueError(f"{self.metric} can't be {self.direction}d; set direction to the other one")
+        return self
+
+
 class Tracking(_Section):
     """`uri`: `auto` (mlflow.db at the project root), `none`, or an MLflow tracking URI."""
 
@@ -166,6 +219,7 @@ class Params(_Section):
     finetune: Finetune
     cache: Cache
     evaluate: Evaluate
+    sweep: Sweep
     tracking: Tracking
 
 
@@ -214,7 +268,15 @@ def _explain(error: ValidationError) -> str:
     location = _location(first)
     key = ".".join(location)
     more = len({tuple(_location(problem)) for problem in problems}) - 1
-    if first["type"] == "extra_forbidden":
+    if location[:2] == ["sweep", "space"] and len(location) == 3:
+        said = [problem["msg"] for problem in problems if problem["type"] == "value_error"]
+        why = (
+            said[0].removeprefix("Value error, ")
+            if said
+            else ("must be {low: 1.0e-5, high: 1.0e-2, log: true}, a list of values, or for finetune.freeze {auto: 8}")
+        )
+        text = f"{key}: {why}"
+    elif first["type"] == "extra_forbidden":
         near = get_close_matches(location[-1], _keys(location[:-1]), n=1)
         text = f"{key} is not a key; " + (f"did you mean {near[0]}?" if near else "remove it")
     elif first["type"] == "missing":
@@ -232,6 +294,8 @@ def _explain(error: ValidationError) -> str:
 def _location(problem: ErrorDetails) -> list[str]:
     """Where a problem is, as a person writes it: pydantic adds the tried type where a key may have several."""
     location = [str(part) for part in problem["loc"]]
+    if location[:2] == ["sweep", "space"]:
+        return location[:3]
     is_branch = problem["type"] != "extra_forbidden" and location[-1:] in (["int"], ["str"])
     return location[:-1] if is_branch else location
 

@@ -19,9 +19,9 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     """Loss and accuracy by step, training and validation, with the start of each later phase marked."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(9, 3.6)
+    fig = figure(9, 3.6)
     for place, name in enumerate(("loss", "accuracy"), 1):
-        axes = figure.add_subplot(1, 2, place)
+        axes = fig.add_subplot(1, 2, place)
         axes.plot(history["step"], history[name], color=EARTH, label="train", marker=".", lw=1.2)
         axes.plot(history["step"], history[f"val_{name}"], color=FROST, label="validation", marker=".", lw=1.6)
         for _, rows in history.groupby("phase", sort=False):
@@ -34,15 +34,15 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         axes.set_ylabel(name)
         axes.legend(frameon=False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
+    return fig
 
 
 def confusion(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Figure:
     """Shares of each true class by predicted class, with the counts written in where they can be read."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.42 * len(classes) + 2, 4, 16))
-    figure = _figure(side, side)
-    axes = figure.add_subplot()
+    fig = figure(side, side)
+    axes = fig.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(classes) <= NAMED_CLASSES:
         turn = 90 if max(map(len, classes)) > 2 else 0
@@ -53,26 +53,26 @@ def confusion(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Figure:
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=color, fontsize=8)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    return figure
+    return fig
 
 
 def reliability(table: pd.DataFrame, ece: float) -> Figure:
     """Accuracy against confidence; area of a dot: pictures in its bin."""
-    figure = _figure(4.4, 4.2)
-    axes = figure.add_subplot()
+    fig = figure(4.4, 4.2)
+    axes = fig.add_subplot()
     axes.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--")
     sizes = 20 + 300 * table["count"] / table["count"].sum()
     axes.plot(table["confidence"], table["accuracy"], color=FROST, lw=1)
     axes.scatter(table["confidence"], table["accuracy"], sizes, color=FROST, alpha=0.8, edgecolor="white")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy", title=f"ECE {ece:.3f}")
-    return figure
+    return fig
 
 
-def _figure(width: float, height: float) -> Figure:
+def figure(width: float, height: float) -> Figure:
     """A figure in inches that needs no display and no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure((width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    fig = Figure((width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig

@@ -146,7 +146,7 @@ class Tracker:
         if self.uri == "none":
             yield NullRun()
             return
-        experiment = self._connect()
+        experiment = self.connect()
         import mlflow
 
         filter_string = f"tags.`{JOB}` = '{job}' and attributes.status = 'RUNNING'"
@@ -164,7 +164,7 @@ class Tracker:
         if self.uri == "none":
             yield NullRun()
             return
-        experiment = self._connect()
+        experiment = self.connect()
         import mlflow
 
         filter_string = f"tags.`{BUNDLE}` = '{bundle}'"
@@ -178,53 +178,49 @@ class Tracker:
     def _active(self, experiment: str, found: list[Any], name: str, tags: dict[str, str]) -> Iterator[Run]:
         """The run that was found, its name untouched, or a new one."""
         import mlflow
-        from mlflow.exceptions import MlflowException
 
         if found:
             active = mlflow.start_run(run_id=found[0].info.run_id)
         else:
             active = mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
-        try:
-            with active:
-                yield MlflowRun(is_new=not (found and found[0].data.params))
-        except MlflowException as error:
-            raise self._unreachable(error) from error
+        with reachable(self.uri), active:
+            yield MlflowRun(is_new=not (found and found[0].data.params))
 
-    def _unreachable(self, error: Exception) -> StateError:
-        reason = " ".join(str(error).split())[:160]
-        return StateError(
-            f"{self.uri}: tracking can't be reached ({reason}); mend tracking.uri in params.yaml or "
-            "MLFLOW_TRACKING_URI, or set tracking.uri to none"
-        )
-
-    def _connect(self) -> str:
+    def connect(self) -> str:
         """The id of the experiment, made where it is new; one process at a time, or a fresh SQLite database breaks."""
         for key, value in QUIET.items():
             os.environ.setdefault(key, value)
         import logging
 
         import mlflow
-        from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         self.lock.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.lock(self.lock):
-            try:
-                mlflow.set_tracking_uri(self.uri)
-                known = mlflow.get_experiment_by_name(self.experiment)
-                if known is not None:
-                    return str(known.experiment_id)
-                place = self.artifacts.as_uri() if self.uri.startswith("sqlite:") else None
-                return str(mlflow.create_experiment(self.experiment, artifact_location=place))
-            except (
-                MlflowException,
-                SQLAlchemyError,
-                OSError,
-                ImportError,
-            ) as error:  # ImportError: a database's driver
-                raise self._unreachable(error) from error
+        # ImportError: a database's driver
+        with atomic.lock(self.lock), reachable(self.uri, SQLAlchemyError, OSError, ImportError):
+            mlflow.set_tracking_uri(self.uri)
+            known = mlflow.get_experiment_by_name(self.experiment)
+            if known is not None:
+                return str(known.experiment_id)
+            place = self.artifacts.as_uri() if self.uri.startswith("sqlite:") else None
+            return str(mlflow.create_experiment(self.experiment, artifact_location=place))
+
+
+@contextmanager
+def reachable(uri: str, *others: type[Exception]) -> Iterator[None]:
+    """Turn what MLflow raises in the block, and those other errors, into a StateError that names the mend."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, *others) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise StateError(
+            f"{uri}: tracking can't be reached ({reason}); mend tracking.uri in params.yaml or "
+            "MLFLOW_TRACKING_URI, or set tracking.uri to none"
+        ) from error
 
 
 def tracker(settings: Tracking) -> Tracker:

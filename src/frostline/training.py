@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from frostline import batching, engine, stepping
 from frostline.batching import Batches, Examples
-from frostline.errors import UserError
+from frostline.errors import DivergedError
 
 # One epoch's numbers: step (epochs over both phases, from 1), phase, epoch (within the phase, from 1), learning_rate,
 # loss, accuracy, val_loss, val_accuracy.
@@ -155,7 +155,7 @@ class Learner:
         its row and with a function that takes a snapshot; what it raises ends the training. looks: places within the
         phase, in epochs, at which it is called too, with an unfinished epoch's row that the history does not keep.
         With early stopping the best weights are restored at the end; those from before the phase are a candidate too,
-        so that a phase can't make the monitored value worse. Raises UserError where the loss is no longer finite.
+        so that a phase can't make the monitored value worse. Raises DivergedError where the loss is no longer finite.
         """
         model = self.model
         learned = Batches.of(train, self.units, phase.batch_size, self.row_bytes)
@@ -262,7 +262,7 @@ def _row(
 def _require_finite(row: Row, phase: Phase) -> None:
     value = row["loss"] + row["val_loss"]
     if not math.isfinite(value):
-        raise UserError(
+        raise DivergedError(
             f"params.yaml: the loss became {value} in epoch {math.ceil(row['epoch'])} of phase {phase.name}; "
             f"lower finetune.{'head_' if phase.name == 'head' else ''}learning_rate ({phase.learning_rate:g})"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +21,24 @@ SHEET_SIDE = 256  # pictures of twice that side and more are thinned out on the 
 def run(params: Params) -> str:
     """Make the variants; one line that says what came out."""
     settings = params.augment
-    policy = Policy(**settings.model_dump(exclude={"copies"}))
     train = shards.open_folder(catalog.PREPARED / "train")
     with atomic.folder(catalog.AUGMENTED) as folder:
-        for variant in range(1, settings.copies + 1):
-            (folder / f"variant-{variant:05d}").mkdir()
-            made = progress.track(_variants(train, policy, variant, params.seed), len(train), f"augment {variant}")
-            shards.write(folder / f"variant-{variant:05d}", train.layout, train.index, made)
+        policy = write(params, train, folder)
         with atomic.file(catalog.CONTACT_SHEET) as sheet:
             variants = range(1, min(settings.copies, SHEET_VARIANTS) + 1)
             _contact_sheet(train, policy, variants, params.seed).save(sheet, format="PNG")
     return f"augment: {settings.copies} variants of {len(train)} training images; look at {catalog.CONTACT_SHEET}"
+
+
+def write(params: Params, train: shards.Shards, folder: Path) -> Policy:
+    """Make the variants of the training split in an empty folder; by which policy."""
+    settings = params.augment
+    policy = Policy(**settings.model_dump(exclude={"copies"}))
+    for variant in range(1, settings.copies + 1):
+        (folder / f"variant-{variant:05d}").mkdir()
+        made = progress.track(_variants(train, policy, variant, params.seed), len(train), f"augment {variant}")
+        shards.write(folder / f"variant-{variant:05d}", train.layout, train.index, made)
+    return policy
 
 
 def _variants(train: shards.Shards, policy: Policy, variant: int, seed: int) -> Iterator[NDArray[np.uint8]]:

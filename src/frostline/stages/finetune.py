@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from frostline import atomic, backbones, catalog, digest, engine, lineage, shards, store, tracking
+from frostline import atomic, backbones, catalog, digest, engine, jobs, lineage, shards, store, tracking
 from frostline.errors import DataError
 from frostline.params import Params
 
@@ -29,8 +28,8 @@ def run(params: Params) -> str:
 
     features = store.opened(params.cache)
     train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
-    variants = [train, *_augmented(train, params.augment.copies)]
-    job = _job(params, [*variants, validation])
+    variants = [train, *augmented(train, params.augment.copies)]
+    job = jobs.key(params, [*variants, validation])
     checkpoint = Checkpoint(catalog.checkpoints() / f"{job}.npz")
     settings = params.finetune
     name = f"{params.backbone.name} freeze={settings.freeze} lr={settings.learning_rate:g}"
@@ -39,7 +38,8 @@ def run(params: Params) -> str:
         if resume is not None:
             print(f"finetune: resuming after epoch {resume.epoch} of phase {resume.phase}", flush=True)
         if log.is_new:
-            log.params(tracking.flat(_settings(params)))
+            log.params(tracking.flat(jobs.settings(params)))
+            log.tags(_origin(job))
             log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
             for context, pictures in {"training": train, "validation": validation}.items():
                 log.dataset(params.data.source, pictures.source_digest(), context)
@@ -68,28 +68,16 @@ def run(params: Params) -> str:
     )
 
 
-def _job(params: Params, sets: list[shards.Shards]) -> str:
-    """Digest of all that the result depends on, this package's files included: what a checkpoint belongs to."""
-    weights = Path(params.backbone.weights)
-    package = Path(shards.__file__).parent
-    files = [path for path in sorted(package.rglob("*")) if path.suffix in {".py", ".npz"}]
-    return digest.of_value(
-        {
-            "params": _settings(params),
-            "weights": digest.of_file(weights) if weights.is_file() else None,
-            "data": [pictures.digest for pictures in sets],
-            "package": [digest.of_file(path) for path in files],
-            "keras": version("keras"),
-        }
-    )[:32]
+def _origin(job: str) -> dict[str, str]:
+    """Which trial of a sweep this training repeats, as tags; none where it repeats none."""
+    try:
+        known = json.loads((catalog.origins() / f"{job}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {f"frostline.{key}": str(value) for key, value in known.items()}
 
 
-def _settings(params: Params) -> dict[str, Any]:
-    """The settings that belong to a training; what only says where its records go, or how it is measured, does not."""
-    return params.model_dump(exclude={"tracking": True, "evaluate": True, "cache": {"disk_gb", "memory_gb"}})
-
-
-def _augmented(train: shards.Shards, copies: int) -> list[shards.Shards]:
+def augmented(train: shards.Shards, copies: int) -> list[shards.Shards]:
     """The variants of exactly these training pictures. Raises DataError where augment has not run for them."""
     variants = [shards.open_folder(path, train.memory) for path in sorted(catalog.AUGMENTED.glob("variant-*"))]
     originals = train.index["sha256"]

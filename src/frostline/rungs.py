@@ -1,0 +1,75 @@
+"""Successive halving with pauses: which trial is worth the next epochs.
+
+A bracket of trials is trained to the lowest rung; the best of those are trained on to the next one, from where they
+paused, and so on to the top (Jamieson & Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
+Optimization", AISTATS 2016). Rungs may lie within an epoch, so that a hopeless trial costs a fraction of one. A rung is
+full before anyone leaves it: those who began early are not trained on for want of company. From the second bracket on
+the earlier ones are company too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+
+REDUCTION = 3  # epochs of a rung over those of the one below
+BRACKET = 10  # trials, about: few enough that samplers soon learn from longer trainings
+STEPS = 16  # of training before anything can be said of a trial
+
+# Which share of a rung is trained on. In the lowest one only ruin shows: a high learning rate that ends well begins
+# worse than one that changes nothing.
+KEPT_LOWEST, KEPT = 1 / 2, 1 / 3
+
+# A trial's standing at each rung that it has reached, from the lowest on; more is better.
+Score = tuple[float, ...]
+
+
+def levels(epochs: int, trials: int, steps_per_epoch: int) -> list[float]:
+    """The rungs, in epochs, from the lowest to the whole training: as many as leave one trial of a bracket at the top,
+    the lowest no earlier than after STEPS steps."""
+    left, count = min(trials, BRACKET), 1
+    while left > 1:
+        left, count = math.ceil(left * (KEPT_LOWEST if count == 1 else KEPT)), count + 1
+    ladder = [epochs / REDUCTION**down for down in reversed(range(count))]
+    return [level for level in ladder[:-1] if level * steps_per_epoch >= STEPS] + ladder[-1:]
+
+
+def brackets(trials: int) -> list[range]:
+    """The trials' numbers in brackets of about the same size."""
+    count = max(1, round(trials / BRACKET))
+    starts = [round(number * trials / count) for number in range(count + 1)]
+    return [range(*ends) for ends in pairwise(starts)]
+
+
+def planned(ladder: Sequence[float], trials: int) -> float:
+    """What a whole search trains, in the unit of its rungs, if nothing fails and nothing is cheap."""
+    total = 0.0
+    for bracket in brackets(trials):
+        left, below = len(bracket), 0.0
+        for level, rung in enumerate(ladder):
+            total += left * (rung - below)
+            left, below = math.ceil(left * (KEPT_LOWEST if level == 0 else KEPT)), rung
+    return total
+
+
+def pending(
+    scores: Mapping[int, Sequence[Score]], ended: Collection[int], trials: int, top: int
+) -> tuple[range, list[int]]:
+    """The bracket at work, and which of it are to be trained to their next rung before anything else happens.
+
+    What is paused in brackets before that one has lost; when nothing is pending, all that is paused has. scores: of the
+    trials that have any, by number; ended: those that are trained no further; trials: the budget; top: the number of
+    rungs, of which the last is the end of training.
+    """
+    for bracket in brackets(trials):
+        chosen = list(bracket)
+        for level in range(top):
+            waiting = [number for number in chosen if len(scores.get(number, ())) <= level and number not in ended]
+            if waiting:
+                return bracket, waiting
+            company = [number for number in range(bracket.stop) if len(scores.get(number, ())) > level]
+            company.sort(key=lambda number: scores[number][level], reverse=True)
+            best = company[: math.ceil(len(company) * (KEPT_LOWEST if level == 0 else KEPT))]
+            chosen = [number for number in best if number in bracket]
+    return range(trials, trials), []

@@ -1,0 +1,356 @@
+"""A study: which points of the search space were tried, by whom, and how they did.
+
+The budget of a study is a pool of waiting trials, made when the study is. A worker takes one out, and whom Optuna lets
+take it is alone with it. A trial that pauses goes back to the pool with what it has reported, as does one whose worker
+died. So there are never more trials than asked for, and none is left running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import platform
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import Trial as Trial
+
+from frostline import atomic
+from frostline.errors import StateError
+from frostline.rungs import Score
+from frostline.sampling import CHEAP, LOSSES, Advisor, Points, Settings, distribution, in_memory, quiet, standing
+from frostline.space import Dimension, Value
+
+HEARTBEAT = 20  # seconds; a worker on another machine that has been silent for three times as long is given up
+
+# What is written to a trial.
+WORKER, REASON, SAME_AS = "worker", "reason", "same_as"
+SECONDS, RUN = "seconds", "mlflow.run_id"
+
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial as it stands.
+
+    state: complete, pruned, failed, running, paused or waiting; value: of the metric at the end, or the last one that
+    was reported; reported: value by pictures seen; reason: why it failed; same_as: the trial that it repeats; ended:
+    when, local time.
+    """
+
+    number: int
+    state: str
+    values: dict[str, Value]
+    value: float | None
+    reported: dict[int, float]
+    notes: dict[str, Any]
+    ended: datetime | None
+
+    @property
+    def reason(self) -> str | None:
+        return self.notes.get(REASON)
+
+    @property
+    def same_as(self) -> int | None:
+        return self.notes.get(SAME_AS)
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether it was trained to its end at once."""
+        return CHEAP in self.notes
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in {"complete", "pruned", "failed"}
+
+
+class Study:
+    """A study as one worker sees it."""
+
+    def __init__(self, name: str, storage: BaseStorage, folder: Path, space: Sequence[Dimension], settings: Settings):
+        """folder: for what the workers on this machine tell one another."""
+        self.name, self.folder, self.space, self.settings = name, folder, space, settings
+        self.storage = storage
+        self.distributions = {dimension.key: distribution(dimension) for dimension in space}
+        self.worker = f"{_machine()}:{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        atomic.require_writable(folder)
+        self._alive = (folder / self._file(self.worker)).open("w")
+        fcntl.flock(self._alive, fcntl.LOCK_EX)
+        self._current: int | None = None
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with self.alone():
+            self.optuna = optuna.create_study(
+                study_name=name,
+                storage=storage,
+                sampler=Advisor(settings, space),
+                pruner=_pruner(settings),
+                direction="maximize" if settings.maximize else "minimize",
+                load_if_exists=True,
+            )
+            missing = settings.trials - len(self.optuna.get_trials(deepcopy=False))
+            for _ in range(missing):
+                storage.create_new_trial(self.optuna._study_id, optuna.trial.create_trial(state=TrialState.WAITING))
+        if isinstance(storage, RDBStorage) and storage.get_heartbeat_interval() is not None:
+            threading.Thread(target=self._beat, args=(storage,), daemon=True).start()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep the other workers on this machine out of the block."""
+        with atomic.lock(self.folder / "lock"):
+            yield
+
+    def tried(self) -> list[Tried]:
+        """All trials within the budget, by number."""
+        found = self.optuna.get_trials(deepcopy=False)
+        return [_tried(trial) for trial in found if trial.number < self.settings.trials]
+
+    def take(self, number: int | None) -> Trial | None:
+        """Take a paused trial, or any new one (None), out of the pool; None where others were quicker."""
+        with self.alone():
+            for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                wanted = trial.number == number if number is not None else not trial.intermediate_values
+                if not wanted or trial.number >= self.settings.trials:
+                    continue
+                with contextlib.suppress(UpdateFinishedTrialError):
+                    self.storage.set_trial_user_attr(trial._trial_id, WORKER, self.worker)
+                    if self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                        self._current = trial._trial_id
+                        taken = Trial(self.optuna, trial._trial_id)
+                        break
+            else:
+                return None
+        for key, known in self.distributions.items():
+            taken._suggest(key, known)
+        return taken
+
+    def put_back(self, trial: Trial) -> None:
+        """Return a trial to the pool, to be gone on with later."""
+        self._current = None
+        self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+    def report(self, trial: Trial, pictures: int, value: float, loss: float) -> None:
+        """Record the metric and the validation loss after so many pictures."""
+        if pictures not in _tried(self.storage.get_trial(trial._trial_id)).reported:
+            trial.set_user_attr(LOSSES, {**trial.user_attrs.get(LOSSES, {}), str(pictures): loss})
+            trial.report(value, pictures)
+
+    def finish(self, trial: Trial, state: str, value: float | None = None) -> None:
+        """End a trial. state: complete (with the metric's value), pruned or failed."""
+        self._current = None
+        states = {name: known for known, name in STATES.items()}
+        with contextlib.suppress(UpdateFinishedTrialError):  # another worker took this one for dead, and finished it
+            self.storage.set_trial_state_values(trial._trial_id, states[state], None if value is None else [value])
+
+    def repeated(self, trial: Trial) -> Tried | None:
+        """Another trial with the same values that began before."""
+        same = [
+            other
+            for other in self.tried()
+            if other.number < trial.number and other.state != "failed" and other.values == trial.params
+        ]
+        return same[0] if same else None
+
+    def reclaim(self) -> list[int]:
+        """Put those trials back whose worker is dead; their numbers."""
+        freed = []
+        with self.alone():
+            running = self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            silent = self._silent() if running else set()
+            for trial in running:
+                if trial._trial_id != self._current and self._is_dead(trial, silent):
+                    with contextlib.suppress(UpdateFinishedTrialError):
+                        self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                        freed.append(trial.number)
+        return freed
+
+    def scores(self) -> dict[int, list[Score]]:
+        """Each trial's standing at the rungs that it has reached."""
+        known = [trial for trial in self.tried() if trial.state != "failed" and trial.same_as is None]
+        return {
+            trial.number: [
+                standing(self.settings, trial.reported[place], trial.notes[LOSSES][str(place)])
+                for place in itertools.takewhile(trial.reported.__contains__, self.settings.rungs)
+            ]
+            for trial in known
+        }
+
+    def best(self) -> Tried | None:
+        """The complete trial with the best value; of equals the first."""
+        done = [trial for trial in self.tried() if trial.state == "complete" and trial.value is not None]
+        sign = -1.0 if self.settings.maximize else 1.0
+        return min(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
+
+    def importances(self) -> dict[str, float]:
+        """Share of each key in how the metric varies (PED-ANOVA: Watanabe et al., IJCAI 2023), most important first.
+
+        Trials are compared after as many pictures as all of them saw. Empty where too few trials tell.
+        """
+        scored = [trial for trial in self.tried() if trial.reported and trial.state != "failed"]
+        common = set.intersection(*(set(trial.reported) for trial in scored)) if scored else set()
+        if len(scored) < 4 or not common or len(self.distributions) < 2:
+            return {}
+        place = max(common)
+        copy = in_memory(self.settings.maximize)
+        points, distributions = Points(self.space), Points(self.space).distributions
+        for trial in scored:
+            params = points.places(trial.values)
+            value = trial.reported[place]
+            copy.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+        try:
+            with quiet():
+                evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+                return dict(optuna.importance.get_param_importances(copy, evaluator=evaluator))
+        except (ValueError, RuntimeError, ZeroDivisionError):  # all alike
+            return {}
+
+    def began(self) -> datetime:
+        """When the study's first trial began, local time; now where none did."""
+        starts = [trial.datetime_start for trial in self.optuna.get_trials(deepcopy=False) if trial.datetime_start]
+        return min(starts, default=datetime.now())
+
+    def close(self) -> None:
+        """Leave; a trial that was taken goes back."""
+        if self._current is not None:
+            with contextlib.suppress(UpdateFinishedTrialError):
+                self.storage.set_trial_state_values(self._current, TrialState.WAITING)
+            self._current = None
+        (self.folder / self._file(self.worker)).unlink(missing_ok=True)
+        self._alive.close()
+
+    @staticmethod
+    def _file(worker: str) -> str:
+        return f"worker-{worker.rpartition(':')[2]}"
+
+    def _is_dead(self, trial: FrozenTrial, silent: set[int]) -> bool:
+        worker = str(trial.user_attrs.get(WORKER, ""))
+        if worker.rpartition(":")[0] != _machine():
+            return trial._trial_id in silent
+        try:
+            with (self.folder / self._file(worker)).open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return True
+        except BlockingIOError:
+            return worker == self.worker  # not what this worker is at
+        return True
+
+    def _silent(self) -> set[int]:
+        if isinstance(self.storage, RDBStorage) and self.storage.get_heartbeat_interval() is not None:
+            return set(self.storage._get_stale_trial_ids(self.optuna._study_id))
+        return set()
+
+    def _beat(self, storage: RDBStorage) -> None:
+        while True:
+            current = self._current
+            if current is not None:
+                with contextlib.suppress(Exception):  # the next beat tries again
+                    storage.record_heartbeat(current)
+            threading.Event().wait(HEARTBEAT)
+
+
+@contextlib.contextmanager
+def study(
+    name: str, opened: BaseStorage, folder: Path, space: Sequence[Dimension], settings: Settings
+) -> Iterator[Study]:
+    """Take part in a study, which is made where it is new; what this worker is at when it leaves goes back."""
+    joined = Study(name, opened, folder, space, settings)
+    try:
+        yield joined
+    finally:
+        joined.close()
+
+
+@contextlib.contextmanager
+def storage(named: str, state: Path) -> Iterator[BaseStorage]:
+    """The storage that `sweep.storage` names: `auto`, `journal` or a URL. state: folder of the first two.
+
+    Raises StateError where it can't be reached, or where another process works on the SQLite file.
+    """
+    atomic.require_writable(state)
+    if named == "journal":
+        yield JournalStorage(JournalFileBackend(str(state / "optuna.journal")))
+        return
+    url = f"sqlite:///{state / 'optuna.db'}" if named == "auto" else named
+    is_file = url.startswith("sqlite:")
+    with (state / "optuna.lock").open("w") as alone:
+        if is_file:  # SQLite is for one worker
+            try:
+                fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StateError(
+                    f"{url.removeprefix('sqlite:///')}: another sweep works on it; set sweep.storage to journal, which "
+                    "is for several workers"
+                ) from None
+        try:
+            opened = _database(url, None if is_file else HEARTBEAT)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:160]
+            raise StateError(
+                f"params.yaml: sweep.storage {named} can't be reached ({reason}); mend it, or set it to auto"
+            ) from error
+        yield opened
+
+
+def _pruner(settings: Settings) -> optuna.pruners.BasePruner:
+    """`halving` is in `rungs`, because Optuna's can't go on with what it has stopped."""
+    if settings.pruner == "median":
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=settings.pictures - 1)
+    if settings.pruner == "hyperband":
+        whole = settings.pictures * max(1, settings.epochs)
+        return optuna.pruners.HyperbandPruner(min_resource=settings.pictures, max_resource=whole)
+    return optuna.pruners.NopPruner()
+
+
+def _database(url: str, heartbeat: int | None) -> RDBStorage:
+    """Optuna's tables, made where they are missing; of workers that make them at once all but one fail, once."""
+    from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+    for attempts_left in reversed(range(5)):
+        try:
+            with quiet():
+                grace = None if heartbeat is None else 3 * heartbeat
+                return RDBStorage(url, heartbeat_interval=heartbeat, grace_period=grace)
+        except (IntegrityError, ProgrammingError):
+            if not attempts_left:
+                raise
+            time.sleep(1)
+    raise AssertionError
+
+
+def _tried(trial: FrozenTrial) -> Tried:
+    reported = trial.intermediate_values
+    value = trial.values[0] if trial.values else (reported[max(reported)] if reported else None)
+    state = STATES[trial.state]
+    if state == "waiting" and reported:
+        state = "paused"
+    return Tried(
+        trial.number, state, dict(trial.params), value, dict(reported), dict(trial.user_attrs), trial.datetime_complete
+    )
+
+
+def _machine() -> str:
+    """This machine, this start of it: process numbers mean something within it alone."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{socket.gethostname()}/{boot.read_text().strip()[:8] if boot.exists() else platform.node()}"

@@ -1,0 +1,107 @@
+"""The search space: which keys of params.yaml a sweep varies, and over what.
+
+Values are kept as they would stand in params.yaml, so a trial is params.yaml with some keys changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from frostline.errors import ParamsError
+from frostline.params import Auto, Params, Range
+
+FREEZE = "finetune.freeze"
+SEARCHABLE = ("augment", "backbone", "finetune", "head")
+
+Value = int | float | str | bool | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values. is_ordered: neighbours in the list are alike, as numbers and freeze depths are."""
+
+    key: str
+    values: tuple[Value, ...]
+    is_ordered: bool
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number from low to high, both included. step: of a grid from low on, or None; is_whole: integers alone."""
+
+    key: str
+    low: float
+    high: float
+    log: bool
+    step: float | None
+    is_whole: bool
+
+
+Dimension = Choice | Interval
+
+
+def dimensions(params: Params, depths: Sequence[int | str]) -> list[Dimension]:
+    """The space of params.yaml. depths: what `{auto: n}` stands for.
+
+    Raises ParamsError for a key that can't be searched, and for a value that the key can't have.
+    """
+    found = [_dimension(key, given, depths) for key, given in params.sweep.space.items()]
+    for dimension in found:
+        section, *rest = dimension.key.split(".")
+        if not rest or section not in SEARCHABLE:
+            named = f"{', '.join(SEARCHABLE[:-1])} or {SEARCHABLE[-1]}"
+            raise ParamsError(
+                f"params.yaml: sweep.space.{dimension.key} can't be searched: it needs a key of {named}; for others "
+                "use `dvc exp run --queue -S ...`"
+            )
+        ends = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+        for value in ends:
+            with_values(params, {dimension.key: int(value) if _is_whole(dimension) else value})  # type: ignore[arg-type]
+    return found
+
+
+def with_values(params: Params, values: Mapping[str, Value]) -> Params:
+    """params.yaml with those keys changed. Raises ParamsError for an unknown key or a value that it can't have."""
+    changed = params.model_dump()
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        part: Any = changed
+        for section in sections:
+            part = part.get(section) if isinstance(part, dict) else None
+        if not isinstance(part, dict) or name not in part:
+            known = [f"{section}.{name}" for section in SEARCHABLE for name in changed[section]]
+            near = get_close_matches(key, known, n=1)
+            raise ParamsError(
+                f"params.yaml: sweep.space.{key} is no key; " + (f"did you mean {near[0]}?" if near else "remove it")
+            )
+        part[name] = value
+    try:
+        return Params.model_validate(changed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = ", ".join(f"{key} = {value!r}" for key, value in values.items())
+        why = first["msg"][0].lower() + first["msg"][1:]
+        raise ParamsError(f"params.yaml: sweep.space: {said} can't be: {why}; mend it") from None
+
+
+def _dimension(key: str, given: Auto | Range | Sequence[Value], depths: Sequence[int | str]) -> Dimension:
+    if isinstance(given, Auto):
+        if key != FREEZE:
+            raise ParamsError(f"params.yaml: sweep.space.{key}: auto is for {FREEZE} alone; give a range or a list")
+        return Choice(key, tuple(depths), is_ordered=True)
+    if isinstance(given, Range):
+        is_whole = isinstance(given.low, int) and isinstance(given.high, int)
+        if given.step is not None:
+            is_whole = is_whole and isinstance(given.step, int)
+        return Interval(key, given.low, given.high, given.log, given.step, is_whole)
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in given)
+    return Choice(key, tuple(dict.fromkeys(given)), is_ordered=numbers or key == FREEZE)
+
+
+def _is_whole(dimension: Dimension) -> bool:
+    return isinstance(dimension, Interval) and dimension.is_whole

@@ -1,0 +1,153 @@
+"""`frostline sweep`: search the space of params.yaml on the validation split; the test split is not opened."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from frostline import (
+    atomic,
+    backbones,
+    catalog,
+    digest,
+    engine,
+    jobs,
+    params_file,
+    rungs,
+    sampling,
+    search,
+    shards,
+    space,
+    store,
+    tracking,
+)
+from frostline.errors import DataError
+from frostline.params import Auto, Params
+from frostline.sampling import Settings
+from frostline.search import Tried
+from frostline.space import Dimension
+from frostline.stages import augment
+from frostline.stages.finetune import augmented
+
+if TYPE_CHECKING:
+    from frostline.transfer import Data
+
+
+def run(params: Params, apply: bool = False) -> str:
+    """Search until the budget is used up; a few lines that say what was found.
+
+    apply: write the best values into params.yaml.
+    """
+    backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
+    _bring_data_up_to_date()
+    with engine.quiet():
+        from frostline import freezing, sweep_report, transfer
+        from frostline.study_log import study_log
+        from frostline.sweeping import Sweep
+
+    features = store.opened(params.cache)
+    train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
+    data = transfer.Data([train, *augmented(train, params.augment.copies)], validation)
+    named, freeze = params.backbone, params.sweep.space.get(space.FREEZE)
+    body = backbones.build(named.name, named.weights, train.layout.image_size, named.until).model
+    dimensions = space.dimensions(params, freezing.spread(body, freeze.auto) if isinstance(freeze, Auto) else [])
+    shares = {
+        str(value): freezing.frozen_share(body, value)  # type: ignore[arg-type]
+        for dimension in dimensions
+        if dimension.key == space.FREEZE and isinstance(dimension, space.Choice)
+        for value in dimension.values
+    }
+    settings = Settings(
+        trials=params.sweep.trials,
+        sampler=params.sweep.sampler,
+        pruner=params.sweep.pruner,
+        maximize=params.sweep.direction == "maximize",
+        seed=params.sweep.seed,
+        pictures=len(train),
+        epochs=params.finetune.epochs,
+        rungs=_rungs(params, len(train)),
+        by_loss="finetune.label_smoothing" not in params.sweep.space,  # it is part of the loss
+    )
+    sampling.require_sampler(settings, dimensions)
+    name = _name(params, data, dimensions)
+    folder = catalog.sweeps() / name
+
+    def data_of(trial: Params) -> Data:
+        if trial.augment == params.augment:
+            return data
+        place = folder / f"augmented-{digest.of_value(trial.augment.model_dump())[:24]}"
+        if not place.is_dir():
+            with atomic.folder(place) as temporary:
+                augment.write(trial, train, temporary)
+        variants = [shards.open_folder(path, features.memory) for path in sorted(place.glob("variant-*"))]
+        return transfer.Data([train, *variants], validation)
+
+    def is_cheap(trial: Params) -> bool:
+        """Nothing but the head is trained."""
+        return freezing.depth(body, trial.finetune.freeze) == len(body.layers)
+
+    about = {**tracking.flat(jobs.settings(params)), **tracking.flat({"sweep": params.sweep.model_dump()})}
+    with (
+        search.storage(params.sweep.storage, catalog.state()) as opened,
+        search.study(name, opened, folder, dimensions, settings) as study,
+    ):
+        with study_log(tracking.tracker(params.tracking), name, about) as log:
+            print(f"sweep: study {name}, {settings.trials} trials", flush=True)
+            trainer = transfer.Trainer(features)
+            Sweep(params, data_of, is_cheap, study, log, trainer, partial(print, flush=True)).search()
+            with atomic.folder(catalog.SWEEP) as reports:
+                sweep_report.write(reports, study, params.sweep.metric, shares)
+            log.close(study.best(), catalog.SWEEP, is_over=all(trial.is_finished for trial in study.tried()))
+        lines = [sweep_report.summary(study, params.sweep.metric, catalog.SWEEP)]
+        best = study.best()
+        if apply and best is not None:
+            lines.append(_apply(params, data_of, name, best))
+        return "\n".join(lines)
+
+
+def _rungs(params: Params, pictures: int) -> tuple[int, ...]:
+    """Where trials pause, in pictures seen in the second phase; none for other pruners."""
+    epochs = params.finetune.epochs
+    if params.sweep.pruner != "halving" or epochs == 0:
+        return ()
+    levels = rungs.levels(epochs, params.sweep.trials, math.ceil(pictures / params.finetune.batch_size))
+    return tuple(round(level * pictures) for level in levels)
+
+
+def _bring_data_up_to_date() -> None:
+    """Let DVC run `prepare` and `augment` where they are out of date, in a project that has them."""
+    if not Path("dvc.yaml").is_file():
+        return
+    atomic.require_writable(catalog.state())
+    with atomic.lock(catalog.state() / "sweep-data.lock"):
+        done = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "augment"], check=False)
+    if done.returncode:
+        raise DataError("dvc.yaml: `dvc repro augment` failed; mend what it says above")
+
+
+def _name(params: Params, data: Data, dimensions: list[Dimension]) -> str:
+    """A study is its data, its settings and its space: where those change, another one is begun.
+
+    What is searched counts as its space alone, so that the study stays the same when its best values are applied.
+    """
+    settings = tracking.flat(jobs.settings(params))
+    fixed = {key: value for key, value in settings.items() if key not in params.sweep.space}
+    pictures = [each.digest for each in (data.variants[0], data.validation)]
+    described = [fixed, pictures, [repr(dimension) for dimension in dimensions], params.sweep.metric]
+    return f"{params.backbone.name}-{digest.of_value(described)[:10]}"
+
+
+def _apply(params: Params, data_of: Callable[[Params], Data], study: str, best: Tried) -> str:
+    """Write the best values into params.yaml, and note which trial the training that will have them repeats."""
+    params_file.change(catalog.PARAMS, best.values)
+    settings = space.with_values(params, best.values)
+    data = data_of(settings)
+    atomic.require_writable(catalog.origins())
+    origin = catalog.origins() / f"{jobs.key(settings, [*data.variants, data.validation])}.json"
+    atomic.write_json(origin, {"study": study, "trial": best.number})
+    return f"wrote {', '.join(best.values)} into {catalog.PARAMS}; `dvc repro` trains it"

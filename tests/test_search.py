@@ -1,0 +1,331 @@
+"""A study's pool of trials, in real storages: nothing lost, nothing doubled, whatever is killed."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from frostline import sampling, search
+from frostline.errors import ParamsError, StateError
+from frostline.sampling import Settings
+from frostline.space import Choice, Interval
+
+SPACE = [
+    Choice("finetune.freeze", ("none", "a", "b", "all"), is_ordered=True),
+    Interval("finetune.learning_rate", 1e-5, 1e-2, log=True, step=None, is_whole=False),
+]
+GRID = [
+    Choice("finetune.freeze", ("none", "all"), is_ordered=True),
+    Choice("head.dropout", (0.0, 0.5), is_ordered=True),
+]
+
+# A worker whose trials only wait: pause once, then end. Arguments: storage, folder, trials.
+WORKER = """
+import sys, time
+from pathlib import Path
+from frostline import search
+from frostline.sampling import Settings
+from tests_space import SPACE
+named, state, trials = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+settings = Settings(trials, "tpe", "halving", True, 1, 100, 4, (50, 100), True)
+with search.storage(named, state) as opened, search.study("s", opened, state / "s", SPACE, settings) as study:
+    while True:
+        study.reclaim()
+        tried = study.tried()
+        paused = [trial.number for trial in tried if trial.state == "paused"]
+        if all(trial.is_finished for trial in tried):
+            break
+        trial = study.take(paused[0] if paused else None)
+        if trial is None:
+            time.sleep(0.05)
+            continue
+        print("began", trial.number, flush=True)
+        time.sleep(0.05)
+        if 50 not in study.tried()[trial.number].reported:
+            study.report(trial, 50, trial.params["finetune.learning_rate"], 0.0)
+            study.put_back(trial)
+        else:
+            study.report(trial, 100, 2 * trial.params["finetune.learning_rate"], 0.0)
+            study.finish(trial, "complete", 2 * trial.params["finetune.learning_rate"])
+"""
+
+
+def settings(trials=6, sampler="tpe", pruner="halving", maximize=True):
+    return Settings(trials, sampler, pruner, maximize, seed=1, pictures=100, epochs=4, rungs=(50, 100), by_loss=True)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """`study(settings, space)` joins the study in this test's SQLite file."""
+    joined = []
+
+    def join(chosen, space=SPACE):
+        storage = search.storage("journal", tmp_path)
+        opened = storage.__enter__()
+        joined.append(search.Study("s", opened, tmp_path / "s", space, chosen))
+        return joined[-1]
+
+    yield join
+    for each in joined:
+        each.close()
+
+
+def states(study):
+    return [trial.state for trial in study.tried()]
+
+
+def test_a_trial_pauses_and_is_gone_on_with(study):
+    one = study(settings(3))
+    assert states(one) == ["waiting"] * 3
+    trial = one.take(None)
+    assert set(trial.params) == {"finetune.freeze", "finetune.learning_rate"}
+    one.report(trial, 50, 0.5, loss=1.5)
+    one.put_back(trial)
+    assert states(one) == ["paused", "waiting", "waiting"]
+    assert one.scores() == {0: [(-1.5, 0.5)], 1: [], 2: []}
+    other = one.take(None)
+    assert other.number == 1
+    again = one.take(0)
+    assert again.params == trial.params
+    assert one.take(0) is None
+    one.report(again, 100, 0.7, loss=1.0)
+    one.finish(again, "complete", 0.7)
+    one.finish(other, "failed")
+    assert states(one) == ["complete", "failed", "waiting"]
+    assert one.best().number == 0
+    assert one.scores() == {0: [(-1.5, 0.5), (-1.0, 0.7)], 2: []}
+
+
+def test_more_trials_are_added_and_fewer_are_left_alone(study):
+    assert states(study(settings(2))) == ["waiting"] * 2
+    assert states(study(settings(4))) == ["waiting"] * 4
+    few = study(settings(1))
+    assert states(few) == ["waiting"]
+    few.finish(few.take(None), "pruned")
+    assert few.take(None) is None
+
+
+def test_the_trial_of_a_worker_that_left_goes_back(study):
+    one = study(settings(2))
+    one.take(None)
+    two = study(settings(2))
+    assert two.reclaim() == []  # the first worker is alive
+    one.close()
+    assert states(two) == ["waiting"] * 2
+
+
+def test_a_point_that_was_tried_is_known_again(study):
+    one = study(settings(8, "random"), GRID)
+    trials = [one.take(None) for _ in range(8)]
+    repeats = [trial for trial in trials if one.repeated(trial) is not None]
+    assert len(trials) - len(repeats) == len({tuple(trial.params.values()) for trial in trials}) <= 4
+    first = one.repeated(repeats[0])
+    assert first.values == repeats[0].params
+    assert first.number < repeats[0].number
+
+
+def test_the_grid_is_gone_through_once(study):
+    one = study(settings(4, "grid"), GRID)
+    points = {tuple(one.take(None).params.values()) for _ in range(4)}
+    assert points == {("none", 0.0), ("none", 0.5), ("all", 0.0), ("all", 0.5)}
+
+
+def test_a_sampler_that_cannot_serve_the_space_is_refused():
+    with pytest.raises(ParamsError, match=r"give sweep.space.finetune.learning_rate a list or a step"):
+        sampling.require_sampler(settings(sampler="grid"), SPACE)
+    ladder = [Interval("finetune.epochs", 2, 8, log=False, step=3, is_whole=True)]
+    assert sampling.grid(ladder) == [{"finetune.epochs": value} for value in (2, 5, 8)]
+
+
+def test_what_the_sampler_advises_depends_on_the_study_alone(tmp_path):
+    """A sweep that was killed and gone on with draws the points of one that was not."""
+
+    def points(folder, restarts):
+        drawn = []
+        folder.mkdir()
+        with search.storage("journal", folder) as opened:
+            joined = search.Study("s", opened, folder / "s", SPACE, settings(14))
+            for _ in range(14):
+                if restarts:
+                    joined.close()
+                    joined = search.Study("s", opened, folder / "s", SPACE, settings(14))
+                trial = joined.take(None)
+                drawn.append(trial.params)
+                joined.report(trial, 50, 0.5, loss=abs(5e-4 - trial.params["finetune.learning_rate"]))
+                joined.put_back(trial)
+            joined.close()
+        return drawn
+
+    straight = points(tmp_path / "a", restarts=False)
+    assert points(tmp_path / "b", restarts=True) == straight
+    assert len({point["finetune.learning_rate"] for point in straight}) == 14
+
+
+def test_tpe_learns_from_paused_trials(study):
+    """They have values; what Optuna's own view of them says is nothing."""
+    one = study(settings(40))
+    for _ in range(40):
+        trial = one.take(None)
+        place = ("none", "a", "b", "all").index(trial.params["finetune.freeze"])
+        one.report(trial, 50, 0.5, loss=abs(place - 1))
+        one.put_back(trial)
+    late = Counter(trial.values["finetune.freeze"] for trial in one.tried()[20:])
+    assert late["a"] >= 10  # five by chance
+
+
+def test_importances_are_shares_of_what_matters(study):
+    one = study(settings(20, "random"))
+    assert one.importances() == {}
+    for _ in range(20):
+        trial = one.take(None)
+        place = ("none", "a", "b", "all").index(trial.params["finetune.freeze"])
+        one.report(trial, 50, place / 4, loss=0.0)
+        one.put_back(trial)
+    shares = one.importances()
+    assert next(iter(shares)) == "finetune.freeze"
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_a_second_worker_on_sqlite_is_refused_with_the_mend(tmp_path):
+    with (
+        search.storage("auto", tmp_path),
+        pytest.raises(StateError, match=r"another sweep works on it; set sweep\.storage to journal"),
+        search.storage("auto", tmp_path),
+    ):
+        pass
+    with search.storage("auto", tmp_path):
+        pass  # the first one let go
+
+
+@pytest.mark.parametrize("url", ["nosuch://x/y", "postgresql://nobody@127.0.0.1:1/none"])
+def test_a_storage_that_cannot_be_reached_is_one_line(tmp_path, url):
+    with pytest.raises(StateError, match=r"sweep.storage .* can't be reached"), search.storage(url, tmp_path):
+        pass
+
+
+def worker(tmp_path, named, trials):
+    (tmp_path / "tests_space.py").write_text(f"from frostline.space import Choice, Interval\nSPACE = {SPACE!r}\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, named, str(tmp_path), str(trials)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def check_all_done(named, tmp_path, trials):
+    with search.storage(named, tmp_path) as opened:
+        known = optuna.load_study(study_name="s", storage=opened).get_trials()
+    assert [trial.number for trial in known] == list(range(trials))
+    assert {trial.state for trial in known} == {TrialState.COMPLETE}
+    assert all(set(trial.intermediate_values) == {50, 100} for trial in known)
+    assert len({tuple(trial.params.values()) for trial in known}) == trials
+
+
+@pytest.mark.parametrize("named", ["auto", "journal"])
+def test_killed_at_any_moment_no_trial_is_lost_or_doubled(tmp_path, named):
+    rng = random.Random(5)
+    deadline = time.monotonic() + 120
+    for _ in range(4):
+        process = worker(tmp_path, named, 12)
+        process.stdout.readline()  # it is at work
+        time.sleep(rng.uniform(0.0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = worker(tmp_path, named, 12)
+    assert last.wait(max(1, deadline - time.monotonic())) == 0
+    check_all_done(named, tmp_path, 12)
+
+
+def test_two_workers_on_one_journal_share_the_trials(tmp_path):
+    both = [worker(tmp_path, "journal", 16) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    check_all_done("journal", tmp_path, 16)
+    begun = [output[1::2] for output in outputs]
+    assert sum(map(len, begun)) == 32  # each trial twice: to its pause, and to its end
+    assert all(begun)
+
+
+@pytest.fixture
+def postgres(tmp_path):
+    """The URL of a PostgreSQL server of this test's own."""
+    # Debian keeps them out of PATH, in a folder a version.
+    programs = [*map(Path, filter(None, [shutil.which("pg_ctl")])), *Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")]
+    if not programs:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install -e .[postgres]")
+    folder = programs[0].resolve().parent
+    place = tmp_path / "pg"
+    place.mkdir()
+    as_user = {}
+    if os.geteuid() == 0:  # the server refuses to run as root
+        shutil.chown(place, "postgres")
+        as_user = {"user": "postgres"}
+        for parent in (tmp_path, *tmp_path.parents[:3]):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    data = place / "data"
+
+    def run(program, *arguments):
+        subprocess.run(
+            [f"{folder}/{program}", *arguments], cwd=place, check=True, capture_output=True, timeout=60, **as_user
+        )
+
+    run("initdb", "-D", str(data), "-A", "trust", "-U", "postgres")
+    port = 20000 + os.getpid() % 20000
+    run(
+        "pg_ctl",
+        "-D",
+        str(data),
+        "-w",
+        "-o",
+        f"-p {port} -k {place} -c listen_addresses=127.0.0.1",
+        "-l",
+        str(place / "log"),
+        "start",
+    )
+    try:
+        yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
+    finally:
+        run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
+
+
+def test_two_workers_on_postgresql_share_the_trials(tmp_path, postgres):
+    both = [worker(tmp_path, postgres, 16) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0].split() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    check_all_done(postgres, tmp_path, 16)
+    begun = [output[1::2] for output in outputs]
+    assert sum(map(len, begun)) == 32
+    assert all(begun)
+
+
+def test_on_postgresql_a_silent_worker_on_another_machine_is_given_up(tmp_path, postgres, monkeypatch):
+    monkeypatch.setattr(search, "HEARTBEAT", 1)
+    with search.storage(postgres, tmp_path / "here") as opened:
+        far = search.Study("s", opened, tmp_path / "there", SPACE, settings(2))
+        monkeypatch.setattr(search, "_machine", lambda: "elsewhere")
+        near = search.Study("s", opened, tmp_path / "here", SPACE, settings(2))
+        trial = far.take(None)
+        opened.record_heartbeat(trial._trial_id)
+        assert near.reclaim() == []
+        far._current = None  # it goes silent
+        deadline = time.monotonic() + 30
+        freed = []
+        while not freed and time.monotonic() < deadline:
+            time.sleep(0.5)
+            freed = near.reclaim()
+        assert freed == [trial.number]
+        assert near.take(None).number == trial.number
+        near.close()
+        far.close()
