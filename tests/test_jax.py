@@ -27,6 +27,9 @@ CHANGES = {
     "finetune__epochs": 3,
     "finetune__batch_size": 10,
     "evaluate__bootstrap": 100,
+    "sweep__trials": 2,
+    "sweep__space": {"finetune.freeze": ["block6_out"], "finetune.learning_rate": [1e-4, 1e-3]},
+    "sweep__sampler": "grid",
 }
 
 
@@ -35,7 +38,8 @@ def frostline(command, mode):
     with open("params.yaml", "w") as file:
         YAML(typ="safe").dump(values, file)
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
-    done = subprocess.run([sys.executable, "-m", "frostline", command], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", "frostline", command, *(["--json"] if command == "sweep" else [])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -55,6 +59,10 @@ def test_finetune_and_evaluate_run_on_jax(tmp_path, monkeypatch):
     for cached, computed in zip(*(bundle.model.weights for bundle in models), strict=True):
         np.testing.assert_allclose(np.array(cached), np.array(computed), rtol=0, atol=1e-6)
     assert "test accuracy" in frostline("evaluate", "auto")
+    found = json.loads(frostline("sweep", "always"))
+    assert found["trials"] == {"complete": 2}
+    CHANGES.update({key.replace(".", "__"): value for key, value in found["best"]["values"].items()})
+    assert f"val_accuracy {found['best']['value']:.4f}" in frostline("finetune", "always")
     metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
     assert metrics["accuracy"] > 0.6
     test = shards.open_folder(tmp_path / "data" / "prepared" / "test")  # here on TensorFlow

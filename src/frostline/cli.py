@@ -73,12 +73,13 @@ def evaluate() -> None:
 @app.command()
 def sweep(
     apply: Annotated[bool, typer.Option("--apply", help="Write the best values into params.yaml.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Search freeze depth, learning rate and more, as the section sweep of params.yaml says."""
     with _errors():
         from frostline.stages import sweep as stage
 
-        print(stage.run(load(catalog.PARAMS), apply))
+        print(stage.run(load(catalog.PARAMS), apply, as_json))
 
 
 @app.command()

@@ -15,22 +15,20 @@ from itertools import pairwise
 
 REDUCTION = 3  # epochs of a rung over those of the one below
 BRACKET = 10  # trials, about: few enough that samplers soon learn from longer trainings
-STEPS = 16  # of training before anything can be said of a trial
+STEPS = 8  # of training before anything can be said of a trial
 
-# Which share of a rung is trained on. In the lowest one only ruin shows: a high learning rate that ends well begins
-# worse than one that changes nothing.
-KEPT_LOWEST, KEPT = 1 / 2, 1 / 3
+# Which share of a rung is trained on, in rungs within the first epoch and in later ones. Within the first only ruin
+# shows: a high learning rate that ends well begins worse than one that changes nothing.
+KEPT_EARLY, KEPT = 1 / 2, 1 / 3
 
 # A trial's standing at each rung that it has reached, from the lowest on; more is better.
 Score = tuple[float, ...]
 
 
 def levels(epochs: int, trials: int, steps_per_epoch: int) -> list[float]:
-    """The rungs, in epochs, from the lowest to the whole training: as many as leave one trial of a bracket at the top,
-    the lowest no earlier than after STEPS steps."""
-    left, count = min(trials, BRACKET), 1
-    while left > 1:
-        left, count = math.ceil(left * (KEPT_LOWEST if count == 1 else KEPT)), count + 1
+    """The rungs, in epochs, from the lowest to the whole training: as many as leave about one trial of a bracket at the
+    top, the lowest no earlier than after STEPS steps."""
+    count = math.ceil(math.log(min(trials, BRACKET), REDUCTION) - 1e-9) + 1
     ladder = [epochs / REDUCTION**down for down in reversed(range(count))]
     return [level for level in ladder[:-1] if level * steps_per_epoch >= STEPS] + ladder[-1:]
 
@@ -42,34 +40,37 @@ def brackets(trials: int) -> list[range]:
     return [range(*ends) for ends in pairwise(starts)]
 
 
-def planned(ladder: Sequence[float], trials: int) -> float:
-    """What a whole search trains, in the unit of its rungs, if nothing fails and nothing is cheap."""
+def planned(ladder: Sequence[float], epoch: float, trials: int) -> float:
+    """What a whole search trains if nothing fails and nothing is cheap, in the unit of its rungs. epoch: in it too."""
     total = 0.0
     for bracket in brackets(trials):
         left, below = len(bracket), 0.0
-        for level, rung in enumerate(ladder):
+        for rung in ladder:
             total += left * (rung - below)
-            left, below = math.ceil(left * (KEPT_LOWEST if level == 0 else KEPT)), rung
+            left, below = _kept(left, rung, epoch), rung
     return total
 
 
 def pending(
-    scores: Mapping[int, Sequence[Score]], ended: Collection[int], trials: int, top: int
+    scores: Mapping[int, Sequence[Score]], ended: Collection[int], trials: int, ladder: Sequence[float], epoch: float
 ) -> tuple[range, list[int]]:
     """The bracket at work, and which of it are to be trained to their next rung before anything else happens.
 
     What is paused in brackets before that one has lost; when nothing is pending, all that is paused has. scores: of the
-    trials that have any, by number; ended: those that are trained no further; trials: the budget; top: the number of
-    rungs, of which the last is the end of training.
+    trials that have any, by number; ended: those that are trained no further; trials: the budget; ladder: the rungs, of
+    which the last is the end of training, in any unit; epoch: an epoch in that unit.
     """
     for bracket in brackets(trials):
         chosen = list(bracket)
-        for level in range(top):
+        for level, rung in enumerate(ladder):
             waiting = [number for number in chosen if len(scores.get(number, ())) <= level and number not in ended]
             if waiting:
                 return bracket, waiting
             company = [number for number in range(bracket.stop) if len(scores.get(number, ())) > level]
             company.sort(key=lambda number: scores[number][level], reverse=True)
-            best = company[: math.ceil(len(company) * (KEPT_LOWEST if level == 0 else KEPT))]
-            chosen = [number for number in best if number in bracket]
+            chosen = [number for number in company[: _kept(len(company), rung, epoch)] if number in bracket]
     return range(trials, trials), []
+
+
+def _kept(count: int, rung: float, epoch: float) -> int:
+    return math.ceil(count * (KEPT_EARLY if rung < epoch else KEPT))

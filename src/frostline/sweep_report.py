@@ -92,5 +92,16 @@ def summary(study: Study, metric: str, folder: Path) -> str:
     return "\n".join(lines)
 
 
+def as_json(study: Study, metric: str) -> dict[str, Any]:
+    """The outcome for a script: study, metric, trials (counts by state), best (number, value, values) or None."""
+    best, tried = study.best(), study.tried()
+    return {
+        "study": study.name,
+        "metric": metric,
+        "trials": {state: sum(trial.state == state for trial in tried) for state in sorted({t.state for t in tried})},
+        "best": None if best is None else {"number": best.number, "value": best.value, "values": best.values},
+    }
+
+
 def _plain(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)

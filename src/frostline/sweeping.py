@@ -23,6 +23,7 @@ from frostline.training import Row, Snapshot
 from frostline.transfer import Data, Result, Trainer
 
 POLL = 0.5  # seconds between looks at what other workers do
+QUIET = 15.0  # seconds after which a long trial says how far it is
 HOPELESS = 3  # so many failures and no success end the search
 
 Say = Callable[[str], None]
@@ -59,6 +60,7 @@ class Sweep:
     say: Say
     _began: float = field(default=0.0, init=False)
     _seen_before: int = field(default=0, init=False)
+    _said: float = field(default=0.0, init=False)
 
     def search(self) -> None:
         """Work until nothing is left to do, or the time is over. Raises UserError where every trial fails."""
@@ -94,7 +96,8 @@ class Sweep:
         for number in ended:  # what was trained to its end at once competes with nobody
             if tried[number].is_cheap:
                 scores.pop(number, None)
-        bracket, wanted = rungs.pending(scores, ended, len(tried), len(self.study.settings.rungs))
+        settings = self.study.settings
+        bracket, wanted = rungs.pending(scores, ended, len(tried), settings.rungs, settings.pictures)
         lost = [number for number in free if number < bracket.start and tried[number].state == "paused"]
         return next((number for number in wanted if number in free), None), lost
 
@@ -159,6 +162,9 @@ class Sweep:
             is_whole = isinstance(row["epoch"], int)
             if is_whole:
                 self.log.rows(trial.number, [row])
+            if is_whole and time.monotonic() - self._said > QUIET:
+                said = f"{row['phase']} epoch {row['epoch']}"
+                self._tell_line(f"trial {trial.number:>3}  {said}  {metric} {row[metric]:.4f}")
             if row["phase"] == "head":
                 return
             done = round(row["epoch"] * per_epoch)
@@ -207,16 +213,20 @@ class Sweep:
         state = "repeats trial " + str(trial.same_as) if trial.same_as is not None else trial.state
         done = sum(other.is_finished for other in tried)
         top = f"best {best.value:.4f} (trial {best.number})" if best is not None else "none complete yet"
-        self.say(
+        self._tell_line(
             f"trial {number:>3} {state:>9} after {epochs:4.1f} epochs  {value}  {_words(trial.values)}  | {top}, "
             f"{done} of {len(tried)} done{self._time_left(tried)}"
         )
+
+    def _tell_line(self, line: str) -> None:
+        self._said = time.monotonic()
+        self.say(line)
 
     def _time_left(self, tried: Sequence[Tried]) -> str:
         """About how long it will take from here on, if what is left goes as what this worker has seen so far."""
         settings = self.study.settings
         whole = settings.trials * settings.epochs * settings.pictures
-        planned = rungs.planned(settings.rungs, settings.trials) if settings.rungs else whole
+        planned = rungs.planned(settings.rungs, settings.pictures, settings.trials) if settings.rungs else whole
         done = _seen(tried)
         seconds = (time.monotonic() - self._began) * (planned - done) / max(1, done - self._seen_before)
         if done <= self._seen_before or done >= planned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -38,11 +39,12 @@ if TYPE_CHECKING:
     from frostline.transfer import Data
 
 
-def run(params: Params, apply: bool = False) -> str:
+def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
     """Search until the budget is used up; a few lines that say what was found.
 
-    apply: write the best values into params.yaml.
+    apply: write the best values into params.yaml; as_json: say it in JSON, and on the way only on standard error.
     """
+    say = partial(print, flush=True, file=sys.stderr if as_json else sys.stdout)
     backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
     _bring_data_up_to_date()
     with engine.quiet():
@@ -97,9 +99,9 @@ def run(params: Params, apply: bool = False) -> str:
         search.study(name, opened, folder, dimensions, settings) as study,
     ):
         with study_log(tracking.tracker(params.tracking), name, about) as log:
-            print(f"sweep: study {name}, {settings.trials} trials", flush=True)
+            say(f"sweep: study {name}, {settings.trials} trials")
             trainer = transfer.Trainer(features)
-            Sweep(params, data_of, is_cheap, study, log, trainer, partial(print, flush=True)).search()
+            Sweep(params, data_of, is_cheap, study, log, trainer, say).search()
             with atomic.folder(catalog.SWEEP) as reports:
                 sweep_report.write(reports, study, params.sweep.metric, shares)
             log.close(study.best(), catalog.SWEEP, is_over=all(trial.is_finished for trial in study.tried()))
@@ -107,6 +109,8 @@ def run(params: Params, apply: bool = False) -> str:
         best = study.best()
         if apply and best is not None:
             lines.append(_apply(params, data_of, name, best))
+        if as_json:
+            return json.dumps(sweep_report.as_json(study, params.sweep.metric), indent=2)
         return "\n".join(lines)
 
 
