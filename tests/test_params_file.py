@@ -3,6 +3,7 @@ import shutil
 import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from frostline import params_file
 from frostline.errors import ParamsError
@@ -62,3 +63,43 @@ def test_a_key_that_is_not_there_is_refused_and_nothing_changes(tmp_path):
     with pytest.raises(ParamsError, match=r"a\.x is not in it"):
         params_file.change(path, {"a.b": 2, "a.x": 1})
     assert path.read_text() == "a: {b: 1}\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["a:\n  b:\n  c: 1\n", "a:\n  b:   # why\n  c: 1\n", "a: {b: , c: 1}\n", "a:\n  c: 1\n  b:"]
+)
+def test_an_empty_value_is_filled_in(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    params_file.change(path, {"a.b": "x"})
+    assert YAML(typ="safe", pure=True).load(path) == {"a": {"b": "x", "c": 1}}
+    assert ("why" in text) == ("# why" in path.read_text())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: {b: &l 1, c: *l}\n",
+        "l: &l 1\na: {b: *l}\n",
+        "a:\n  b:\n    - 1\n    - 2\n  c: 1\n",
+        "a:\n  b: |\n    x\n  c: 1\n",
+        "a:\n  b: 'x'#y\n",
+    ],
+)
+def test_what_cannot_be_changed_alone_is_refused_or_right(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    try:
+        wanted = YAML(typ="safe", pure=True).load(path)
+    except YAMLError:
+        wanted = None
+    refused = False
+    try:
+        params_file.change(path, {"a.b": 5})
+    except ParamsError as error:
+        refused = "write by hand a.b: 5" in str(error)
+    if refused:
+        assert path.read_text() == text
+    else:
+        wanted["a"]["b"] = 5
+        assert YAML(typ="safe", pure=True).load(path) == wanted

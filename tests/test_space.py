@@ -15,21 +15,23 @@ def test_what_params_yaml_says():
         {
             "finetune.freeze": {"auto": 3},
             "finetune.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True},
-            "finetune.batch_size": [8, 16, 16, 32],
+            "finetune.head_epochs": [8, 16, 16, 32],
             "finetune.optimizer": ["adam", "sgd"],
             "finetune.epochs": {"low": 2, "high": 6, "step": 2},
             "head.dropout": {"low": 0.0, "high": 0.5},
             "augment.rotation": {"low": 0, "high": 30},
+            "finetune.batch_size": {"low": 8, "high": 64, "log": True},
         }
     )
     assert found == [
         space.Choice("finetune.freeze", ("none", "a", "all"), is_ordered=True),
         space.Interval("finetune.learning_rate", 1e-5, 1e-2, log=True, step=None, is_whole=False),
-        space.Choice("finetune.batch_size", (8, 16, 32), is_ordered=True),
+        space.Choice("finetune.head_epochs", (8, 16, 32), is_ordered=True),
         space.Choice("finetune.optimizer", ("adam", "sgd"), is_ordered=False),
         space.Interval("finetune.epochs", 2, 6, log=False, step=2, is_whole=True),
         space.Interval("head.dropout", 0.0, 0.5, log=False, step=None, is_whole=False),
-        space.Interval("augment.rotation", 0, 30, log=False, step=None, is_whole=True),
+        space.Interval("augment.rotation", 0, 30, log=False, step=None, is_whole=False),
+        space.Interval("finetune.batch_size", 8, 64, log=True, step=None, is_whole=True),
     ]
 
 
@@ -44,6 +46,8 @@ def test_what_params_yaml_says():
         ({"seed": [1, 2]}, "seed can't be searched"),
         ({"head.dropout": {"auto": 4}}, "auto is for finetune.freeze alone"),
         ({"finetune": [1]}, "can't be searched"),
+        ({"backbone.until": ["block4_out"]}, "can't be searched"),
+        ({"finetune.batch_size": {"low": 8, "high": 64, "step": 0.5}}, r"batch_size = 8.0 can't be"),
     ],
     ids=str,
 )
@@ -80,3 +84,11 @@ def test_a_trial_is_params_yaml_with_some_keys_changed():
     changed["finetune"]["freeze"], changed["head"]["dropout"] = params.finetune.freeze, params.head.dropout
     changed["augment"]["rotation"] = params.augment.rotation
     assert changed == params.model_dump()
+
+
+def test_a_loss_is_not_compared_where_the_search_changes_what_it_is():
+    params = make_params(
+        sweep__space={"finetune.label_smoothing": [0.0, 0.1]}, sweep__metric="val_loss", sweep__direction="minimize"
+    )
+    with pytest.raises(ParamsError, match=r"val_loss can't compare .* set it to val_accuracy"):
+        space.dimensions(params, [])

@@ -19,21 +19,44 @@ WORDS = {"yes", "no", "on", "off", "true", "false", "null", "y", "n"}
 def change(path: Path, values: Mapping[str, Any]) -> None:
     """Set dotted keys, which must be there, to scalars or lists of scalars; comments, order and columns are kept.
 
-    The file is replaced as a whole. Raises ParamsError for a key that is not there.
+    The file is replaced as a whole. Raises ParamsError for a key that is not there, and where a value can't be changed
+    without changing more, as with anchors and values of several lines.
     """
     with path.open(encoding="utf-8", newline="") as file:
-        text = file.read()
+        before = text = file.read()
     spans = {key: _span(text, key, path) for key in values}
     for key, (start, end) in sorted(spans.items(), key=lambda item: item[1], reverse=True):  # from the end on
-        written = _written(values[key])
+        written = _written(values[key]) if end > start else f" {_written(values[key])}"  # an empty value is a null
         after = re.match(r"( +)#", text[end:])
         if after:  # the comment stays in its column where there is room
             room = max(1, len(after[1]) + (end - start) - len(written))
             text = text[:start] + written + " " * room + text[end + len(after[1]) :]
         else:
             text = text[:start] + written + text[end:]
+    _require_no_more(path, before, text, values)
     with atomic.file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
+
+
+def _require_no_more(path: Path, before: str, after: str, values: Mapping[str, Any]) -> None:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    yaml = YAML(typ="safe", pure=True)
+    wanted = yaml.load(before)
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        part = wanted
+        for section in sections:
+            part = part[section]
+        part[name] = list(value) if isinstance(value, tuple) else value
+    try:
+        is_right = yaml.load(after) == wanted
+    except YAMLError:
+        is_right = False
+    if not is_right:
+        said = ", ".join(f"{key}: {_written(value)}" for key, value in values.items())
+        raise ParamsError(f"{path}: can't be changed in its places; write by hand {said}")
 
 
 def _span(text: str, key: str, path: Path) -> tuple[int, int]:
@@ -43,10 +66,13 @@ def _span(text: str, key: str, path: Path) -> tuple[int, int]:
     node = YAML(pure=True).compose(text)
     for part in key.split("."):
         pairs = node.value if isinstance(node.value, list) else []
-        found = [value for name, value in pairs if name.value == part]
+        found = [pair for pair in pairs if pair[0].value == part]
         if not found:
             raise ParamsError(f"{path}: {key} is not in it; add it")
-        node = found[0]
+        ((name, node),) = found
+    if node.start_mark.index == node.end_mark.index:  # the mark of an empty value is where the next one begins
+        behind = text.index(":", name.end_mark.index) + 1
+        return behind, behind
     return node.start_mark.index, node.end_mark.index
 
 

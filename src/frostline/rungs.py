@@ -25,11 +25,10 @@ KEPT_EARLY, KEPT = 1 / 2, 1 / 3
 Score = tuple[float, ...]
 
 
-def levels(epochs: int, trials: int, steps_per_epoch: int) -> list[float]:
+def levels(epochs: int, steps_per_epoch: int) -> list[float]:
     """The rungs, in epochs, from the lowest to the whole training: as many as leave about one trial of a bracket at the
-    top, the lowest no earlier than after STEPS steps."""
-    count = math.ceil(math.log(min(trials, BRACKET), REDUCTION) - 1e-9) + 1
-    ladder = [epochs / REDUCTION**down for down in reversed(range(count))]
+    top, the lowest no earlier than after STEPS steps. They don't depend on the budget, which may grow."""
+    ladder = [epochs / REDUCTION**down for down in (3, 2, 1, 0)]
     return [level for level in ladder[:-1] if level * steps_per_epoch >= STEPS] + ladder[-1:]
 
 

@@ -53,6 +53,8 @@ class Advisor(BaseSampler):
 
     def __init__(self, settings: Settings, space: Sequence[Dimension]) -> None:
         self.settings, self.space = settings, space
+        # Set when it is there: what samplers are given may lack the trials of other brackets of Hyperband.
+        self.study: optuna.Study | None = None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return {dimension.key: distribution(dimension) for dimension in self.space}
@@ -60,9 +62,12 @@ class Advisor(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        others = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
         if self.settings.sampler == "grid":
-            return self._of_grid(others, trial.number)
+            points_of_grid = grid(self.space)
+            random.Random(self.settings.seed).shuffle(points_of_grid)
+            return points_of_grid[trial.number % len(points_of_grid)]
+        whole = self.study or study
+        others = [other for other in whole.get_trials(deepcopy=False) if other.number != trial.number]
         points = Points(self.space)
         known = [
             other
@@ -80,13 +85,6 @@ class Advisor(BaseSampler):
     ) -> Any:
         raise RuntimeError(f"{param_name} is not in the space")
 
-    def _of_grid(self, others: Sequence[FrozenTrial], number: int) -> dict[str, Any]:
-        """The first point of the shuffled grid that no other trial has."""
-        points = grid(self.space)
-        random.Random(self.settings.seed).shuffle(points)
-        taken = [other.params for other in others]
-        return next((point for point in points if point not in taken), points[number % len(points)])
-
 
 def grid(space: Sequence[Dimension]) -> list[dict[str, Value]]:
     """All points. Raises ParamsError for a range without a step."""
@@ -101,7 +99,7 @@ def grid(space: Sequence[Dimension]) -> list[dict[str, Value]]:
                 f"params.yaml: sweep.sampler grid needs values: give sweep.space.{dimension.key} a list or a step"
             )
         count = math.floor((dimension.high - dimension.low) / step + 1e-9) + 1
-        ladder = [dimension.low + at * step for at in range(count)]
+        ladder = [min(dimension.low + at * step, dimension.high) for at in range(count)]
         axes.append([int(value) if dimension.is_whole else value for value in ladder])
     keys = [dimension.key for dimension in space]
     return [dict(zip(keys, point, strict=True)) for point in itertools.product(*axes)]
@@ -169,10 +167,22 @@ def in_memory(maximize: bool, sampler: BaseSampler | None = None) -> optuna.Stud
     return optuna.create_study(sampler=sampler, direction="maximize" if maximize else "minimize")
 
 
-def standing(settings: Settings, value: float, loss: float) -> Score:
-    """How a trial stands that reported these; more is better."""
-    metric = value if settings.maximize else -value
-    return (-loss, metric) if settings.by_loss else (metric, -loss)
+def standings(settings: Settings, reported: Mapping[int, float], losses: Mapping[str, float]) -> list[Score]:
+    """How a trial stands at each rung up to its last report; more is better.
+
+    What was reported next after a rung counts where nothing was at the rung itself: with batches of another size, or
+    rungs from before a setting was changed, they don't quite meet.
+    """
+    found: list[Score] = []
+    for rung in settings.rungs:
+        after = [place for place in reported if place >= rung]
+        if not after:
+            break
+        place = min(after)
+        metric = reported[place] if settings.maximize else -reported[place]
+        loss = losses[str(place)]
+        found.append((-loss, metric) if settings.by_loss else (metric, -loss))
+    return found
 
 
 def _at_rung(trial: FrozenTrial, points: Points, settings: Settings) -> FrozenTrial:
@@ -182,11 +192,10 @@ def _at_rung(trial: FrozenTrial, points: Points, settings: Settings) -> FrozenTr
     has proved nothing by it, and is shown where it began; so is everybody to `gp`, which knows no rungs.
     """
     is_gp = settings.sampler == "gp"
-    reached = list(itertools.takewhile(trial.intermediate_values.__contains__, settings.rungs))
+    reached = standings(settings, trial.intermediate_values, trial.user_attrs.get(LOSSES, {}))
     seen = {}
-    for level, rung in enumerate(reached[:1] if is_gp or CHEAP in trial.user_attrs else reached):
-        loss = trial.user_attrs[LOSSES][str(rung)]
-        seen = {level: standing(settings, trial.intermediate_values[rung], loss)[0]}
+    for level, score in enumerate(reached[:1] if is_gp or CHEAP in trial.user_attrs else reached):
+        seen = {level: score[0]}
     return optuna.trial.create_trial(
         state=(TrialState.COMPLETE if is_gp else TrialState.PRUNED) if seen else TrialState.RUNNING,
         value=next(iter(seen.values()), None),

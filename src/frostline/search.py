@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import os
-import platform
-import socket
 import threading
 import time
 import uuid
@@ -32,7 +29,7 @@ from optuna.trial import Trial as Trial
 from frostline import atomic
 from frostline.errors import StateError
 from frostline.rungs import Score
-from frostline.sampling import CHEAP, LOSSES, Advisor, Points, Settings, distribution, in_memory, quiet, standing
+from frostline.sampling import CHEAP, LOSSES, Advisor, Points, Settings, distribution, in_memory, quiet, standings
 from frostline.space import Dimension, Value
 
 HEARTBEAT = 20  # seconds; a worker on another machine that has been silent for three times as long is given up
@@ -40,6 +37,9 @@ HEARTBEAT = 20  # seconds; a worker on another machine that has been silent for 
 # What is written to a trial.
 WORKER, REASON, SAME_AS = "worker", "reason", "same_as"
 SECONDS, RUN = "seconds", "mlflow.run_id"
+
+# What is written to a study.
+BEGAN, IDENTITY = "began", "identity"
 
 STATES = {
     TrialState.COMPLETE: "complete",
@@ -94,26 +94,37 @@ class Study:
         self.name, self.folder, self.space, self.settings = name, folder, space, settings
         self.storage = storage
         self.distributions = {dimension.key: distribution(dimension) for dimension in space}
-        self.worker = f"{_machine()}:{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.worker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         atomic.require_writable(folder)
         self._alive = (folder / self._file(self.worker)).open("w")
         fcntl.flock(self._alive, fcntl.LOCK_EX)
         self._current: int | None = None
+        self.advisor = Advisor(settings, space)
+        self._has_heartbeat = isinstance(storage, RDBStorage) and storage.get_heartbeat_interval() is not None
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with self.alone():
             self.optuna = optuna.create_study(
                 study_name=name,
                 storage=storage,
-                sampler=Advisor(settings, space),
+                sampler=self.advisor,
                 pruner=_pruner(settings),
                 direction="maximize" if settings.maximize else "minimize",
                 load_if_exists=True,
             )
+            self.advisor.study = self.optuna
+            if IDENTITY not in self.optuna.user_attrs:
+                self.optuna.set_user_attr(BEGAN, datetime.now().isoformat())
+                self.optuna.set_user_attr(IDENTITY, f"{name}-{uuid.uuid4().hex[:6]}")
             missing = settings.trials - len(self.optuna.get_trials(deepcopy=False))
             for _ in range(missing):
                 storage.create_new_trial(self.optuna._study_id, optuna.trial.create_trial(state=TrialState.WAITING))
-        if isinstance(storage, RDBStorage) and storage.get_heartbeat_interval() is not None:
-            threading.Thread(target=self._beat, args=(storage,), daemon=True).start()
+        if self._has_heartbeat:
+            threading.Thread(target=self._beat, daemon=True).start()
+
+    @property
+    def identity(self) -> str:
+        """Its name, made unique: what snapshots and runs belong to, should a study of the same name be begun anew."""
+        return str(self.optuna.user_attrs[IDENTITY])
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -134,27 +145,43 @@ class Study:
                 if not wanted or trial.number >= self.settings.trials:
                     continue
                 with contextlib.suppress(UpdateFinishedTrialError):
-                    self.storage.set_trial_user_attr(trial._trial_id, WORKER, self.worker)
-                    if self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                    if self._win(trial._trial_id):
                         self._current = trial._trial_id
                         taken = Trial(self.optuna, trial._trial_id)
-                        break
-            else:
-                return None
-        for key, known in self.distributions.items():
-            taken._suggest(key, known)
-        return taken
+                        for key, known in self.distributions.items():
+                            taken._suggest(key, known)
+                        return taken
+        return None
+
+    def _win(self, trial: int) -> bool:
+        """Set a trial running, unless another worker was quicker.
+
+        The worker's name is there before the trial runs, so that a kill in between is noticed; with several machines
+        it is the heartbeat that is.
+        """
+        if self._has_heartbeat:
+            self.storage.record_heartbeat(trial)  # type: ignore[attr-defined]
+        else:
+            self.storage.set_trial_user_attr(trial, WORKER, self.worker)
+        return self.storage.set_trial_state_values(trial, TrialState.RUNNING)
 
     def put_back(self, trial: Trial) -> None:
         """Return a trial to the pool, to be gone on with later."""
         self._current = None
-        self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
     def report(self, trial: Trial, pictures: int, value: float, loss: float) -> None:
         """Record the metric and the validation loss after so many pictures."""
         if pictures not in _tried(self.storage.get_trial(trial._trial_id)).reported:
-            trial.set_user_attr(LOSSES, {**trial.user_attrs.get(LOSSES, {}), str(pictures): loss})
-            trial.report(value, pictures)
+            with contextlib.suppress(UpdateFinishedTrialError):  # another worker took this one for dead
+                trial.set_user_attr(LOSSES, {**trial.user_attrs.get(LOSSES, {}), str(pictures): loss})
+                trial.report(value, pictures)
+
+    def note(self, trial: Trial, key: str, value: Any) -> None:
+        """Write something JSON-able to a trial."""
+        with contextlib.suppress(UpdateFinishedTrialError):
+            trial.set_user_attr(key, value)
 
     def finish(self, trial: Trial, state: str, value: float | None = None) -> None:
         """End a trial. state: complete (with the metric's value), pruned or failed."""
@@ -188,13 +215,7 @@ class Study:
     def scores(self) -> dict[int, list[Score]]:
         """Each trial's standing at the rungs that it has reached."""
         known = [trial for trial in self.tried() if trial.state != "failed" and trial.same_as is None]
-        return {
-            trial.number: [
-                standing(self.settings, trial.reported[place], trial.notes[LOSSES][str(place)])
-                for place in itertools.takewhile(trial.reported.__contains__, self.settings.rungs)
-            ]
-            for trial in known
-        }
+        return {trial.number: standings(self.settings, trial.reported, trial.notes.get(LOSSES, {})) for trial in known}
 
     def best(self) -> Tried | None:
         """The complete trial with the best value; of equals the first."""
@@ -226,9 +247,8 @@ class Study:
             return {}
 
     def began(self) -> datetime:
-        """When the study's first trial began, local time; now where none did."""
-        starts = [trial.datetime_start for trial in self.optuna.get_trials(deepcopy=False) if trial.datetime_start]
-        return min(starts, default=datetime.now())
+        """When the study was begun, local time."""
+        return datetime.fromisoformat(self.optuna.user_attrs[BEGAN])
 
     def close(self) -> None:
         """Leave; a trial that was taken goes back."""
@@ -241,12 +261,13 @@ class Study:
 
     @staticmethod
     def _file(worker: str) -> str:
-        return f"worker-{worker.rpartition(':')[2]}"
+        return f"worker-{worker}"
 
     def _is_dead(self, trial: FrozenTrial, silent: set[int]) -> bool:
-        worker = str(trial.user_attrs.get(WORKER, ""))
-        if worker.rpartition(":")[0] != _machine():
+        """With several machines the heartbeat tells, on one the lock that each worker holds on its file."""
+        if self._has_heartbeat:
             return trial._trial_id in silent
+        worker = str(trial.user_attrs.get(WORKER, ""))
         try:
             with (self.folder / self._file(worker)).open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -257,17 +278,17 @@ class Study:
         return True
 
     def _silent(self) -> set[int]:
-        if isinstance(self.storage, RDBStorage) and self.storage.get_heartbeat_interval() is not None:
-            return set(self.storage._get_stale_trial_ids(self.optuna._study_id))
-        return set()
+        if not self._has_heartbeat:
+            return set()
+        return set(self.storage._get_stale_trial_ids(self.optuna._study_id))  # type: ignore[attr-defined]
 
-    def _beat(self, storage: RDBStorage) -> None:
+    def _beat(self) -> None:
         while True:
             current = self._current
             if current is not None:
                 with contextlib.suppress(Exception):  # the next beat tries again
-                    storage.record_heartbeat(current)
-            threading.Event().wait(HEARTBEAT)
+                    self.storage.record_heartbeat(current)  # type: ignore[attr-defined]
+            time.sleep(HEARTBEAT)
 
 
 @contextlib.contextmanager
@@ -348,9 +369,3 @@ def _tried(trial: FrozenTrial) -> Tried:
     return Tried(
         trial.number, state, dict(trial.params), value, dict(reported), dict(trial.user_attrs), trial.datetime_complete
     )
-
-
-def _machine() -> str:
-    """This machine, this start of it: process numbers mean something within it alone."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()}/{boot.read_text().strip()[:8] if boot.exists() else platform.node()}"

@@ -16,7 +16,7 @@ from frostline.errors import ParamsError
 from frostline.params import Auto, Params, Range
 
 FREEZE = "finetune.freeze"
-SEARCHABLE = ("augment", "backbone", "finetune", "head")
+SEARCHABLE = ("augment", "finetune", "head")
 
 Value = int | float | str | bool | None
 
@@ -41,6 +41,11 @@ class Interval:
     step: float | None
     is_whole: bool
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest value, as they are drawn."""
+        return (int(self.low), int(self.high)) if self.is_whole else (float(self.low), float(self.high))
+
 
 Dimension = Choice | Interval
 
@@ -50,18 +55,23 @@ def dimensions(params: Params, depths: Sequence[int | str]) -> list[Dimension]:
 
     Raises ParamsError for a key that can't be searched, and for a value that the key can't have.
     """
-    found = [_dimension(key, given, depths) for key, given in params.sweep.space.items()]
-    for dimension in found:
-        section, *rest = dimension.key.split(".")
+    for key in params.sweep.space:
+        section, *rest = key.split(".")
         if not rest or section not in SEARCHABLE:
             named = f"{', '.join(SEARCHABLE[:-1])} or {SEARCHABLE[-1]}"
             raise ParamsError(
-                f"params.yaml: sweep.space.{dimension.key} can't be searched: it needs a key of {named}; for others "
+                f"params.yaml: sweep.space.{key} can't be searched: it needs a key of {named}; for others "
                 "use `dvc exp run --queue -S ...`"
             )
-        ends = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
-        for value in ends:
-            with_values(params, {dimension.key: int(value) if _is_whole(dimension) else value})  # type: ignore[arg-type]
+    if params.sweep.metric == "val_loss" and "finetune.label_smoothing" in params.sweep.space:
+        raise ParamsError(
+            "params.yaml: sweep.metric val_loss can't compare values of finetune.label_smoothing, which is part of the "
+            "loss; set it to val_accuracy"
+        )
+    found = [_dimension(params, key, given, depths) for key, given in params.sweep.space.items()]
+    for dimension in found:
+        for value in dimension.values if isinstance(dimension, Choice) else dimension.ends:
+            with_values(params, {dimension.key: value})
     return found
 
 
@@ -89,19 +99,24 @@ def with_values(params: Params, values: Mapping[str, Value]) -> Params:
         raise ParamsError(f"params.yaml: sweep.space: {said} can't be: {why}; mend it") from None
 
 
-def _dimension(key: str, given: Auto | Range | Sequence[Value], depths: Sequence[int | str]) -> Dimension:
+def _dimension(
+    params: Params, key: str, given: Auto | Range | Sequence[Value], depths: Sequence[int | str]
+) -> Dimension:
     if isinstance(given, Auto):
         if key != FREEZE:
             raise ParamsError(f"params.yaml: sweep.space.{key}: auto is for {FREEZE} alone; give a range or a list")
         return Choice(key, tuple(depths), is_ordered=True)
     if isinstance(given, Range):
-        is_whole = isinstance(given.low, int) and isinstance(given.high, int)
-        if given.step is not None:
-            is_whole = is_whole and isinstance(given.step, int)
+        given_numbers = [number for number in (given.low, given.high, given.step) if number is not None]
+        is_whole = all(isinstance(number, int) for number in given_numbers) and not _takes(params, key, given.low + 0.5)
         return Interval(key, given.low, given.high, given.log, given.step, is_whole)
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in given)
     return Choice(key, tuple(dict.fromkeys(given)), is_ordered=numbers or key == FREEZE)
 
 
-def _is_whole(dimension: Dimension) -> bool:
-    return isinstance(dimension, Interval) and dimension.is_whole
+def _takes(params: Params, key: str, value: Value) -> bool:
+    try:
+        with_values(params, {key: value})
+    except ParamsError:
+        return False
+    return True

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from frostline.search import Tried
+from frostline.search import Study, Tried
 from frostline.tracking import Tracker, reachable
 from frostline.training import Row
 
@@ -26,8 +26,8 @@ STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 class StudyLog(Protocol):
     """Where a study's runs go."""
 
-    def begin(self, number: int, name: str, settings: Mapping[str, Any]) -> str | None:
-        """The child run of a trial, made where there is none; its id."""
+    def begin(self, number: int, name: str, settings: Mapping[str, Any], known: str | None) -> str | None:
+        """The child run of a trial, made where there is none; its id. known: the id where the trial has it noted."""
 
     def rows(self, number: int, rows: list[Row]) -> None:
         """Record those epochs of a trial that are not recorded yet."""
@@ -42,7 +42,7 @@ class StudyLog(Protocol):
 class NullStudyLog:
     """For those who switched tracking off."""
 
-    def begin(self, number: int, name: str, settings: Mapping[str, Any]) -> str | None:
+    def begin(self, number: int, name: str, settings: Mapping[str, Any], known: str | None) -> str | None:
         return None
 
     def rows(self, number: int, rows: list[Row]) -> None: ...
@@ -53,30 +53,22 @@ class NullStudyLog:
 class MlflowStudyLog:
     """A study's runs in one experiment. parent: the parent run's id."""
 
-    def __init__(self, experiment: str, study: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, experiment: str, study: Study, settings: Mapping[str, Any]) -> None:
         """settings: of the study as a whole, under dotted names."""
         from mlflow.tracking import MlflowClient
 
-        self.client, self.experiment, self.study = MlflowClient(), experiment, study
+        self.client, self.experiment, self.study = MlflowClient(), experiment, study.identity
         self._children: dict[int, str] = {}
         self._known: dict[int, set[int]] = {}
         self._ended: set[int] = set()
-        found = self._find(f"tags.`{STUDY}` = '{study}' and tags.`{TRIAL}` = 'none'")
-        if found:
-            self.parent = found[0].info.run_id
-            self.client.update_run(self.parent, status="RUNNING")
-        else:
-            self.parent = self._create(study, {STUDY: study, TRIAL: "none"}, settings)
-        for run in self._find(f"tags.`{STUDY}` = '{study}' and tags.`{TRIAL}` != 'none'"):
-            number = int(run.data.tags[TRIAL])
-            self._children[number] = run.info.run_id
-            if run.info.status in STATUS.values():
-                self._ended.add(number)
+        with study.alone():  # workers that start together make one parent
+            self.parent = self._run("none", study.name, {}, settings)
+        self.client.update_run(self.parent, status="RUNNING")
 
-    def begin(self, number: int, name: str, settings: Mapping[str, Any]) -> str | None:
-        if number not in self._children:
-            tags = {"mlflow.parentRunId": self.parent, STUDY: self.study, TRIAL: str(number)}
-            self._children[number] = self._create(name, tags, settings)
+    def begin(self, number: int, name: str, settings: Mapping[str, Any], known: str | None) -> str | None:
+        self._known.pop(number, None)  # another worker may have gone on with it
+        tags = {"mlflow.parentRunId": self.parent}
+        self._children[number] = known or self._run(str(number), name, tags, settings)
         return self._children[number]
 
     def rows(self, number: int, rows: list[Row]) -> None:
@@ -101,6 +93,8 @@ class MlflowStudyLog:
         if trial.number in self._ended:
             return
         run = self._children[trial.number]
+        if self.client.get_run(run).info.status in STATUS.values():
+            return
         if trial.value is not None:
             self.client.log_metric(run, "value", trial.value)
         notes = {STATE: trial.state, REASON: trial.reason, SAME_AS: trial.same_as}
@@ -119,27 +113,27 @@ class MlflowStudyLog:
         if is_over:
             self.client.set_terminated(self.parent, "FINISHED")
 
-    def _find(self, filter_string: str) -> list[Any]:
-        found, token = [], None
-        while True:
-            page = self.client.search_runs([self.experiment], filter_string, max_results=1000, page_token=token)
-            found += list(page)
-            token = page.token
-            if not token:
-                return found
-
-    def _create(self, name: str, tags: dict[str, str], settings: Mapping[str, Any]) -> str:
+    def _run(self, trial: str, name: str, tags: Mapping[str, str], settings: Mapping[str, Any]) -> str:
+        """The run of a trial, or of the whole study (`none`), made where there is none; with all its settings."""
         from mlflow.entities import Param
 
-        run = str(self.client.create_run(self.experiment, tags=tags, run_name=name).info.run_id)
-        params = [Param(key, "null" if value is None else str(value)) for key, value in settings.items()]
+        filter_string = f"tags.`{STUDY}` = '{self.study}' and tags.`{TRIAL}` = '{trial}'"
+        found = self.client.search_runs([self.experiment], filter_string, max_results=1)
+        if found:
+            run, there = found[0].info.run_id, found[0].data.params
+        else:
+            own = {**tags, STUDY: self.study, TRIAL: trial}
+            run, there = self.client.create_run(self.experiment, tags=own, run_name=name).info.run_id, {}
+        params = [
+            Param(key, "null" if value is None else str(value)) for key, value in settings.items() if key not in there
+        ]
         for start in range(0, len(params), 100):  # MLflow takes no more at once
             self.client.log_batch(run, params=params[start : start + 100])
-        return run
+        return str(run)
 
 
 @contextmanager
-def study_log(tracker: Tracker, study: str, settings: Mapping[str, Any]) -> Iterator[StudyLog]:
+def study_log(tracker: Tracker, study: Study, settings: Mapping[str, Any]) -> Iterator[StudyLog]:
     """The log of a study. Raises StateError where tracking can't be reached."""
     if tracker.uri == "none":
         yield NullStudyLog()

@@ -8,6 +8,7 @@ reports/sweep/
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,10 @@ def table(study: Study) -> pd.DataFrame:
             {
                 "number": trial.number,
                 "state": trial.state,
-                "value": trial.value,
+                "value": math.nan if trial.value is None else trial.value,
                 "epochs": max(trial.reported, default=0) / pictures,
                 "seconds": trial.notes.get(SECONDS, 0.0),
-                "finished": (trial.ended - began).total_seconds() if trial.ended else None,
+                "finished": (trial.ended - began).total_seconds() if trial.ended else math.nan,
                 "same_as": trial.same_as,
                 "reason": trial.reason,
                 **{dimension.key: trial.values[dimension.key] for dimension in study.space},

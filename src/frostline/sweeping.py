@@ -61,10 +61,12 @@ class Sweep:
     _began: float = field(default=0.0, init=False)
     _seen_before: int = field(default=0, init=False)
     _said: float = field(default=0.0, init=False)
+    _failed: list[int] = field(default_factory=list, init=False)
 
     def search(self) -> None:
         """Work until nothing is left to do, or the time is over. Raises UserError where every trial fails."""
-        self._began, self._seen_before = time.monotonic(), _seen(self.study.tried())
+        self._began = self._said = time.monotonic()
+        self._seen_before = _seen(self.study.tried())
         deadline = time.monotonic() + (self.params.sweep.timeout or math.inf)
         for ended in self.study.tried():
             if ended.is_finished:  # by a worker that was killed before it could log that
@@ -73,7 +75,7 @@ class Sweep:
             for freed in self.study.reclaim():
                 self.say(f"trial {freed}: its process is gone; it is gone on with")
             tried = self.study.tried()
-            _require_hope(tried)
+            self._require_hope(tried)
             number, lost = self._next(tried)
             self._prune(lost)
             if number is not None:
@@ -84,6 +86,7 @@ class Sweep:
             elif any(trial.state == "running" for trial in tried):
                 time.sleep(POLL)
             else:
+                self._prune([trial.number for trial in tried if trial.state == "paused"])
                 break
 
     def _next(self, tried: Sequence[Tried]) -> tuple[int | None, list[int]]:
@@ -93,9 +96,14 @@ class Sweep:
             return min(free, key=lambda number: tried[number].state == "waiting", default=None), []
         ended = {trial.number for trial in tried if trial.is_finished}
         scores = self.study.scores()
-        for number in ended:  # what was trained to its end at once competes with nobody
-            if tried[number].is_cheap:
-                scores.pop(number, None)
+        top = len(self.study.settings.rungs)
+        for trial in tried:
+            if trial.is_cheap:  # it is trained to its end at once, and competes with nobody
+                scores.pop(trial.number, None)
+                if trial.number in free:
+                    return trial.number, []
+            elif not trial.is_finished and trial.number in scores:  # killed before it was told as complete
+                scores[trial.number] = scores[trial.number][: top - 1]
         settings = self.study.settings
         bracket, wanted = rungs.pending(scores, ended, len(tried), settings.rungs, settings.pictures)
         lost = [number for number in free if number < bracket.start and tried[number].state == "paused"]
@@ -105,15 +113,20 @@ class Sweep:
         for number in numbers:
             trial = self.study.take(number)
             if trial is not None:
+                snapshot = self._checkpoint(number).load()
+                if snapshot is not None:  # what a killed worker could not log
+                    name = f"trial {number}: {_words(trial.params)}"
+                    self.log.begin(number, name, trial.params, trial.user_attrs.get(RUN))
+                    self.log.rows(number, snapshot.history)
                 self._end(trial, "pruned")
 
     def _work(self, trial: Trial) -> None:
         """Train a trial to its next rung, or to its end."""
         number, began = trial.number, time.monotonic()
         values = trial.params
-        run = self.log.begin(number, f"trial {number}: {_words(values)}", values)
+        run = self.log.begin(number, f"trial {number}: {_words(values)}", values, trial.user_attrs.get(RUN))
         if run is not None:
-            trial.set_user_attr(RUN, run)
+            self.study.note(trial, RUN, run)
         same = self.study.repeated(trial)
         if same is not None:
             self._repeat(trial, same)
@@ -137,7 +150,8 @@ class Sweep:
         except Exception as error:
             if not (isinstance(error, DivergedError | ParamsError) or engine.is_its_own(error)):
                 raise
-            trial.set_user_attr(REASON, " ".join(str(error).split())[:300])
+            self.study.note(trial, REASON, " ".join(str(error).split())[:300])
+            self._failed.append(number)
             self._add_seconds(trial, began)
             self._end(trial, "failed")
             return
@@ -155,7 +169,7 @@ class Sweep:
         ahead = [step for step, rung in places.items() if rung not in reported]
         pauses = ahead[:-1]
         if self.is_cheap(params):
-            trial.set_user_attr(CHEAP, True)
+            self.study.note(trial, CHEAP, True)
             pauses = []
 
         def on_epoch(row: Row, snapshot: Callable[[], Snapshot]) -> None:
@@ -180,7 +194,7 @@ class Sweep:
 
     def _repeat(self, trial: Trial, same: Tried) -> None:
         """Answer a trial from memory."""
-        trial.set_user_attr(SAME_AS, same.number)
+        self.study.note(trial, SAME_AS, same.number)
         if same.state == "complete":
             self._end(trial, "complete", same.value)
         else:
@@ -193,16 +207,16 @@ class Sweep:
         self._tell(trial.number)
 
     def _log_end(self, trial: Tried) -> None:
-        self.log.begin(trial.number, f"trial {trial.number}: {_words(trial.values)}", trial.values)
+        name = f"trial {trial.number}: {_words(trial.values)}"
+        self.log.begin(trial.number, name, trial.values, trial.notes.get(RUN))
         self.log.end(trial)
 
     def _checkpoint(self, number: int) -> Checkpoint:
-        return Checkpoint(self.study.folder / f"trial-{number:05d}.npz")
+        return Checkpoint(self.study.folder / f"{self.study.identity[-6:]}-{number:05d}.npz")
 
-    @staticmethod
-    def _add_seconds(trial: Trial, began: float) -> None:
+    def _add_seconds(self, trial: Trial, began: float) -> None:
         spent = trial.user_attrs.get(SECONDS, 0.0) + time.monotonic() - began
-        trial.set_user_attr(SECONDS, round(spent, 3))
+        self.study.note(trial, SECONDS, round(spent, 3))
 
     def _tell(self, number: int) -> None:
         """A line on a trial that was worked on, and on where the search stands."""
@@ -217,6 +231,15 @@ class Sweep:
             f"trial {number:>3} {state:>9} after {epochs:4.1f} epochs  {value}  {_words(trial.values)}  | {top}, "
             f"{done} of {len(tried)} done{self._time_left(tried)}"
         )
+
+    def _require_hope(self, tried: Sequence[Tried]) -> None:
+        if len(self._failed) >= HOPELESS and not any(
+            trial.value is not None for trial in tried if trial.state != "failed"
+        ):
+            raise UserError(
+                f"params.yaml: sweep.space: the first {len(self._failed)} trials failed, the last one because "
+                f"{tried[self._failed[-1]].reason}; mend the space"
+            )
 
     def _tell_line(self, line: str) -> None:
         self._said = time.monotonic()
@@ -237,15 +260,6 @@ class Sweep:
 def _seen(tried: Sequence[Tried]) -> int:
     """Pictures that all trials together have seen; those that cost next to nothing aside."""
     return sum(max(trial.reported, default=0) for trial in tried if not trial.is_cheap)
-
-
-def _require_hope(tried: Sequence[Tried]) -> None:
-    failed = [trial for trial in tried if trial.state == "failed"]
-    if len(failed) >= HOPELESS and not any(trial.reported for trial in tried if trial.state != "failed"):
-        raise UserError(
-            f"params.yaml: sweep.space: the first {len(failed)} trials failed, the last one because "
-            f"{failed[-1].reason}; mend the space"
-        )
 
 
 def _words(values: dict[str, Any]) -> str:

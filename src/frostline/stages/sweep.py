@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +35,8 @@ from frostline.search import Tried
 from frostline.space import Dimension
 from frostline.stages import augment
 from frostline.stages.finetune import augmented
+
+VARIANTS_KEPT = 12  # data sets augmented otherwise than params.yaml says, of as many trials as a bracket has
 
 if TYPE_CHECKING:
     from frostline.transfer import Data
@@ -83,9 +86,13 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         if trial.augment == params.augment:
             return data
         place = folder / f"augmented-{digest.of_value(trial.augment.model_dump())[:24]}"
-        if not place.is_dir():
-            with atomic.folder(place) as temporary:
-                augment.write(trial, train, temporary)
+        with atomic.lock(catalog.state() / "sweep-data.lock"):
+            if not place.is_dir():
+                made = sorted(folder.glob("augmented-*"), key=lambda path: path.stat().st_mtime)
+                for old in made[: -VARIANTS_KEPT + 1]:  # made again, should a trial come back to it
+                    shutil.rmtree(old)
+                with atomic.folder(place) as temporary:
+                    augment.write(trial, train, temporary)
         variants = [shards.open_folder(path, features.memory) for path in sorted(place.glob("variant-*"))]
         return transfer.Data([train, *variants], validation)
 
@@ -98,17 +105,20 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         search.storage(params.sweep.storage, catalog.state()) as opened,
         search.study(name, opened, folder, dimensions, settings) as study,
     ):
-        with study_log(tracking.tracker(params.tracking), name, about) as log:
+        with study_log(tracking.tracker(params.tracking), study, about) as log:
             say(f"sweep: study {name}, {settings.trials} trials")
             trainer = transfer.Trainer(features)
-            Sweep(params, data_of, is_cheap, study, log, trainer, say).search()
-            with atomic.folder(catalog.SWEEP) as reports:
-                sweep_report.write(reports, study, params.sweep.metric, shares)
-            log.close(study.best(), catalog.SWEEP, is_over=all(trial.is_finished for trial in study.tried()))
+            try:
+                Sweep(params, data_of, is_cheap, study, log, trainer, say).search()
+            finally:  # also of a search that was interrupted
+                with study.alone():
+                    with atomic.folder(catalog.SWEEP) as reports:
+                        sweep_report.write(reports, study, params.sweep.metric, shares)
+                    log.close(study.best(), catalog.SWEEP, is_over=all(trial.is_finished for trial in study.tried()))
         lines = [sweep_report.summary(study, params.sweep.metric, catalog.SWEEP)]
         best = study.best()
         if apply and best is not None:
-            lines.append(_apply(params, data_of, name, best))
+            lines.append(_apply(params, data_of, study.identity, best))
         if as_json:
             return json.dumps(sweep_report.as_json(study, params.sweep.metric), indent=2)
         return "\n".join(lines)
@@ -119,7 +129,7 @@ def _rungs(params: Params, pictures: int) -> tuple[int, ...]:
     epochs = params.finetune.epochs
     if params.sweep.pruner != "halving" or epochs == 0:
         return ()
-    levels = rungs.levels(epochs, params.sweep.trials, math.ceil(pictures / params.finetune.batch_size))
+    levels = rungs.levels(epochs, math.ceil(pictures / params.finetune.batch_size))
     return tuple(round(level * pictures) for level in levels)
 
 
@@ -142,7 +152,9 @@ def _name(params: Params, data: Data, dimensions: list[Dimension]) -> str:
     settings = tracking.flat(jobs.settings(params))
     fixed = {key: value for key, value in settings.items() if key not in params.sweep.space}
     pictures = [each.digest for each in (data.variants[0], data.validation)]
-    described = [fixed, pictures, [repr(dimension) for dimension in dimensions], params.sweep.metric]
+    weights = Path(params.backbone.weights)
+    content = digest.of_file(weights) if weights.is_file() else None
+    described = [fixed, content, pictures, [repr(dimension) for dimension in dimensions], params.sweep.metric]
     return f"{params.backbone.name}-{digest.of_value(described)[:10]}"
 
 
