@@ -123,6 +123,28 @@ def test_the_trial_of_a_worker_that_left_goes_back(study):
     assert states(two) == ["waiting"] * 2
 
 
+@pytest.mark.parametrize("named", ["auto", "journal"])
+def test_a_trial_that_ran_when_the_machine_went_down_is_freed(tmp_path, named):
+    with search.storage(named, tmp_path) as opened:
+        one = search.Study("s", opened, tmp_path / "s", SPACE, settings(2))
+        trial = one.take(None)
+        one._current = None
+        one.close()
+        one.storage.set_trial_user_attr(trial._trial_id, search.WORKER, "4711-of-another-start")
+        two = search.Study("s", opened, tmp_path / "s", SPACE, settings(2))
+        assert two.reclaim() == [trial.number]
+        two.close()
+
+
+def test_a_rung_that_was_missed_counts_with_what_came_next():
+    chosen = Settings(6, "tpe", "halving", True, 1, 100, 4, rungs=(50, 100, 300), by_loss=True)
+    reported, losses = {60: 0.5, 100: 0.6, 200: 0.7}, {"60": 3.0, "100": 2.0, "200": 1.0}
+    assert sampling.standings(chosen, reported, losses) == [(-3.0, 0.5), (-2.0, 0.6)]
+    assert sampling.standings(chosen, {}, {}) == []
+    by_metric = Settings(6, "tpe", "halving", False, 1, 100, 4, rungs=(50, 250), by_loss=False)
+    assert sampling.standings(by_metric, reported, losses) == [(-0.5, -3.0)]
+
+
 def test_a_point_that_was_tried_is_known_again(study):
     one = study(settings(8, "random"), GRID)
     trials = [one.take(None) for _ in range(8)]

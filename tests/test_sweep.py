@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, make_params, make_shards
 from ruamel.yaml import YAML
 
-from frostline import catalog, digest, tracking
+from frostline import catalog, digest, search, tracking
 from frostline.errors import ParamsError, UserError
 from frostline.params import Params, load
 from frostline.stages import finetune, sweep
@@ -48,7 +48,9 @@ def project(tmp_path, monkeypatch):
     make_shards(tmp_path / "data" / "prepared" / "train", 42)
     make_shards(tmp_path / "data" / "prepared" / "val", 18, seed=99)
     (tmp_path / "data" / "augmented").mkdir()
-    return tmp_path
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow itself sets it, and it would point to another test's database
+    yield tmp_path
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 def params(**changes):
@@ -207,6 +209,48 @@ def test_other_samplers_pruners_and_spaces(project, changes):
         assert first["value"] == row["value"]
     if given.sweep.sampler == "grid":
         assert len(repeats) == 2
+
+
+def test_interrupted_between_training_and_telling_nothing_is_lost_or_doubled(project, monkeypatch):
+    """The moment after a trial's last report: it must not be taken for one that has lost."""
+    given = params(tracking__uri="auto")
+    sweep.run(given)
+    before = {run.info.run_id for run in runs(given)}
+    straight = [(trial.state, trial.params, trial.value, trial.intermediate_values) for trial in trials()]
+    shutil.rmtree(project / ".frostline")
+
+    tell, told = search.Study.finish, []
+
+    def interrupted(self, trial, state, value=None):
+        told.append(state)
+        if len(told) in {1, 3}:
+            raise KeyboardInterrupt
+        tell(self, trial, state, value)
+
+    monkeypatch.setattr(search.Study, "finish", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run(given)
+    sweep.run(given)
+    assert [(trial.state, trial.params, trial.value, trial.intermediate_values) for trial in trials()] == straight
+    found = [run for run in runs(given) if run.info.run_id not in before]
+    assert sorted(run.data.tags["frostline.trial"] for run in found) == ["0", "1", "2", "3", "4", "none"]
+    children = [run for run in found if run.data.tags["frostline.trial"] != "none"]
+    assert all(run.data.params and run.info.status in {"FINISHED", "KILLED"} for run in children)
+
+
+def test_a_study_that_is_begun_anew_takes_nothing_from_the_one_before(project):
+    given = params(tracking__uri="auto", sweep__timeout=4.0)
+    sweep.run(given)
+    Path(".frostline/optuna.db").unlink()  # snapshots and runs of the first one are still there
+    again = params(tracking__uri="auto")
+    sweep.run(again)
+    values = [trial.value for trial in trials()]
+    shutil.rmtree(project / ".frostline")
+    sweep.run(params())
+    assert [trial.value for trial in trials()] == values
+    parents = [run for run in runs(again) if run.data.tags["frostline.trial"] == "none"]
+    assert len(parents) == 2
 
 
 def test_a_wrong_space_is_refused_before_anything_is_made(project):
