@@ -14,7 +14,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from frostline import sampling, search
+from frostline import sampling, search, storages
 from frostline.errors import ParamsError, StateError
 from frostline.sampling import Settings
 from frostline.space import Choice, Interval
@@ -32,12 +32,12 @@ GRID = [
 WORKER = """
 import sys, time
 from pathlib import Path
-from frostline import search
+from frostline import search, storages
 from frostline.sampling import Settings
 from tests_space import SPACE
 named, state, trials = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 settings = Settings(trials, "tpe", "halving", True, 1, 100, 4, (50, 100), True)
-with search.storage(named, state) as opened, search.study("s", opened, state / "s", SPACE, settings) as study:
+with storages.opened(named, state) as opened, search.study("s", opened, state / "s", SPACE, settings) as study:
     while True:
         study.reclaim()
         tried = study.tried()
@@ -69,7 +69,7 @@ def study(tmp_path):
     joined = []
 
     def join(chosen, space=SPACE):
-        storage = search.storage("journal", tmp_path)
+        storage = storages.opened("journal", tmp_path)
         opened = storage.__enter__()
         joined.append(search.Study("s", opened, tmp_path / "s", space, chosen))
         return joined[-1]
@@ -125,7 +125,7 @@ def test_the_trial_of_a_worker_that_left_goes_back(study):
 
 @pytest.mark.parametrize("named", ["auto", "journal"])
 def test_a_trial_that_ran_when_the_machine_went_down_is_freed(tmp_path, named):
-    with search.storage(named, tmp_path) as opened:
+    with storages.opened(named, tmp_path) as opened:
         one = search.Study("s", opened, tmp_path / "s", SPACE, settings(2))
         trial = one.take(None)
         one._current = None
@@ -174,7 +174,7 @@ def test_what_the_sampler_advises_depends_on_the_study_alone(tmp_path):
     def points(folder, restarts):
         drawn = []
         folder.mkdir()
-        with search.storage("journal", folder) as opened:
+        with storages.opened("journal", folder) as opened:
             joined = search.Study("s", opened, folder / "s", SPACE, settings(14))
             for _ in range(14):
                 if restarts:
@@ -219,18 +219,18 @@ def test_importances_are_shares_of_what_matters(study):
 
 def test_a_second_worker_on_sqlite_is_refused_with_the_mend(tmp_path):
     with (
-        search.storage("auto", tmp_path),
+        storages.opened("auto", tmp_path),
         pytest.raises(StateError, match=r"another sweep works on it; set sweep\.storage to journal"),
-        search.storage("auto", tmp_path),
+        storages.opened("auto", tmp_path),
     ):
         pass
-    with search.storage("auto", tmp_path):
+    with storages.opened("auto", tmp_path):
         pass  # the first one let go
 
 
 @pytest.mark.parametrize("url", ["nosuch://x/y", "postgresql://nobody@127.0.0.1:1/none"])
 def test_a_storage_that_cannot_be_reached_is_one_line(tmp_path, url):
-    with pytest.raises(StateError, match=r"sweep.storage .* can't be reached"), search.storage(url, tmp_path):
+    with pytest.raises(StateError, match=r"sweep.storage .* can't be reached"), storages.opened(url, tmp_path):
         pass
 
 
@@ -246,7 +246,7 @@ def worker(tmp_path, named, trials):
 
 
 def check_all_done(named, tmp_path, trials):
-    with search.storage(named, tmp_path) as opened:
+    with storages.opened(named, tmp_path) as opened:
         known = optuna.load_study(study_name="s", storage=opened).get_trials()
     assert [trial.number for trial in known] == list(range(trials))
     assert {trial.state for trial in known} == {TrialState.COMPLETE}
@@ -333,8 +333,8 @@ def test_two_workers_on_postgresql_share_the_trials(tmp_path, postgres):
 
 
 def test_on_postgresql_a_silent_worker_on_another_machine_is_given_up(tmp_path, postgres, monkeypatch):
-    monkeypatch.setattr(search, "HEARTBEAT", 1)
-    with search.storage(postgres, tmp_path / "here") as opened:
+    monkeypatch.setattr(storages, "HEARTBEAT", 1)
+    with storages.opened(postgres, tmp_path / "here") as opened:
         far = search.Study("s", opened, tmp_path / "there", SPACE, settings(2))
         near = search.Study("s", opened, tmp_path / "here", SPACE, settings(2))
         trial = far.take(None)

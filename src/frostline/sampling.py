@@ -148,8 +148,7 @@ def sampler(settings: Settings, number: int) -> BaseSampler:
         return optuna.samplers.RandomSampler(seed)
     if settings.sampler == "gp":
         return optuna.samplers.GPSampler(seed=seed)
-    with quiet():
-        return optuna.samplers.TPESampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed)
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
@@ -193,9 +192,8 @@ def _at_rung(trial: FrozenTrial, points: Points, settings: Settings) -> FrozenTr
     """
     is_gp = settings.sampler == "gp"
     reached = standings(settings, trial.intermediate_values, trial.user_attrs.get(LOSSES, {}))
-    seen = {}
-    for level, score in enumerate(reached[:1] if is_gp or CHEAP in trial.user_attrs else reached):
-        seen = {level: score[0]}
+    shown = reached[:1] if is_gp or CHEAP in trial.user_attrs else reached
+    seen = {len(shown) - 1: shown[-1][0]} if shown else {}
     return optuna.trial.create_trial(
         state=(TrialState.COMPLETE if is_gp else TrialState.PRUNED) if seen else TrialState.RUNNING,
         value=next(iter(seen.values()), None),

@@ -21,18 +21,14 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from optuna.trial import Trial as Trial
 
-from frostline import atomic
-from frostline.errors import StateError
+from frostline import atomic, storages
 from frostline.rungs import Score
 from frostline.sampling import CHEAP, LOSSES, Advisor, Points, Settings, distribution, in_memory, quiet, standings
 from frostline.space import Dimension, Value
-
-HEARTBEAT = 20  # seconds; a worker on another machine that has been silent for three times as long is given up
 
 # What is written to a trial.
 WORKER, REASON, SAME_AS = "worker", "reason", "same_as"
@@ -234,11 +230,11 @@ class Study:
             return {}
         place = max(common)
         copy = in_memory(self.settings.maximize)
-        points, distributions = Points(self.space), Points(self.space).distributions
+        points = Points(self.space)
         for trial in scored:
             params = points.places(trial.values)
             value = trial.reported[place]
-            copy.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
+            copy.add_trial(optuna.trial.create_trial(params=params, distributions=points.distributions, value=value))
         try:
             with quiet():
                 evaluator = optuna.importance.PedAnovaImportanceEvaluator()
@@ -288,7 +284,7 @@ class Study:
             if current is not None:
                 with contextlib.suppress(Exception):  # the next beat tries again
                     self.storage.record_heartbeat(current)  # type: ignore[attr-defined]
-            time.sleep(HEARTBEAT)
+            time.sleep(storages.HEARTBEAT)
 
 
 @contextlib.contextmanager
@@ -303,37 +299,6 @@ def study(
         joined.close()
 
 
-@contextlib.contextmanager
-def storage(named: str, state: Path) -> Iterator[BaseStorage]:
-    """The storage that `sweep.storage` names: `auto`, `journal` or a URL. state: folder of the first two.
-
-    Raises StateError where it can't be reached, or where another process works on the SQLite file.
-    """
-    atomic.require_writable(state)
-    if named == "journal":
-        yield JournalStorage(JournalFileBackend(str(state / "optuna.journal")))
-        return
-    url = f"sqlite:///{state / 'optuna.db'}" if named == "auto" else named
-    is_file = url.startswith("sqlite:")
-    with (state / "optuna.lock").open("w") as alone:
-        if is_file:  # SQLite is for one worker
-            try:
-                fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StateError(
-                    f"{url.removeprefix('sqlite:///')}: another sweep works on it; set sweep.storage to journal, which "
-                    "is for several workers"
-                ) from None
-        try:
-            opened = _database(url, None if is_file else HEARTBEAT)
-        except Exception as error:
-            reason = " ".join(str(error).split())[:160]
-            raise StateError(
-                f"params.yaml: sweep.storage {named} can't be reached ({reason}); mend it, or set it to auto"
-            ) from error
-        yield opened
-
-
 def _pruner(settings: Settings) -> optuna.pruners.BasePruner:
     """`halving` is in `rungs`, because Optuna's can't go on with what it has stopped."""
     if settings.pruner == "median":
@@ -342,22 +307,6 @@ def _pruner(settings: Settings) -> optuna.pruners.BasePruner:
         whole = settings.pictures * max(1, settings.epochs)
         return optuna.pruners.HyperbandPruner(min_resource=settings.pictures, max_resource=whole)
     return optuna.pruners.NopPruner()
-
-
-def _database(url: str, heartbeat: int | None) -> RDBStorage:
-    """Optuna's tables, made where they are missing; of workers that make them at once all but one fail, once."""
-    from sqlalchemy.exc import IntegrityError, ProgrammingError
-
-    for attempts_left in reversed(range(5)):
-        try:
-            with quiet():
-                grace = None if heartbeat is None else 3 * heartbeat
-                return RDBStorage(url, heartbeat_interval=heartbeat, grace_period=grace)
-        except (IntegrityError, ProgrammingError):
-            if not attempts_left:
-                raise
-            time.sleep(1)
-    raise AssertionError
 
 
 def _tried(trial: FrozenTrial) -> Tried:

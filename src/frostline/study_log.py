@@ -60,7 +60,6 @@ class MlflowStudyLog:
         self.client, self.experiment, self.study = MlflowClient(), experiment, study.identity
         self._children: dict[int, str] = {}
         self._known: dict[int, set[int]] = {}
-        self._ended: set[int] = set()
         with study.alone():  # workers that start together make one parent
             self.parent = self._run("none", study.name, {}, settings)
         self.client.update_run(self.parent, status="RUNNING")
@@ -90,8 +89,6 @@ class MlflowStudyLog:
         self._known[number] |= {row["step"] for row in new}
 
     def end(self, trial: Tried) -> None:
-        if trial.number in self._ended:
-            return
         run = self._children[trial.number]
         if self.client.get_run(run).info.status in STATUS.values():
             return
@@ -102,7 +99,6 @@ class MlflowStudyLog:
             if value is not None:
                 self.client.set_tag(run, key, value)
         self.client.set_terminated(run, STATUS[trial.state])
-        self._ended.add(trial.number)
 
     def close(self, best: Tried | None, reports: Path, is_over: bool) -> None:
         if best is not None and best.value is not None:

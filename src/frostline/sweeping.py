@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,8 +115,7 @@ class Sweep:
             if trial is not None:
                 snapshot = self._checkpoint(number).load()
                 if snapshot is not None:  # what a killed worker could not log
-                    name = f"trial {number}: {_words(trial.params)}"
-                    self.log.begin(number, name, trial.params, trial.user_attrs.get(RUN))
+                    self._begin_run(number, trial.params, trial.user_attrs)
                     self.log.rows(number, snapshot.history)
                 self._end(trial, "pruned")
 
@@ -124,7 +123,7 @@ class Sweep:
         """Train a trial to its next rung, or to its end."""
         number, began = trial.number, time.monotonic()
         values = trial.params
-        run = self.log.begin(number, f"trial {number}: {_words(values)}", values, trial.user_attrs.get(RUN))
+        run = self._begin_run(number, values, trial.user_attrs)
         if run is not None:
             self.study.note(trial, RUN, run)
         same = self.study.repeated(trial)
@@ -207,9 +206,11 @@ class Sweep:
         self._tell(trial.number)
 
     def _log_end(self, trial: Tried) -> None:
-        name = f"trial {trial.number}: {_words(trial.values)}"
-        self.log.begin(trial.number, name, trial.values, trial.notes.get(RUN))
+        self._begin_run(trial.number, trial.values, trial.notes)
         self.log.end(trial)
+
+    def _begin_run(self, number: int, values: dict[str, Any], notes: Mapping[str, Any]) -> str | None:
+        return self.log.begin(number, f"trial {number}: {_words(values)}", values, notes.get(RUN))
 
     def _checkpoint(self, number: int) -> Checkpoint:
         return Checkpoint(self.study.folder / f"{self.study.identity[-6:]}-{number:05d}.npz")

@@ -25,6 +25,7 @@ from frostline import (
     search,
     shards,
     space,
+    storages,
     store,
     tracking,
 )
@@ -102,7 +103,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
 
     about = {**tracking.flat(jobs.settings(params)), **tracking.flat({"sweep": params.sweep.model_dump()})}
     with (
-        search.storage(params.sweep.storage, catalog.state()) as opened,
+        storages.opened(params.sweep.storage, catalog.state()) as opened,
         search.study(name, opened, folder, dimensions, settings) as study,
     ):
         with study_log(tracking.tracker(params.tracking), study, about) as log:
