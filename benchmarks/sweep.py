@@ -7,7 +7,8 @@ Every contestant searches the same depths and rates, for as many trials and epoc
 stage `prepare` made, for the rivals written out as a folder of PNG files, so that nobody decodes or crops otherwise.
 Each runs in a process and a folder of its own, they alternate, and the time counts from the start of building data and
 study to the end of the sweep, imports aside. The test accuracy of the best trial's model is taken afterwards. What is
-finished is a line of results/sweep.jsonl and is not run again: kill and start again as you like.
+finished is a line of results/sweep.jsonl and is not run again: kill and start again as you like. While a file exists
+that the environment variable SWEEP_HOLD names, the rivals rest after an epoch, and their clocks stand still.
 """
 
 from __future__ import annotations

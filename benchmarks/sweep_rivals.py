@@ -6,6 +6,7 @@ its own; Keras is imported before the clock starts.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,18 +29,49 @@ TRIALS_PER_ITERATION = 10  # that Keras Tuner's Hyperband makes with 8 epochs an
 Sets = dict[str, tf.data.Dataset]
 
 
+class Clock:
+    """Seconds that a contestant worked: stands still while the file that SWEEP_HOLD names exists.
+
+    A sweep of the guide takes over an hour; what else has to run on the machine meanwhile must not count as its time.
+    """
+
+    def __init__(self) -> None:
+        self.held = 0.0
+        self.hold = os.environ.get("SWEEP_HOLD")
+
+    def now(self) -> float:
+        return time.perf_counter() - self.held
+
+    def rest(self) -> None:
+        """Wait while we are held; called between epochs, where nothing is under way."""
+        begun = time.perf_counter()
+        while self.hold and os.path.exists(self.hold):
+            time.sleep(1)
+        self.held += time.perf_counter() - begun
+
+
+CLOCK = Clock()
+
+
+class Rest(keras.callbacks.Callback):
+    """Waits after every epoch while the machine is needed elsewhere."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        CLOCK.rest()
+
+
 @dataclass
 class Ledger:
     """What came of each trial; the clock runs from when this is made. weights: of the best completed trial's model."""
 
-    start: float = field(default_factory=time.perf_counter)
+    start: float = field(default_factory=CLOCK.now)
     trials: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     weights: list[np.ndarray] = field(default_factory=list)
 
     def add(self, begun: float, state: str, scores: list[float], searched: dict[str, Any]) -> bool:
         """Note a trial that ends now. scores: validation accuracy of its epochs. True where it is the best so far."""
-        now = time.perf_counter()
+        now = CLOCK.now()
         trial = {
             "number": len(self.trials),
             "state": state,
@@ -57,7 +89,7 @@ class Ledger:
 
     def outcome(self, test: Callable[[], float]) -> Outcome:
         """The sweep ends now. test: measures the best model's test accuracy, after the clock was read."""
-        seconds = time.perf_counter() - self.start
+        seconds = CLOCK.now() - self.start
         return {"seconds": seconds, "test": test(), "results": self.trials}
 
 
@@ -83,13 +115,13 @@ def guide(run: Run, pruner: optuna.pruners.BasePruner) -> Outcome:
     sets = load(run, "train", "val")
 
     def objective(trial: optuna.Trial) -> float:
-        begun = time.perf_counter()
+        begun = CLOCK.now()
         keras.backend.clear_session()
         cut = trial.suggest_categorical("cut", run.about.cuts)
         rate = trial.suggest_float("rate", *run.about.rates, log=True)
         model = build(run, cut, rate)
         reporter = Reporter(trial)
-        callbacks = [stopping(), reporter]
+        callbacks = [stopping(), Rest(), reporter]
         try:
             model.fit(sets["train"], validation_data=sets["val"], epochs=run.epochs, callbacks=callbacks, verbose=0)
         except optuna.TrialPruned:
@@ -129,7 +161,7 @@ def hyperband(run: Run) -> Outcome:
 
     class Timed(keras_tuner.Hyperband):
         def run_trial(self, trial: Any, *arguments: Any, **named: Any) -> Any:
-            begun = time.perf_counter()
+            begun = CLOCK.now()
             histories = super().run_trial(trial, *arguments, **named)
             ledger.add(begun, "complete", histories[0].history["val_accuracy"], trial.hyperparameters.values)
             return histories
@@ -154,7 +186,7 @@ def hyperband(run: Run) -> Outcome:
             directory=folder,
             project_name="sweep",
         )
-        tuner.search(sets["train"], validation_data=sets["val"], callbacks=[stopping()], verbose=0)
+        tuner.search(sets["train"], validation_data=sets["val"], callbacks=[stopping(), Rest()], verbose=0)
         return ledger.outcome(lambda: accuracy(run, tuner.get_best_models(1)[0]))
 
 
