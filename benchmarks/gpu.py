@@ -103,9 +103,20 @@ def epochs_of_ours(
 ) -> list[float]:
     """Seconds of each epoch of `training.Learner`, the first left out because it compiles."""
     ended: list[float] = []
-    rule = training.Rule("adam", momentum=0.9, weight_decay=0.0, label_smoothing=0.0)
-    settings = training.Phase("finetune", rounds + 1, batch, rule, 1e-5, "constant", None, seed=1)
-    learner = training.Learner(model, rule)
+    settings = training.Phase(
+        "finetune",
+        rounds + 1,
+        batch,
+        "adam",
+        1e-5,
+        "constant",
+        0.0,
+        momentum=0.9,
+        label_smoothing=0.0,
+        stopping=None,
+        seed=1,
+    )
+    learner = training.Learner(model, settings.rule)
     learner.fit(settings, learned, checked, [], None, lambda row, snapshot: ended.append(time.perf_counter()))
     return [float(seconds) for seconds in np.diff(ended)]
 
@@ -127,7 +138,7 @@ def main() -> None:
     one_hot = np.eye(CLASSES, dtype=np.float32)[labels]
     backbone = backbones.build(chosen.backbone, "none", chosen.size)
     body = backbone.model
-    head = classifier.build_head(body.output.shape[1:], CLASSES, "avg", [], "relu", 0.2, False)
+    head = classifier.build_head(body.output.shape[1:], CLASSES, "avg", [], "relu", False)
     cuts = freezing.cut_points(body)
     layers = len(body.layers)
     top = ceiling(chosen.precision)

@@ -37,7 +37,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.held = 0.0
-        self.hold = os.environ.get("SWEEP_HOLD")
+        self.hold = Path(os.environ["SWEEP_HOLD"]) if "SWEEP_HOLD" in os.environ else None
 
     def now(self) -> float:
         return time.perf_counter() - self.held
@@ -45,7 +45,7 @@ class Clock:
     def rest(self) -> None:
         """Wait while we are held; called between epochs, where nothing is under way."""
         begun = time.perf_counter()
-        while self.hold and os.path.exists(self.hold):
+        while self.hold and self.hold.exists():
             time.sleep(1)
         self.held += time.perf_counter() - begun
 

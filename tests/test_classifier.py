@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from frostline import backbones, classifier, shards
+from frostline import backbones, classifier, freezing, shards
 from frostline.errors import DataError, ParamsError
 
 LAYOUT = shards.Layout(("cat", "dog"), 32, "crop")
@@ -14,7 +14,7 @@ def make(binary=False, hidden=(), pooling="avg", classes=2):
     keras.utils.set_random_seed(1)
     backbone = backbones.build("frostnet", "builtin", 32)
     shape = backbone.model.output.shape[1:]
-    head = classifier.build_head(shape, classes, pooling, list(hidden), "relu", 0.3, binary)
+    head = classifier.build_head(shape, classes, pooling, list(hidden), "relu", binary)
     return classifier.Bundle(classifier.whole(backbone, head), LAYOUT, {"seed": 1})
 
 
@@ -57,6 +57,29 @@ def test_a_binary_head_for_three_classes_is_refused_naming_both_keys():
 @pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
 def test_every_pooling_builds(pooling):
     assert make(pooling=pooling, hidden=[5, 4]).model.output.shape == (None, 2)
+
+
+@pytest.mark.parametrize("hidden", [[], [5, 4]])
+def test_dropout_in_training_is_keras_s_at_any_rate_and_in_the_bundle(hidden, tmp_path):
+    backbone = backbones.build("frostnet", "builtin", 32)
+    head = classifier.build_head(backbone.model.output.shape[1:], 2, "avg", hidden, "relu", False)
+    cut = freezing.cut_points(backbone.model)[-1]
+    suffix = classifier.suffix(backbone, head, cut)
+    pooled = np.random.default_rng(0).normal(size=(9, *suffix.input.shape[1:])).astype(np.float32)
+    states = [layer.seed_generator.state for layer in head.top.layers if isinstance(layer, keras.layers.Dropout)]
+    before = [np.array(state) for state in states]
+    for rate in (0.7, 0.0, 0.2):
+        head.set_dropout(rate)
+        made = []
+        for model in (suffix, head.top):
+            for state, value in zip(states, before, strict=True):
+                state.assign(value)
+            made.append(np.array(model(pooled, training=True)))
+        np.testing.assert_allclose(*made, rtol=1e-5, atol=1e-6)
+        assert np.allclose(made[0], np.array(suffix(pooled)), atol=1e-5) == (rate == 0)
+    classifier.save(tmp_path, classifier.Bundle(classifier.whole(backbone, head), LAYOUT, {"seed": 1}))
+    loaded = classifier.load(tmp_path).model.get_layer("head")
+    assert {layer.rate for layer in loaded.layers if isinstance(layer, keras.layers.Dropout)} == {0.2}
 
 
 def test_a_folder_without_a_bundle_is_named(tmp_path):

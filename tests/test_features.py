@@ -14,7 +14,7 @@ from frostline.store import Store
 
 def make(dtype="float32", places=(4, 9, -1)):
     backbone = backbones.build("frostnet", "builtin", 32)
-    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", 0.0, False)
+    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", False)
     cuts = freezing.cut_points(backbone.model)
     return Prefix(backbone, head, features.stops(backbone, head, [cuts[place] for place in places], dtype))
 

@@ -50,7 +50,7 @@ def test_prefix_and_suffix_of_any_cut_make_the_whole(name, count):
     cuts = freezing.cut_points(backbone.model)
     assert len(cuts) == count
     assert cuts[-1].tensor is backbone.model.output
-    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", 0.5, False)
+    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", False)
     whole = classifier.suffix(backbone, head, None)
     pictures = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), dtype=np.uint8)
     expected = whole.predict_on_batch(pictures)

@@ -111,7 +111,7 @@ def keys(name="MobileNetV2", size=32, pooling="avg", preprocessing="tf", place=5
     if change:
         change(body)
     backbone = backbones.Backbone(name, body, backbones._PREPROCESSING[preprocessing], False)
-    head = classifier.build_head(body.output.shape[1:], 3, pooling, [], "relu", 0.0, False)
+    head = classifier.build_head(body.output.shape[1:], 3, pooling, [], "relu", False)
     cuts = freezing.cut_points(body)
     return classifier.keys(backbone, head, [cuts[place]])[0]
 
@@ -147,7 +147,7 @@ def test_a_weight_behind_the_cut_does_not_count():
 def test_the_key_is_the_same_in_a_saved_and_loaded_bundle(tmp_path, small_sets):
     keras.utils.set_random_seed(0)
     backbone = backbones.build("frostnet", "builtin", 32)
-    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [4], "relu", 0.1, False)
+    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [4], "relu", False)
     made_from = {"backbone": {"name": "frostnet", "weights": "builtin"}}
     bundle = classifier.Bundle(classifier.whole(backbone, head), small_sets()[0].layout, made_from)
     classifier.save(tmp_path, bundle)

@@ -66,7 +66,7 @@ def test_more_than_memory_holds_is_read_from_the_disk_each_time():
 @pytest.fixture(scope="module")
 def network():
     backbone = backbones.build("frostnet", "builtin", 32)
-    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", 0.0, False)
+    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", False)
     return backbone, head, {cut.layer: cut for cut in freezing.cut_points(backbone.model)}
 
 

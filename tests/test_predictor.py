@@ -19,7 +19,7 @@ def make(folder, layout, binary, frozen):
     keras.utils.set_random_seed(1)
     backbone = backbones.build("frostnet", "builtin", 32)
     classes = 2 if binary else 3
-    head = classifier.build_head(backbone.model.output.shape[1:], classes, "avg", [4], "relu", 0.1, binary)
+    head = classifier.build_head(backbone.model.output.shape[1:], classes, "avg", [4], "relu", binary)
     freezing.freeze(backbone.model, frozen, False)
     made_from = {"backbone": {"name": "frostnet", "weights": "builtin"}, "audit": {"frozen_layers": frozen}}
     folder.mkdir()

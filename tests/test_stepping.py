@@ -40,9 +40,9 @@ def chunks(parts, batch, per_chunk):
 
 
 def rated(plain):
-    """Chunks for training, at the rate that the optimizer of `model` was made with."""
+    """Chunks for training, at the rate and with the decay that the optimizer of `model` has by default."""
     for chunk in plain:
-        yield np.full(len(chunk[0]), 0.01, np.float32), *chunk
+        yield np.tile(np.float32([0.01, 0.004, 0]), (len(chunk[0]), 1)), *chunk
 
 
 @pytest.mark.parametrize("per_chunk", [1, 3])

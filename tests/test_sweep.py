@@ -310,10 +310,24 @@ def test_memory_stays_flat_over_two_hundred_trials(project):
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
-    few = params(sweep__trials=60, sweep__pruner="none", finetune__epochs=1, finetune__batch_size=16)
-    sweep.run(few)
+    numbers = {
+        "head.dropout": {"low": 0.0, "high": 0.6},
+        "finetune.weight_decay": {"low": 1e-6, "high": 1e-1, "log": True},
+        "finetune.momentum": {"low": 0.1, "high": 0.95},
+        "finetune.label_smoothing": {"low": 0.0, "high": 0.2},
+    }
+    one = {
+        "sweep__space": {**SPACE, **numbers},
+        "sweep__pruner": "none",
+        "sweep__metric": "val_accuracy",
+        "sweep__direction": "maximize",
+        "finetune__optimizer": "sgd",
+        "finetune__epochs": 1,
+        "finetune__batch_size": 16,
+    }
+    sweep.run(params(sweep__trials=60, **one))
     before = resident()
-    sweep.run(params(sweep__trials=200, sweep__pruner="none", finetune__epochs=1, finetune__batch_size=16))
+    sweep.run(params(sweep__trials=200, **one))
     assert len(trials()) == 200
     assert resident() - before < 150
 

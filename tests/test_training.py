@@ -3,11 +3,12 @@
 import dataclasses
 import shutil
 
+import keras
 import numpy as np
 import pytest
 from conftest import make_params
 
-from frostline import backbones, checkpoints, transfer
+from frostline import backbones, batching, checkpoints, training, transfer
 from frostline.errors import UserError
 from frostline.evaluation import log_loss
 from frostline.mapped import Memory
@@ -86,6 +87,7 @@ def test_a_kept_network_trains_as_a_fresh_one(train, tmp_path):
         {"finetune__freeze": "block2_1_conv", "finetune__learning_rate": 1e-2},
         {"finetune__freeze": "block6_out", "finetune__learning_rate": 1e-4, "finetune__schedule": "constant"},
         {"finetune__freeze": "all", "head__hidden": [8]},
+        {"finetune__freeze": "block6_out", "head__dropout": 0.0, "finetune__label_smoothing": 0.1},
         {"finetune__freeze": "none", "finetune__batch_norm": "train"},
         {"finetune__freeze": "block6_out"},
     ]
@@ -165,6 +167,59 @@ def test_optimizers_and_schedules_train(train, optimizer, schedule):
     assert rates[0] == pytest.approx(3e-3 if schedule == "constant" else 1.5e-3, rel=1e-3)
     assert rates[-1] == pytest.approx(1e-3 if schedule == "constant" else 0, abs=1e-6)
     assert np.isfinite(result.history[-1]["loss"])
+
+
+@pytest.mark.parametrize("units", [1, 3])
+@pytest.mark.parametrize(
+    ("optimizer", "decay", "momentum", "theirs"),
+    [
+        ("adam", 0.1, 0.0, keras.optimizers.Adam(0.01)),
+        ("adamw", 0.1, 0.9, keras.optimizers.AdamW(0.01, weight_decay=0.1)),
+        ("sgd", 0.0, 0.0, keras.optimizers.SGD(0.01)),
+        ("sgd", 0.1, 0.8, keras.optimizers.SGD(0.01, momentum=0.8, weight_decay=0.1)),
+    ],
+    ids=["adam", "adamw", "sgd", "momentum"],
+)
+def test_an_epoch_is_that_of_keras_with_the_same_optimizer_and_loss(units, optimizer, decay, momentum, theirs):
+    """Numbers that are not compiled in come to the same as those that are, in a learner that had others before."""
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(40, 6)).astype(np.float32), rng.integers(0, max(2, units), 40)
+    start, smoothing = rng.normal(size=(6, units)).astype(np.float32), 0.2
+    targets = labels[:, None].astype(np.float32) if units == 1 else np.eye(units, dtype=np.float32)[labels]
+
+    class Same:
+        def take(self, rows):
+            return x[rows]
+
+    def linear():
+        given = keras.Input((6,))
+        return keras.Model(given, keras.layers.Dense(units)(given))
+
+    phase = training.Phase(
+        "finetune", 1, 8, optimizer, 0.01, "constant", decay, momentum, label_smoothing=smoothing, stopping=None, seed=3
+    )
+    other = dataclasses.replace(
+        phase, weight_decay=decay / 2, momentum=momentum / 2, learning_rate=0.02, label_smoothing=0.0
+    )
+    examples = batching.Examples([Same()], labels)
+    learner = training.Learner(linear(), phase.rule)
+    for each in (other, phase):
+        learner.model.layers[1].set_weights([start, np.zeros(units, np.float32)])
+        (row,) = learner.fit(each, examples, examples, [], None, lambda row, snapshot: None)
+
+    model = linear()
+    model.layers[1].set_weights([start, np.zeros(units, np.float32)])
+    kind = keras.losses.BinaryCrossentropy if units == 1 else keras.losses.CategoricalCrossentropy
+    optimizer = type(theirs).from_config(theirs.get_config())
+    model.compile(optimizer, kind(from_logits=True, label_smoothing=smoothing))
+    order = np.random.default_rng([3, 0, *b"finetune"]).permutation(40)
+    fitted = model.fit(x[order], targets[order], batch_size=8, shuffle=False, verbose=0)
+    assert row["loss"] == pytest.approx(fitted.history["loss"][0], rel=1e-5)
+    assert_same(learner.model.get_weights(), model.get_weights(), 1e-6)
+    logits = model.predict(x, verbose=0)
+    guessed = logits[:, 0] > 0 if units == 1 else logits.argmax(axis=1)
+    assert row["val_accuracy"] == pytest.approx((guessed == labels).mean())
+    assert row["val_loss"] == pytest.approx(model.evaluate(x, targets, verbose=0), rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -28,28 +28,33 @@ class Examples:
 
 @dataclass(frozen=True)
 class Batches:
-    """Cuts examples into chunks of batches, with one-hot targets (n, units) and sample weights."""
+    """Cuts examples into chunks of batches, with one-hot targets (n, units) and sample weights.
+
+    smoothing: the share of each target that is spread over all classes alike (Szegedy et al., "Rethinking the Inception
+    Architecture for Computer Vision", CVPR 2016, section 7).
+    """
 
     examples: Examples
     units: int
+    smoothing: float
     batch_size: int
     per_chunk: int
 
     @classmethod
-    def of(cls, examples: Examples, units: int, batch_size: int, row_bytes: int) -> Batches:
+    def of(cls, examples: Examples, units: int, smoothing: float, batch_size: int, row_bytes: int) -> Batches:
         """Chunks of about CHUNK_BYTES. row_bytes: of one row of inputs."""
-        return cls(examples, units, batch_size, max(1, CHUNK_BYTES // (batch_size * row_bytes)))
+        return cls(examples, units, smoothing, batch_size, max(1, CHUNK_BYTES // (batch_size * row_bytes)))
 
     def chunks(
         self,
         variant: int,
         order: NDArray[np.int64],
-        rates: NDArray[np.float32] | None = None,
+        rule: NDArray[np.float32] | None = None,
         first: int = 0,
         last: int | None = None,
     ) -> Iterator[stepping.Chunk]:
-        """The rows of a variant in that order, from batch `first` to before batch `last`, with the batches' learning
-        rates where those are given. A shorter last batch is a chunk of its own."""
+        """The rows of a variant in that order, from batch `first` to before batch `last`, each batch with its row of
+        `rule` where that is given. A shorter last batch is a chunk of its own."""
         rows = self.examples.variants[variant]
         order = order[first * self.batch_size : None if last is None else last * self.batch_size]
         # Where a prefix is run on the fly, as many rows are asked for at once as one call of it takes.
@@ -61,7 +66,7 @@ class Batches:
                 end = min(start + self.batch_size * self.per_chunk, len(taken))
                 for at, chunk in self._stacked(x, taken, start, end):
                     number = first + (begin + at) // self.batch_size
-                    yield chunk if rates is None else (rates[number : number + len(chunk[0])], *chunk)
+                    yield chunk if rule is None else (rule[number : number + len(chunk[0])], *chunk)
 
     def _stacked(
         self, x: NDArray[Any], rows: NDArray[np.int64], start: int, end: int
@@ -71,10 +76,14 @@ class Batches:
             if last > first:
                 labels = self.examples.labels[rows[first:last]]
                 is_one = labels[:, None] == (1 if self.units == 1 else np.arange(self.units))
-                parts = [x[first:last], is_one.astype(np.float32)]
+                parts = [x[first:last], self._smoothed(is_one.astype(np.float32))]
                 if self.examples.class_weights is not None:
                     parts.append(self.examples.class_weights[labels])
                 yield first, tuple(part.reshape(-1, size, *part.shape[1:]) for part in parts)
+
+    def _smoothed(self, targets: NDArray[np.float32]) -> NDArray[np.float32]:
+        classes = max(2, self.units)
+        return targets * np.float32(1 - self.smoothing) + np.float32(self.smoothing / classes)
 
 
 def test_batch(batch_size: int, row_bytes: int) -> int:

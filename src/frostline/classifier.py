@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +26,51 @@ from frostline.shards import Layout, Shards
 
 BATCH = 64
 
+# A Dropout layer that is made with rate 0 has no generator of random numbers; this one is replaced at once.
+PLACEHOLDER = 0.5
+
 # The day zip files begin with: a bundle's bytes must not tell when it was saved.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Head:
-    """pool: feature map -> vector; top: vector -> logits (n, units); units: 1 for a sigmoid, else one a class."""
+    """pool: feature map -> vector; top: vector -> logits (n, units); units: 1 for a sigmoid, else one a class.
+
+    dropout: the rate, a variable, so that what is compiled for training serves any.
+    """
 
     pool: keras.layers.Layer
     top: keras.Sequential
     units: int
+    dropout: keras.Variable = field(default_factory=lambda: keras.Variable(0.0, trainable=False, name="dropout_rate"))
+
+    def set_dropout(self, rate: float) -> None:
+        """Drop that share, in [0, 1), of the activations in training from here on."""
+        self.dropout.assign(rate)
+        for layer in self.top.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = rate
+
+
+class _Dropout(keras.layers.Layer):
+    """One of a head's Dropout layers in training, its rate being the head's variable."""
+
+    def __init__(self, layer: keras.layers.Dropout, rate: keras.Variable) -> None:
+        super().__init__()
+        self.seed_generator, self.rate = layer.seed_generator, rate
+        self.built = True
+
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.KerasTensor(x.shape, x.dtype)
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        if not training:
+            return x
+        # Keras's own function asks the rate in Python whether it is 0.
+        rate = keras.ops.cast(self.rate, x.dtype)
+        drawn = keras.random.uniform(keras.ops.shape(x), dtype=x.dtype, seed=self.seed_generator)
+        return keras.ops.where(drawn >= rate, x / (1 - rate), keras.ops.zeros_like(x))
 
 
 @dataclass(frozen=True)
@@ -67,9 +101,9 @@ def by_class(raw: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def build_head(
-    shape: tuple[int, ...], classes: int, pooling: str, hidden: list[int], activation: str, dropout: float, binary: bool
+    shape: tuple[int, ...], classes: int, pooling: str, hidden: list[int], activation: str, binary: bool
 ) -> Head:
-    """A head for feature maps of `shape` (height, width, channels).
+    """A head for feature maps of `shape` (height, width, channels), with nothing dropped as yet.
 
     hidden: widths of Dense layers, each followed by `activation` and dropout; with none, dropout acts on the pooled
     features. binary: one sigmoid unit for two classes. Raises ParamsError for a binary head with other than 2 classes.
@@ -87,11 +121,13 @@ def build_head(
     stack: list[keras.layers.Layer] = [keras.Input(pool.compute_output_shape((None, *shape))[1:], name="pooled")]
     for number, width in enumerate(hidden, 1):
         stack.append(keras.layers.Dense(width, activation=activation, name=f"hidden{number}"))
-        stack.append(keras.layers.Dropout(dropout, name=f"dropout{number}"))
+        stack.append(keras.layers.Dropout(PLACEHOLDER, name=f"dropout{number}"))
     if not hidden:
-        stack.append(keras.layers.Dropout(dropout, name="dropout"))
+        stack.append(keras.layers.Dropout(PLACEHOLDER, name="dropout"))
     stack.append(keras.layers.Dense(units, name="logits"))
-    return Head(pool, keras.Sequential(stack, name="head"), units)
+    head = Head(pool, keras.Sequential(stack, name="head"), units)
+    head.set_dropout(0.0)
+    return head
 
 
 def segment(backbone: Backbone, head: Head, start: CutPoint | None, end: CutPoint) -> keras.Model:
@@ -129,14 +165,13 @@ def suffix(backbone: Backbone, head: Head, cut: CutPoint | None) -> keras.Model:
     body = backbone.model
     if cut is None:
         pictures = _pictures(body)
-        return keras.Model(pictures, head.top(head.pool(graph.Fused(body)(backbone.preprocess(pictures)))))
+        return keras.Model(pictures, _logits(head, head.pool(graph.Fused(body)(backbone.preprocess(pictures)))))
     if _is_end(body, cut):
-        # Not `head.top` itself: what is compiled drags its optimizer into the bundle.
         pooled = keras.Input(crossing_shape(backbone, head, cut), name="crossing")
-        return keras.Model(pooled, head.top(pooled))
+        return keras.Model(pooled, _logits(head, pooled))
     crossing = keras.Input(cut.tensor.shape[1:], name="crossing")
     rest = graph.Fused(keras.Model(cut.tensor, body.output))
-    return keras.Model(crossing, head.top(head.pool(rest(crossing))))
+    return keras.Model(crossing, _logits(head, head.pool(rest(crossing))))
 
 
 def whole(backbone: Backbone, head: Head) -> keras.Model:
@@ -189,6 +224,15 @@ def load(folder: Path) -> Bundle:
 
 def _pictures(body: keras.Model) -> keras.KerasTensor:
     return keras.Input(body.input.shape[1:], dtype="uint8", name="pictures")
+
+
+def _logits(head: Head, pooled: keras.KerasTensor) -> keras.KerasTensor:
+    """What the head makes of the pooled vector in training."""
+    x = pooled
+    for layer in head.top.layers:
+        # Dropout layers have a generator, but for those of rate 0 in a bundle that was loaded.
+        x = _Dropout(layer, head.dropout)(x) if hasattr(layer, "seed_generator") else layer(x)
+    return x
 
 
 def _is_end(body: keras.Model, cut: CutPoint) -> bool:

@@ -4,7 +4,8 @@ What a batch costs on stored features of a frozen body is a millisecond, most of
 and back. Here a *chunk* of batches goes in at once, and the loop over them is compiled: Keras's own `train_step` and
 `test_step`, once for each batch, in the order of the batches, so the weights are those that `fit` would give.
 
-The learning rate of each batch goes in beside it, so that what is compiled once serves any rate and any schedule.
+The numbers of the rule by which a batch changes the weights go in beside it, so that what is compiled once serves any
+learning rate, schedule, weight decay and momentum.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from frostline import engine
 
 # Inputs, targets and, where there are any, sample weights of some batches: each of shape (batches, batch size, ...).
-# In training they come after the learning rates, float32 (batches,).
+# In training they come after the numbers of the rule: learning rate, weight decay and momentum, float32 (batches, 3).
 Chunk = tuple[NDArray[Any], ...]
 
 
@@ -57,8 +58,9 @@ class _TensorFlowSteps:
         return self._run(self._test, chunks)
 
     def _step(self, parts: tuple[Any, ...]) -> None:
-        rate, *batch = parts
-        self.model.optimizer.learning_rate = rate
+        numbers, *batch = parts
+        self.model.optimizer.learning_rate = numbers[0]
+        _set_rule(self.model.optimizer, numbers)
         self.model.train_step(tuple(batch))
 
     def _run(self, function: Callable[..., Any], chunks: Iterable[Chunk]) -> dict[str, float]:
@@ -113,9 +115,10 @@ class _JaxSteps:
         rates = [at for at, variable in enumerate(model.optimizer.variables) if variable.name == "learning_rate"]
 
         def train_step(state: Any, parts: Any) -> Any:
-            rate, *batch = parts
+            numbers, *batch = parts
+            _set_rule(model.optimizer, numbers)
             trained, fixed, optimizer, metrics = state
-            optimizer = [rate if at in rates else value for at, value in enumerate(optimizer)]
+            optimizer = [numbers[0] if at in rates else value for at, value in enumerate(optimizer)]
             return model.train_step((trained, fixed, optimizer, metrics), tuple(batch))
 
         # On a CPU, XLA computes convolutions inside a loop many times slower than outside.
@@ -164,6 +167,14 @@ class _JaxSteps:
             for variable, value in zip(group, values, strict=True):
                 variable.assign(value)
         return {name: float(value) for name, value in self.model.get_metrics_result().items()}
+
+
+def _set_rule(optimizer: keras.optimizers.Optimizer, numbers: Any) -> None:
+    """While a step is traced: let it take what of the rule is no variable from the numbers that come with the batch."""
+    if optimizer.weight_decay is not None:
+        optimizer.weight_decay = numbers[1]
+    if getattr(optimizer, "momentums", None):  # of SGD with momentum alone
+        optimizer.momentum = numbers[2]
 
 
 def _build_metrics(model: keras.Model) -> None:

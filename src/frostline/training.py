@@ -41,27 +41,36 @@ class Stopping:
 
 @dataclass(frozen=True)
 class Rule:
-    """How a step changes the weights: what is compiled into it. weight_decay (decoupled) is of adamw and sgd, momentum
-    of sgd."""
+    """How a step changes the weights, as far as that is compiled: of decay and momentum only whether there is any."""
 
     optimizer: str
-    momentum: float
-    weight_decay: float
-    label_smoothing: float
+    has_weight_decay: bool
+    has_momentum: bool
 
 
 @dataclass(frozen=True)
 class Phase:
-    """How to train in one phase. learning_rate: the highest of the schedule."""
+    """How to train in one phase. learning_rate: the highest of the schedule; weight_decay (decoupled): of adamw and
+    sgd; momentum: of sgd."""
 
     name: str
     epochs: int
     batch_size: int
-    rule: Rule
+    optimizer: str
     learning_rate: float
     schedule: str
+    weight_decay: float
+    momentum: float
+    label_smoothing: float
     stopping: Stopping | None
     seed: int
+
+    @property
+    def rule(self) -> Rule:
+        """What of it is compiled."""
+        is_sgd = self.optimizer == "sgd"
+        decays = self.optimizer != "adam" and self.weight_decay > 0
+        return Rule(self.optimizer, decays, is_sgd and self.momentum > 0)
 
     def rates(self, steps: NDArray[np.int64], steps_per_epoch: int) -> NDArray[np.float32]:
         """The learning rate of each step, float32, steps counted from 0 over the phase.
@@ -158,9 +167,10 @@ class Learner:
         so that a phase can't make the monitored value worse. Raises DivergedError where the loss is no longer finite.
         """
         model = self.model
-        learned = Batches.of(train, self.units, phase.batch_size, self.row_bytes)
-        checked = Batches.of(
-            validation, self.units, batching.test_batch(phase.batch_size, self.row_bytes), self.row_bytes
+        many = batching.test_batch(phase.batch_size, self.row_bytes)
+        learned, checked = (
+            Batches.of(examples, self.units, phase.label_smoothing, size, self.row_bytes)
+            for examples, size in ((train, phase.batch_size), (validation, many))
         )
         steps = self._compiled(learned.per_chunk > 1)
 
@@ -174,8 +184,9 @@ class Learner:
                 break
             order = np.random.default_rng([phase.seed, epoch, *phase.name.encode()]).permutation(len(train.labels))
             rates = phase.rates(np.arange(epoch * per_epoch, (epoch + 1) * per_epoch + 1), per_epoch)
+            rule = np.stack(np.broadcast_arrays(rates, phase.weight_decay, phase.momentum), 1).astype(np.float32)
             for first, last in _parts(at.batch, looks, epoch, per_epoch):
-                chunks = learned.chunks(epoch % len(train.variants), order, rates, first, last)
+                chunks = learned.chunks(epoch % len(train.variants), order, rule, first, last)
                 trained = steps.train(batching.ahead(chunks), go_on=first > 0)
                 metrics = values(model.metrics_variables)
                 row = _row(phase, epoch + last / per_epoch, float(rates[last]), trained, check(), len(at.history) + 1)
@@ -268,22 +279,41 @@ def _require_finite(row: Row, phase: Phase) -> None:
         )
 
 
+class _Momentum(keras.optimizers.SGD):
+    """Keras's SGD with momentum, which may be a tensor here: Keras's own asks it in Python whether it is 0."""
+
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+        dtype = variable.dtype
+        velocity = self.momentums[self._get_variable_index(variable)]
+        step = keras.ops.cast(gradient, dtype) * keras.ops.cast(learning_rate, dtype)
+        self.assign(velocity, velocity * keras.ops.cast(self.momentum, dtype) - step)
+        self.assign_add(variable, velocity)
+
+
+class _BinaryAccuracy(keras.metrics.BinaryAccuracy):
+    """Keras's, of smoothed targets too."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        super().update_state(keras.ops.cast(y_true > 0.5, "float32"), y_pred, sample_weight)
+
+
 def _compile(model: keras.Model, rule: Rule) -> None:
-    rate = 0.0  # every step is given its own
+    rate = 0.0  # as the decay and the momentum: every step is given its own
+    decay = 0.0 if rule.has_weight_decay else None
     optimizer: keras.optimizers.Optimizer
-    if rule.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=rule.momentum, weight_decay=rule.weight_decay or None)
-    elif rule.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=rule.weight_decay)
+    if rule.optimizer != "sgd":
+        optimizer = keras.optimizers.Adam(rate, weight_decay=decay)  # with a decay it is AdamW
+    elif rule.has_momentum:
+        optimizer = _Momentum(rate, momentum=0.9, weight_decay=decay)
     else:
-        optimizer = keras.optimizers.Adam(rate)  # with a decay Keras's Adam is AdamW
+        optimizer = keras.optimizers.SGD(rate, weight_decay=decay)
     loss: keras.losses.Loss
     metric: keras.metrics.Metric
     if model.output.shape[-1] == 1:
-        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=rule.label_smoothing)
-        metric = keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        metric = _BinaryAccuracy("accuracy", threshold=0.0)
     else:
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=rule.label_smoothing)
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         metric = keras.metrics.CategoricalAccuracy("accuracy")
     model.compile(optimizer, loss, metrics=[metric])
     model.optimizer.build(model.trainable_variables)

@@ -121,17 +121,19 @@ class Trainer:
         """The network of those settings, as it is before any training."""
         layout = data.validation.layout
         named, precision = params.backbone, params.finetune.precision
-        key = (named, params.head.model_dump_json(), layout.image_size, len(layout.classes), params.seed, precision)
+        fixed = params.head.model_dump_json(exclude={"dropout"})
+        key = (named, fixed, layout.image_size, len(layout.classes), params.seed, precision)
         keras.config.set_dtype_policy(precision)
         network = self._networks.get(key)
         if network is None:
             training.make_deterministic(params.seed)
             backbone = backbones.build(named.name, named.weights, layout.image_size, named.until)
             shape = backbone.model.output.shape[1:]
-            head = classifier.build_head(shape, len(layout.classes), **params.head.model_dump())
+            head = classifier.build_head(shape, len(layout.classes), **params.head.model_dump(exclude={"dropout"}))
             network = _Network(backbone, head, classifier.whole(backbone, head))
             self._networks.put(key, network)
         network.reset()
+        network.head.set_dropout(params.head.dropout)
         return network
 
 
@@ -192,7 +194,7 @@ class _Recent(Generic[T]):
 def _head_key(params: Params, data: Data, phase: training.Phase | None) -> Hashable:
     """What the first phase's outcome depends on besides the network."""
     pictures = [each.digest for each in (*data.variants, data.validation)]
-    return (phase, params.finetune.class_weight, params.cache.dtype, *pictures)
+    return (phase, params.head.dropout, params.finetune.class_weight, params.cache.dtype, *pictures)
 
 
 def _weights_digest(weights: str) -> str | None:
@@ -209,9 +211,12 @@ def _phase(params: Params, name: str) -> training.Phase:
         name=name,
         epochs=settings.head_epochs if is_head else settings.epochs,
         batch_size=settings.batch_size,
-        rule=training.Rule(settings.optimizer, settings.momentum, settings.weight_decay, settings.label_smoothing),
+        optimizer=settings.optimizer,
         learning_rate=settings.head_learning_rate if is_head else settings.learning_rate,
         schedule=settings.schedule,
+        weight_decay=settings.weight_decay,
+        momentum=settings.momentum,
+        label_smoothing=settings.label_smoothing,
         stopping=training.Stopping(**stopping.model_dump()) if stopping else None,
         seed=params.seed,
     )
