@@ -26,7 +26,14 @@ def make_params(**changes: Any) -> Params:
     return workspace.params({key.replace("__", "."): value for key, value in changes.items()})
 
 
-def make_shards(folder: Path, count: int, size: int = 32, classes: int = 3, seed: int = 0) -> shards.Shards:
+def make_shards(
+    folder: Path,
+    count: int,
+    size: int = 32,
+    classes: int = 3,
+    seed: int = 0,
+    names: tuple[str, ...] = tuple("abcdefghij"),
+) -> shards.Shards:
     """Pictures whose class is the place of a bright square, so that a network can learn it in a few epochs."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % classes
@@ -42,8 +49,30 @@ def make_shards(folder: Path, count: int, size: int = 32, classes: int = 3, seed
         }
     )
     folder.mkdir(parents=True)
-    layout = shards.Layout(tuple("abcdefghij"[:classes]), size, "stretch")
+    layout = shards.Layout(names[:classes], size, "stretch")
     return shards.write(folder, layout, index, pixels)
+
+
+def make_bundle(folder: Path, classes: tuple[str, ...], binary: bool = False, seed: int = 1, size: int = 32) -> Path:
+    """A saved classifier with the embedded backbone and a head of random weights."""
+    import keras
+
+    from frostline import backbones, classifier
+
+    keras.utils.set_random_seed(seed)
+    backbone = backbones.build("frostnet", "builtin", size)
+    head = classifier.build_head(backbone.model.output.shape[1:], len(classes), "avg", [], "relu", binary)
+    layout = shards.Layout(classes, size, "stretch")
+    made_from = {
+        "seed": seed,
+        "backbone": {"name": "frostnet", "weights": "builtin"},
+        "finetune": {"freeze": "all", "learning_rate": 1e-3, "optimizer": "adam"},
+        "audit": {"layers": 66, "frozen_layers": 66, "trainable_parameters": 0},
+        "data": {"train": "a" * 64, "val": "b" * 64},
+    }
+    folder.mkdir(parents=True)
+    classifier.save(folder, classifier.Bundle(classifier.whole(backbone, head), layout, made_from))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,11 @@ def tracking_lock() -> Path:
     return state() / "tracking.lock"
 
 
+def registry_lock() -> Path:
+    """Held by a command that changes the registry."""
+    return state() / "registry.lock"
+
+
 def tracking_artifacts() -> Path:
     """Where runs in the default database keep their files."""
     return root() / "mlartifacts"

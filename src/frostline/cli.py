@@ -12,7 +12,7 @@ import typer
 
 from frostline import catalog
 from frostline.errors import DataError, FrostlineError
-from frostline.params import load
+from frostline.params import Params, load
 
 app = typer.Typer(
     help="Transfer learning on a folder of images, with every run reproducible and tracked.",
@@ -83,6 +83,90 @@ def sweep(
 
 
 @app.command()
+def register() -> None:
+    """Make the trained classifier a registered version, the challenger."""
+    with _errors():
+        from frostline.stages import register as stage
+
+        print(stage.run(load(catalog.PARAMS)))
+
+
+@app.command()
+def promote(
+    version: Annotated[str | None, typer.Argument(help="Number or alias of the version; default: challenger.")] = None,
+    reevaluate: Annotated[bool, typer.Option("--reevaluate", help="Test both on the present test split.")] = False,
+) -> None:
+    """Make a version the champion, if it is at least as good on the same test images."""
+    with _errors():
+        from frostline.stages import promote as stage
+
+        print(stage.promote(load(catalog.PARAMS), version, reevaluate))
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option("--reason", "-m", help="Why; it is recorded.")] = "no reason given",
+) -> None:
+    """Give the alias champion back to who had it before."""
+    with _errors():
+        from frostline.stages import promote as stage
+
+        print(stage.rollback(load(catalog.PARAMS), reason))
+
+
+@app.command()
+def predict(
+    pictures: Annotated[list[str], typer.Argument(metavar="PATH...|-", help="Files, folders, globs; - for stdin.")],
+    model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(catalog.BUNDLE),
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Say what the classifier sees in pictures."""
+    with _errors():
+        from frostline.stages import predict as stage
+
+        stage.run(_params_here(), pictures, model, "json" if as_json else "csv" if as_csv else "table", sys.stdout)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="A bundle's folder or models:/NAME@ALIAS.")] = str(catalog.BUNDLE),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+) -> None:
+    """Answer over HTTP: MLflow's scoring server, and a page for a person at /."""
+    with _errors():
+        from frostline.stages import serve as stage
+
+        stage.run(_params_here(), model, host, port)
+
+
+@app.command()
+def lineage(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a registered version was made from, and how to get back there."""
+    with _errors():
+        from frostline.stages import lineage as stage
+
+        print(stage.run(load(catalog.PARAMS), model, as_json))
+
+
+@app.command()
+def sync(
+    revisions: Annotated[
+        list[str] | None, typer.Argument(metavar="[REVISION]...", help="Commits or DVC experiments; default: here.")
+    ] = None,
+) -> None:
+    """Give a state of dvc.lock that no run knows its run in MLflow."""
+    with _errors():
+        from frostline.stages import sync as stage
+
+        print(stage.run(load(catalog.PARAMS), revisions or []))
+
+
+@app.command()
 def report(as_json: Annotated[bool, typer.Option("--json", help="Print reports/metrics.json.")] = False) -> None:
     """Say again what the last evaluation found."""
     with _errors():
@@ -105,6 +189,11 @@ def doctor() -> None:
         from frostline import doctor
 
         print(doctor.check(load(catalog.PARAMS)))
+
+
+def _params_here() -> Params | None:
+    """params.yaml where there is one: a bundle's folder can be used without."""
+    return load(catalog.PARAMS) if catalog.PARAMS.is_file() else None
 
 
 @contextmanager

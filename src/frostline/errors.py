@@ -6,7 +6,8 @@ FrostlineError            the base; its text is one line that names the file or 
 │   ├── DataError         a picture, a folder of pictures, a card
 │   ├── WeightsError      a backbone's weights
 │   ├── DivergedError     a training whose loss is no longer finite
-│   └── StateError        a place outside the stage outputs: cache, checkpoints, tracking database
+│   ├── StateError        a place outside the stage outputs: cache, checkpoints, tracking database, registry
+│   └── RefusedError      a promotion that the gate refused
 └── InternalError         our mistake: exit code 1
 """
 
@@ -41,6 +42,10 @@ class DivergedError(UserError):
 
 class StateError(UserError):
     """A folder or database that frostline keeps its state in can't be used."""
+
+
+class RefusedError(UserError):
+    """A challenger was not shown to be good enough."""
 
 
 class InternalError(FrostlineError):

@@ -31,7 +31,7 @@ def metrics(labels: Labels, probabilities: Probabilities, top_k: int, resamples:
         "accuracy": float((predicted == labels).mean()),
         "accuracy_ci95": wilson(int((predicted == labels).sum()), len(labels)),
         f"top_{k}_accuracy": float((top == labels[:, None]).any(axis=1).mean()),
-        "macro_f1": float(_macro_f1(confusion)),
+        "macro_f1": float(macro_f1(confusion)),
         "macro_f1_ci95": _bootstrap_macro_f1(labels, predicted, classes, resamples, seed),
         "weighted_f1": float(np.average(f1(confusion), weights=confusion.sum(axis=1))),
         "log_loss": log_loss(labels, probabilities),
@@ -95,7 +95,7 @@ def wilson(hits: int, n: int) -> list[float]:
     return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
 
 
-def _macro_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+def macro_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     """Mean F1 over the classes that occur, as truth or as prediction; float (...)."""
     occurs = (confusion.sum(axis=-1) + confusion.sum(axis=-2)) > 0
     return (f1(confusion) * occurs).sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
@@ -110,6 +110,6 @@ def _bootstrap_macro_f1(labels: Labels, predicted: Labels, classes: int, resampl
     for number, counts in enumerate(rng.multinomial(len(labels), cells[filled] / len(labels), resamples)):
         drawn = np.zeros(classes * classes, np.int64)
         drawn[filled] = counts
-        scores[number] = _macro_f1(drawn.reshape(classes, classes))
+        scores[number] = macro_f1(drawn.reshape(classes, classes))
     low, high = np.quantile(scores, [0.025, 0.975])
     return [float(low), float(high)]

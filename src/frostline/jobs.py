@@ -13,7 +13,13 @@ from frostline.params import Params
 
 def settings(params: Params) -> dict[str, Any]:
     """The settings that belong to a training; what only says where records go, or how it is measured, does not."""
-    others: Any = {"tracking": True, "evaluate": True, "sweep": True, "cache": {"disk_gb", "memory_gb"}}
+    others: Any = {
+        "tracking": True,
+        "evaluate": True,
+        "sweep": True,
+        "registry": True,
+        "cache": {"disk_gb", "memory_gb"},
+    }
     return params.model_dump(exclude=others)
 
 

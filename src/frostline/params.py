@@ -208,6 +208,21 @@ class Tracking(_Section):
     experiment: Annotated[str, Field(min_length=1)]
 
 
+class Gate(_Section):
+    """What a challenger must show: with `confidence` no more than `margin` worse than the champion in `metric`."""
+
+    metric: Literal["accuracy", "macro_f1", "log_loss"]
+    margin: Annotated[float, Field(ge=0)]
+    confidence: Annotated[float, Field(ge=0.5, lt=1)]
+
+
+class Registry(_Section):
+    """`name`: of the registered model in MLflow."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[^/:@]+$")]
+    gate: Gate
+
+
 class Params(_Section):
     """The whole of params.yaml."""
 
@@ -221,6 +236,7 @@ class Params(_Section):
     evaluate: Evaluate
     sweep: Sweep
     tracking: Tracking
+    registry: Registry
 
 
 def load(path: Path) -> Params:

@@ -11,14 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, ClassVar, Protocol
 
-from frostline import atomic, catalog
+from frostline import atomic, catalog, packaging
 from frostline.errors import StateError
 from frostline.params import Tracking
-
-if TYPE_CHECKING:
-    import keras
 
 JOB, BUNDLE = "frostline.job", "frostline.bundle"
 
@@ -34,11 +31,15 @@ QUIET = {
 class Run(Protocol):
     """A run that can be written to.
 
-    is_new: whether nothing was written to it before; False for one that is gone on with.
+    is_new: whether nothing was written to it before; False for one that is gone on with. known: the tags that it had
+    when it was opened.
     """
 
     @property
     def is_new(self) -> bool: ...
+
+    @property
+    def known(self) -> Mapping[str, str]: ...
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record settings under dotted names; None is recorded as `null`, as YAML writes it."""
@@ -52,24 +53,25 @@ class Run(Protocol):
     def dataset(self, name: str, digest: str, context: str) -> None:
         """Record a data set as an input. context: training, validation or test."""
 
-    def files(self, paths: list[Path]) -> None:
-        """Keep copies of files and folders."""
+    def files(self, paths: list[Path], folder: str | None = None) -> None:
+        """Keep copies of files and folders, in that folder of the run's artifacts."""
 
-    def model(self, model: keras.Model) -> None:
-        """Keep a classifier (uint8 pictures -> probabilities) as a logged model with its signature."""
+    def model(self, bundle: Path) -> None:
+        """Keep a bundle as a logged model (see packaging.py)."""
 
 
 class NullRun:
     """A run for those who switched tracking off: takes everything, keeps nothing."""
 
     is_new = True
+    known: ClassVar[Mapping[str, str]] = {}
 
     def params(self, values: Mapping[str, Any]) -> None: ...
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
     def tags(self, values: Mapping[str, str]) -> None: ...
     def dataset(self, name: str, digest: str, context: str) -> None: ...
-    def files(self, paths: list[Path]) -> None: ...
-    def model(self, model: keras.Model) -> None: ...
+    def files(self, paths: list[Path], folder: str | None = None) -> None: ...
+    def model(self, bundle: Path) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class MlflowRun:
     """The active MLflow run."""
 
     is_new: bool
+    known: Mapping[str, str]
 
     def params(self, values: Mapping[str, Any]) -> None:
         import mlflow
@@ -101,34 +104,19 @@ class MlflowRun:
         source = CodeDatasetSource({"frostline.source": name})
         mlflow.log_input(MetaDataset(source, name=name, digest=digest[:32]), context=context)  # MLflow keeps 36
 
-    def files(self, paths: list[Path]) -> None:
+    def files(self, paths: list[Path], folder: str | None = None) -> None:
         import mlflow
 
         for path in paths:
             if not path.exists():  # what an earlier stage wrote and somebody removed is no reason to lose this run
                 continue
             if path.is_dir():
-                mlflow.log_artifacts(str(path), path.name)
+                mlflow.log_artifacts(str(path), f"{folder}/{path.name}" if folder else path.name)
             else:
-                mlflow.log_artifact(str(path))
+                mlflow.log_artifact(str(path), folder)
 
-    def model(self, model: keras.Model) -> None:
-        import keras
-        import mlflow
-        import numpy as np
-        from mlflow.models import ModelSignature
-        from mlflow.types import Schema, TensorSpec
-
-        def spec(tensor: keras.KerasTensor, dtype: type[np.generic], name: str) -> Schema:
-            return Schema([TensorSpec(np.dtype(dtype), (-1, *tensor.shape[1:]), name)])
-
-        signature = ModelSignature(
-            spec(model.input, np.uint8, "pictures"), spec(model.output, np.float32, "probabilities")
-        )
-        engine = keras.backend.backend()
-        # Named, so that MLflow need not load the model in a fresh process to find out (15 s).
-        requirements = [f"keras=={keras.__version__}", f"{engine}=={_version(engine)}", f"numpy=={np.__version__}"]
-        mlflow.keras.log_model(model, name="classifier", signature=signature, pip_requirements=requirements)
+    def model(self, bundle: Path) -> None:
+        packaging.log(bundle, "classifier")
 
 
 @dataclass(frozen=True)
@@ -184,7 +172,8 @@ class Tracker:
         else:
             active = mlflow.start_run(experiment_id=experiment, run_name=name, tags=tags)
         with reachable(self.uri), active:
-            yield MlflowRun(is_new=not (found and found[0].data.params))
+            known = found[0].data.tags if found else {}
+            yield MlflowRun(is_new=not (found and found[0].data.params), known=known)
 
     def connect(self) -> str:
         """The id of the experiment, made where it is new; one process at a time, or a fresh SQLite database breaks."""
@@ -244,9 +233,3 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             out[f"{prefix}{key}"] = value
     return out
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from frostline import (
     lineage,
     model_card,
     plots,
+    run_log,
     shards,
     store,
     summary,
@@ -47,12 +49,14 @@ def run(params: Params) -> str:
     predictions = pd.DataFrame(
         {
             "path": test.index["path"],
+            "sha256": test.index["sha256"],
             "label": names[test.labels],
             "predicted": names[predicted],
             "probability": probabilities.max(axis=1),
             "probabilities": list(probabilities),
         }
     )
+    predictions.attrs["classes"] = list(classes)
     confusion = evaluation.confusion_matrix(test.labels, predicted, len(classes))
     figures = {
         "learning_curves": plots.learning_curves(pd.read_csv(catalog.HISTORY)),
@@ -77,9 +81,5 @@ def run(params: Params) -> str:
         if log.is_new:  # trained where no tracking was, or its run is gone: what the bundle knows of itself
             log.params(tracking.flat(bundle.made_from))
             log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
-        log.dataset(params.data.source, metrics["test_digest"], "test")
-        log.metrics({f"test_{key}": value for key, value in metrics.items() if isinstance(value, (int, float))})
-        low, high = metrics["accuracy_ci95"]
-        log.metrics({"test_accuracy_ci95_low": low, "test_accuracy_ci95_high": high})
-        log.files([catalog.PLOTS, catalog.METRICS, catalog.CONFUSION, catalog.PER_CLASS, catalog.MODEL_CARD])
+        run_log.evaluated(log, params.data.source, metrics, Path())
     return summary.text(metrics, catalog.MODEL_CARD, params.finetune.freeze)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from frostline import atomic, backbones, catalog, digest, engine, jobs, lineage, shards, store, tracking
+from frostline import atomic, backbones, catalog, digest, engine, jobs, lineage, run_log, shards, store, tracking
 from frostline.errors import DataError
 from frostline.params import Params
 
@@ -43,8 +42,7 @@ def run(params: Params) -> str:
             log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
             for context, pictures in {"training": train, "validation": validation}.items():
                 log.dataset(params.data.source, pictures.source_digest(), context)
-            for row in resume.history if resume else []:
-                log.metrics(_numbers(row), row["step"])
+            run_log.history(log, resume.history if resume else [])
 
         def tell(plan: str) -> None:
             print(plan, flush=True)
@@ -55,9 +53,8 @@ def run(params: Params) -> str:
         with atomic.folder(catalog.BUNDLE) as folder, atomic.file(catalog.HISTORY) as table:
             classifier.save(folder, result.bundle)
             pd.DataFrame(result.history).to_csv(table, index=False, float_format="%.9g")
-        log.params({f"audit.{key}": value for key, value in asdict(result.audit).items()})
-        log.files([catalog.HISTORY, catalog.DATA_REPORT, catalog.CONTACT_SHEET, catalog.BUNDLE / "bundle.json"])
-        log.model(result.bundle.model)
+        files = [catalog.HISTORY, catalog.DATA_REPORT, catalog.CONTACT_SHEET]
+        run_log.trained(log, result.bundle.made_from, catalog.BUNDLE, files)
         log.tags({tracking.BUNDLE: digest.of_folder(catalog.BUNDLE)})
     checkpoint.clear()
     audit = result.audit
@@ -89,11 +86,6 @@ def augmented(train: shards.Shards, copies: int) -> list[shards.Shards]:
     return variants
 
 
-def _numbers(row: Row) -> dict[str, float]:
-    """What of a row is a metric."""
-    return {key: value for key, value in row.items() if key not in {"step", "phase"}}
-
-
 def _reporter(params: Params, save: Callable[[Snapshot], None], log: tracking.Run) -> OnEpoch:
     """After every epoch: a line for the person, the numbers for the tracker, a snapshot for the case of a kill."""
     epochs = {"head": params.finetune.head_epochs, "finetune": params.finetune.epochs}
@@ -102,7 +94,7 @@ def _reporter(params: Params, save: Callable[[Snapshot], None], log: tracking.Ru
     def report(row: Row, snapshot: Callable[[], Snapshot]) -> None:
         nonlocal began
         now = time.monotonic()
-        log.metrics({**_numbers(row), "seconds": now - began}, row["step"])
+        run_log.history(log, [{**row, "seconds": now - began}])
         save(snapshot())
         print(
             f"{row['phase']:>8} {row['epoch']:>3}/{epochs[row['phase']]}  loss {row['loss']:.4f}  "

@@ -1,0 +1,97 @@
+"""A bundle as an MLflow model that stands on its own: a pyfunc by models-from-code, with its own copy of the few files
+that it needs of this package. Nothing in it is pickled, and it loads where frostline is not installed.
+
+https://mlflow.org/docs/latest/ml/model/models-from-code
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from frostline import digest, engine, images, scoring
+
+# The Python files that travel with a model: all that is behind `pyfunc.Classifier`.
+PYFUNC = Path(__file__).with_name("pyfunc.py")
+TRAVELS = (Path(images.__file__), Path(scoring.__file__), PYFUNC)
+
+NO_PATHS = "FROSTLINE_NO_PATHS"  # an environment variable; where it is set, models read no files of the machine
+
+
+def log(bundle: Path, name: str) -> str:
+    """Log a bundle's folder as a model of the active MLflow run; its URI."""
+    import mlflow
+
+    with _ingredients(bundle) as ingredients:
+        return str(mlflow.pyfunc.log_model(name=name, **ingredients).model_uri)
+
+
+def save(bundle: Path, folder: Path) -> None:
+    """Save a bundle as an MLflow model's folder."""
+    import mlflow
+
+    with _ingredients(bundle) as ingredients:
+        mlflow.pyfunc.save_model(str(folder), **ingredients)
+
+
+def load(folder: Path) -> Any:
+    """A saved model's folder as an `mlflow.pyfunc.PyFuncModel`."""
+    import mlflow
+
+    return mlflow.pyfunc.load_model(str(folder))
+
+
+@contextmanager
+def _ingredients(bundle: Path) -> Iterator[dict[str, Any]]:
+    """What `save_model` and `log_model` are given, lying in a folder that lasts as long as the block."""
+    with tempfile.TemporaryDirectory() as scratch:
+        # Named by what is in it, so that models of different versions live in one process side by side.
+        package = Path(scratch) / f"frostline_{digest.of_value([digest.of_file(path) for path in TRAVELS])[:12]}"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        for path in TRAVELS:
+            shutil.copy(path, package)
+        script = Path(scratch) / "model.py"
+        script.write_text(
+            f"from mlflow.models import set_model\nfrom {package.name}.pyfunc import Classifier\n\n"
+            "set_model(Classifier())\n"
+        )
+        sys.path.insert(0, scratch)  # MLflow runs the script before it is saved
+        try:
+            warnings.filterwarnings("ignore", "An input example was not provided")  # the signature is given instead
+            yield {
+                "python_model": str(script),
+                "artifacts": {"bundle": str(bundle)},
+                "code_paths": [str(package)],
+                "signature": _signature(),
+                # Named, so that MLflow need not load the model in a fresh process to find out (15 s).
+                "pip_requirements": _requirements(),
+            }
+        finally:
+            sys.path.remove(scratch)
+
+
+def _signature() -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType, Map
+
+    given = {"image": DataType.binary, "path": DataType.string, "pixels": AnyType()}
+    inputs = [ColSpec(kind, column, required=False) for column, kind in given.items()]
+    made = {"label": DataType.string, "probability": DataType.double, "probabilities": Map(DataType.double)}
+    return ModelSignature(Schema(inputs), Schema([ColSpec(kind, column) for column, kind in made.items()]))
+
+
+def _requirements() -> list[str]:
+    with engine.quiet():
+        import keras
+
+    packages = ["mlflow", "keras", keras.backend.backend(), "numpy", "pandas", "pillow"]
+    return [f"{package}=={version(package)}" for package in packages]

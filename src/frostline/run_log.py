@@ -1,0 +1,62 @@
+"""What a run in MLflow is told of a training, of its evaluation and of the state of the project that they belong to.
+
+The stages write it while they work. Where one was restored from DVC's run cache, or ran without tracking, `sync` writes
+the same from the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from frostline import catalog
+from frostline.tracking import Run
+
+TEST_DIGEST = "frostline.test_digest"
+NOTE = "mlflow.note.content"  # what MLflow's UI shows as the run's description
+
+# Where a run keeps what it was tested on and the state it belongs to; the first digits of a digest name the folder.
+EVALUATION, STATE = "evaluations/{}", "states/{}"
+
+
+def short(digest: str) -> str:
+    """The digits of a digest that name a folder."""
+    return digest[:16]
+
+
+def history(log: Run, rows: list[dict[str, Any]]) -> None:
+    """The epochs of a training: its rows, each with step and phase."""
+    for row in rows:
+        log.metrics({key: value for key, value in row.items() if key not in {"step", "phase"}}, row["step"])
+
+
+def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Path]) -> None:
+    """What came of a training. made_from: the bundle's own account; files: kept beside the model."""
+    audit, finetune = made_from["audit"], made_from["finetune"]
+    log.params({f"audit.{key}": value for key, value in audit.items()})
+    log.files([*files, bundle / "bundle.json"])
+    log.model(bundle)
+    log.tags(
+        {
+            NOTE: f"**{made_from['backbone']['name']}**, {audit['frozen_layers']} of {audit['layers']} layers frozen "
+            f"(`freeze: {finetune['freeze']}`), {audit['trainable_parameters']:,} parameters trained at "
+            f"{finetune['learning_rate']:g} by {finetune['optimizer']}."
+        }
+    )
+
+
+def evaluated(log: Run, source: str, metrics: Mapping[str, Any], folder: Path) -> None:
+    """What an evaluation found. metrics: of metrics.json; source: data.source; folder: where `reports/` lies."""
+    log.dataset(source, metrics["test_digest"], "test")
+    numbers = {f"test_{key}": value for key, value in metrics.items() if isinstance(value, int | float)}
+    for key, value in metrics.items():
+        if key.endswith("_ci95"):
+            numbers |= {f"test_{key}_low": value[0], f"test_{key}_high": value[1]}
+    log.metrics(numbers)
+    reports = [catalog.PLOTS, catalog.METRICS, catalog.CONFUSION, catalog.PER_CLASS, catalog.MODEL_CARD]
+    log.files([folder / path for path in reports])
+    log.files(
+        [folder / catalog.PREDICTIONS, folder / catalog.METRICS], EVALUATION.format(short(metrics["test_digest"]))
+    )
+    log.tags({TEST_DIGEST: metrics["test_digest"]})

@@ -1,0 +1,60 @@
+"""`frostline serve`: a classifier over HTTP, for programs and for a person with a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+from contextlib import ExitStack
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from frostline import engine, packaging, registry, serving, tracking
+from frostline.errors import StateError
+from frostline.params import Params
+
+
+def run(params: Params | None, model: str, host: str, port: int) -> None:
+    """Serve a bundle's folder or a registered model until interrupted. Raises StateError where the port is taken."""
+    _require_free(host, port)
+    tracker = tracking.tracker(params.tracking) if params else None
+    folder = registry.bundle_folder(tracker, model)
+    with engine.quiet():
+        import uvicorn
+
+        from frostline import explaining
+    with ExitStack() as stack:
+        if not is_loopback(host):
+            os.environ[packaging.NO_PATHS] = "1"  # who asks from elsewhere must not learn what files are here
+        place = folder.parent.parent  # of the MLflow model that a registered bundle lies in
+        if not model.startswith("models:/"):
+            place = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
+            packaging.save(folder, place)
+        app = serving.application(packaging.load(place), about(folder, model), explaining.explainer(folder))
+        print(f"serve: {model} on http://{host}:{port} (Ctrl-C ends it)", flush=True)
+        uvicorn.run(app, host=host, port=port, log_level="warning")
+
+
+def about(folder: Path, model: str) -> dict[str, Any]:
+    """What GET /about says."""
+    bundle = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    return {"model": model, **{key: bundle[key] for key in ("classes", "image_size", "resize")}}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server on that address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _require_free(host: str, port: int) -> None:
+    """Before anything is loaded, which takes seconds."""
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise StateError(f"{host}:{port}: can't be listened on ({error.strerror}); choose another --port") from error
