@@ -102,7 +102,8 @@ class Scorer:
             try:
                 value = base64.b64decode(value, validate=True)
             except (binascii.Error, ValueError):
-                raise UnusableInputError("is not base64") from None
+                if isinstance(value, str):
+                    raise UnusableInputError("is not base64") from None
         return self.picture(value)
 
     def _file(self, value: Any) -> Pixels:

@@ -6,25 +6,31 @@ import json
 import os
 import socket
 import tempfile
+import threading
 from contextlib import ExitStack
+from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from frostline import engine, packaging, registry, serving, tracking
+from PIL import Image
+
+from frostline import engine, images, packaging, registry, serving, tracking
 from frostline.errors import StateError
 from frostline.params import Params
+
+if TYPE_CHECKING:
+    from frostline.classifier import Bundle
 
 
 def run(params: Params | None, model: str, host: str, port: int) -> None:
     """Serve a bundle's folder or a registered model until interrupted. Raises StateError where the port is taken."""
     _require_free(host, port)
-    tracker = tracking.tracker(params.tracking) if params else None
-    folder = registry.bundle_folder(tracker, model)
+    folder = registry.bundle_folder(tracking.tracker(params.tracking) if params else None, model)
     with engine.quiet():
         import uvicorn
 
-        from frostline import explaining
+        from frostline import classifier
     with ExitStack() as stack:
         if not is_loopback(host):
             os.environ[packaging.NO_PATHS] = "1"  # who asks from elsewhere must not learn what files are here
@@ -32,9 +38,28 @@ def run(params: Params | None, model: str, host: str, port: int) -> None:
         if not model.startswith("models:/"):
             place = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
             packaging.save(folder, place)
-        app = serving.application(packaging.load(place), about(folder, model), explaining.explainer(folder))
+        explain = explainer(classifier.load(folder))
+        application = serving.application(packaging.load(place), about(folder, model), explain)
         print(f"serve: {model} on http://{host}:{port} (Ctrl-C ends it)", flush=True)
-        uvicorn.run(app, host=host, port=port, log_level="warning")
+        uvicorn.run(application, host=host, port=port, log_level="warning")
+
+
+def explainer(bundle: Bundle) -> serving.Explain:
+    """Encoded picture -> PNG of the picture, as the network sees it, under the heat map of its label."""
+    from frostline import classifier, explaining
+
+    layout, heat_of, one_by_one = bundle.layout, explaining.GradCam(bundle), threading.Lock()
+
+    def explain(data: bytes) -> bytes:
+        pictures = images.resize(images.decode(data), layout.image_size, layout.resize)[None]
+        with one_by_one:
+            label = classifier.by_class(engine.predict(bundle.model, pictures, 1)).argmax(axis=1)
+            shown = explaining.overlay(pictures, heat_of(pictures, label))[0]
+        stream = BytesIO()
+        Image.fromarray(shown).save(stream, "PNG")
+        return stream.getvalue()
+
+    return explain
 
 
 def about(folder: Path, model: str) -> dict[str, Any]:
