@@ -12,7 +12,6 @@ def softmax(logits):
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-
 def drawn(n, classes, temperature, seed=0):
     """Logits, and labels drawn from the softmax of the logits over a temperature."""
     rng = np.random.default_rng(seed)

@@ -62,7 +62,6 @@ def test_a_temperature_is_part_of_the_model_that_plain_keras_loads(tmp_path, sma
     calibrated = bundle.calibrated(2.5)
     classifier.save(tmp_path, calibrated)
     assert json.loads((tmp_path / "bundle.json").read_text())["made_from"]["temperature"] == 2.5
-    loaded = classifier.load(tmp_path)
     squash = keras.ops.sigmoid if binary else keras.ops.softmax
     expected = np.array(squash(logits / 2.5))
     plain = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)

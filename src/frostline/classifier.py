@@ -206,7 +206,9 @@ def squashed(logits: keras.Model, temperature: float) -> keras.Model:
     x = logits.output
     if temperature != 1:
         x = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(x)
-    squash = keras.layers.Activation("sigmoid" if x.shape[-1] == 1 else "softmax", dtype="float32", name="probabilities")
+    squash = keras.layers.Activation(
+        "sigmoid" if x.shape[-1] == 1 else "softmax", dtype="float32", name="probabilities"
+    )
     return keras.Model(logits.input, squash(x), name="classifier")
 
 

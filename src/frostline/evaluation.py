@@ -88,13 +88,16 @@ def expected_calibration_error(labels: Labels, probabilities: Probabilities) -> 
 
 
 def reliability(labels: Labels, probabilities: Probabilities) -> pd.DataFrame:
-    """One row a confidence bin that is not empty: confidence (mean), accuracy, count."""
+    """One row a confidence bin that is not empty: confidence (mean), accuracy, count, and the 95% interval of the
+    accuracy from low to high."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
     table = pd.DataFrame({"bin": bins, "confidence": confidence, "accuracy": right.astype(float)})
     grouped = table.groupby("bin")
-    return grouped.mean().assign(count=grouped.size()).reset_index(drop=True)
+    made = grouped.mean().assign(count=grouped.size()).reset_index(drop=True)
+    ends = [wilson(hits, n) for hits, n in zip(grouped["accuracy"].sum(), made["count"], strict=True)]
+    return made.assign(low=[low for low, _ in ends], high=[high for _, high in ends])
 
 
 def per_class(labels: Labels, predicted: Labels, classes: tuple[str, ...]) -> pd.DataFrame:
@@ -109,7 +112,7 @@ def per_class(labels: Labels, predicted: Labels, classes: tuple[str, ...]) -> pd
     return pd.DataFrame({"class": classes, **columns})
 
 
-def wilson(hits: int, n: int) -> list[float]:
+def wilson(hits: float, n: int) -> list[float]:
     """The 95% score interval of a proportion, [low, high]."""
     p = hits / n
     middle = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)

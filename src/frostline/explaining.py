@@ -18,6 +18,7 @@ Heat = NDArray[np.float32]
 # From no heat to most: the colours in RGB, and how much of the picture they cover.
 COLORS = np.array([[255, 230, 40], [255, 150, 20], [220, 20, 20]], np.float32)
 COVER = 0.65
+AT_ONCE = 8  # pictures, which bounds the memory
 
 
 class GradCam:
@@ -40,7 +41,9 @@ class GradCam:
         pictures: uint8 (n, size, size, 3), resized as the bundle says; classes: of each picture the class to explain,
         int (n,). The maps come from the feature map before pooling, so they are no finer than that.
         """
-        return np.asarray(self._compiled(pictures, np.asarray(classes, np.int32)))
+        starts = range(0, len(pictures), AT_ONCE)
+        chunks = [(pictures[at : at + AT_ONCE], np.asarray(classes[at : at + AT_ONCE], np.int32)) for at in starts]
+        return np.concatenate([np.asarray(self._compiled(*chunk)) for chunk in chunks])
 
     def _heat(self, pictures: Any, classes: Any) -> Any:
         ops = keras.ops

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 GRID = np.linspace(0, 1, 101)  # of false positive rates, and of recalls
+LISTED = 20  # classes whose curves are written down
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +39,9 @@ class Ranking:
         everything, positive = np.sort(self.scores), self._positive
         hits, hits_above = (len(positive) - np.searchsorted(positive, positive, side) for side in ("left", "right"))
         all_, above = (len(everything) - np.searchsorted(everything, positive, side) for side in ("left", "right"))
-        hits, hits_above, false, false_above = np.stack([hits, hits_above, all_ - hits, above - hits_above]).astype(float)
+        hits, hits_above, false, false_above = np.stack([hits, hits_above, all_ - hits, above - hits_above]).astype(
+            float
+        )
         return hits, hits_above, false, false_above
 
     @property
@@ -137,6 +140,14 @@ def summary(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Su
             metrics[f"{name}_ci95"] = interval(metrics[name], float(error))
     shape = (len(areas), len(GRID))
     return Summary(table, np.reshape(roc, shape), np.reshape(curves, shape), metrics)
+
+
+def table(curves: Floats, x: str, names: list[str]) -> pd.DataFrame:
+    """Curves on GRID as columns: x, their `macro` average, and each class where there are at most 20 of them."""
+    columns = {x: GRID, "macro": curves.mean(axis=0) if len(curves) else np.full(len(GRID), np.nan)}
+    if len(names) <= LISTED:
+        columns |= {f"class {name}": curve for name, curve in zip(names, curves, strict=True)}
+    return pd.DataFrame(columns)
 
 
 def interval(value: float, error: float) -> list[float]:
