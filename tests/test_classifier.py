@@ -1,4 +1,5 @@
 import hashlib
+import json
 
 import keras
 import numpy as np
@@ -52,6 +53,22 @@ def test_a_binary_head_has_one_unit_and_two_probabilities(small_sets):
 def test_a_binary_head_for_three_classes_is_refused_naming_both_keys():
     with pytest.raises(ParamsError, match=r"head.binary is true, but data.source has 3 classes"):
         make(binary=True, classes=3)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_temperature_is_part_of_the_model_that_plain_keras_loads(tmp_path, small_sets, binary):
+    bundle, pictures = make(binary=binary), small_sets()[0]
+    logits = bundle.logits.predict(pictures.take(np.arange(42)), verbose=0)
+    calibrated = bundle.calibrated(2.5)
+    classifier.save(tmp_path, calibrated)
+    assert json.loads((tmp_path / "bundle.json").read_text())["made_from"]["temperature"] == 2.5
+    squash = keras.ops.sigmoid if binary else keras.ops.softmax
+    expected = np.array(squash(logits / 2.5))
+    plain = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_allclose(plain(pictures.take(np.arange(42))), expected, atol=1e-6)
+    assert (classifier.load(tmp_path).temperature, bundle.temperature) == (2.5, 1)
+    again = calibrated.calibrated(1.0)  # replaces the temperature, and does not multiply it
+    assert "temperature" not in [layer.name for layer in again.model.layers]
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])

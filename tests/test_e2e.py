@@ -43,7 +43,8 @@ def test_a_fresh_clone_trains_evaluates_and_tracks(project):
     assert {path.name for path in (project.folder / "reports/plots").iterdir()} == {
         "learning_curves.png",
         "confusion.png",
-        "reliability.png",
+        "mistakes.png",
+        *(f"{name}.{kind}" for name in ("reliability", "roc", "precision_recall") for kind in ("csv", "png")),
     }
     card = (project.folder / "reports/model_card.md").read_text()
     assert f"{metrics['accuracy']:.4f}" in card
@@ -154,10 +155,16 @@ def test_your_own_folder_is_one_line_and_an_added_picture_is_noticed(project):
         for number in range(12):
             picture = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
             Image.fromarray(picture).save(project.folder / f"data/pets/{label}/{number}.png")
-    changes = {"data": {"source": "data/pets", "train_per_class": None}, "evaluate": {"top_k": 1}}
+    changes = {
+        "data": {"source": "data/pets", "train_per_class": None},
+        "evaluate": {"top_k": 1, "calibrate": "temperature"},
+    }
     project.change(changes)
     project("dvc", "repro")
     assert project.json("reports/data.json")["classes"] == ["cat", "dog"]
+    bundle, metrics = project.json("models/classifier/bundle.json"), project.json("reports/metrics.json")
+    assert bundle["made_from"]["temperature"] == metrics["temperature"]
+    assert {"ece_uncalibrated", "log_loss_uncalibrated"} <= set(metrics)
     assert "Running stage" not in project("dvc", "repro")
     shutil.copy(project.folder / "data/pets/cat/0.png", project.folder / "data/pets/cat/copy.png")
     printed = project("dvc", "repro")

@@ -98,24 +98,43 @@ def test_the_bins_of_reliability_hold_every_picture_once() -> None:
 def test_certainty_is_well_calibrated_when_right_and_finite_when_wrong() -> None:
     certain = np.eye(2, dtype=np.float32)[[0, 1]]
     right, wrong = np.array([0, 1]), np.array([1, 0])
-    assert evaluation.log_loss(right, certain) == evaluation.expected_calibration_error(right, certain) == 0
-    assert evaluation.log_loss(wrong, certain) == pytest.approx(-np.log(np.finfo(np.float32).eps))
+    assert evaluation.losses(right, certain).sum() == evaluation.expected_calibration_error(right, certain) == 0
+    assert evaluation.losses(wrong, certain) == pytest.approx(-np.log(np.finfo(np.float32).eps))
     assert evaluation.expected_calibration_error(wrong, certain) == 1
 
 
-def test_the_bootstraps_interval_agrees_with_resampling_pictures() -> None:
+def test_the_bootstraps_intervals_agree_with_resampling_pictures() -> None:
     labels, probabilities = example(200)
     predicted = probabilities.argmax(axis=1)
     rng = np.random.default_rng(1)
     scores = []
     for _ in range(1000):
         rows = rng.integers(0, len(labels), len(labels))
-        confusion = evaluation.confusion_matrix(labels[rows], predicted[rows], CLASSES)
-        scores.append(evaluation.f1(confusion).mean())
+        table = evaluation.per_class(labels[rows], predicted[rows], tuple("abcde"))
+        scores.append((table["f1"].mean(), evaluation.losses(labels[rows], probabilities[rows]).mean()))
     found = evaluation.metrics(labels, probabilities, 1, 2000, 7)
-    assert found["macro_f1_ci95"] == pytest.approx(np.quantile(scores, [0.025, 0.975]), abs=0.012)
-    assert found["macro_f1_ci95"][0] < found["macro_f1"] < found["macro_f1_ci95"][1]
+    low, high = np.quantile(scores, [0.025, 0.975], axis=0)
+    for at, name in enumerate(("macro_f1", "log_loss")):
+        assert found[f"{name}_ci95"] == pytest.approx([low[at], high[at]], abs=0.1 * (high[at] - low[at]))
+        assert found[f"{name}_ci95"][0] < found[name] < found[f"{name}_ci95"][1]
     assert found == evaluation.metrics(labels, probabilities, 1, 2000, 7)
+
+
+def test_the_hardest_are_the_worst_mistakes_or_the_least_sure_right_answers() -> None:
+    labels, probabilities = example(50)
+    wrong = probabilities.argmax(axis=1) != labels
+    rows = evaluation.hardest(labels, probabilities, 5)
+    assert wrong[rows].all()
+    loss = evaluation.losses(labels, probabilities)
+    np.testing.assert_array_equal(loss[rows], np.sort(loss[wrong])[::-1][:5])
+    right = evaluation.hardest(labels[~wrong], probabilities[~wrong], 1)
+    assert loss[~wrong][right] == loss[~wrong].max()
+
+
+def test_confusions_count_each_pair_of_classes() -> None:
+    confusion = np.array([[5, 1, 0], [3, 4, 0], [0, 1, 2]])
+    assert evaluation.confusions(confusion).to_numpy().tolist() == [[1, 0, 3], [0, 1, 1], [2, 1, 1]]
+    assert evaluation.confusions(np.diag([1, 2])).empty
 
 
 def test_one_picture_is_enough() -> None:

@@ -16,7 +16,7 @@ import pytest
 from conftest import make_bundle
 from PIL import Image
 
-from frostline import classifier, packaging, serving
+from frostline import packaging, serving
 from frostline.errors import StateError
 from frostline.scoring import Scorer
 from frostline.stages import serve
@@ -43,7 +43,7 @@ def port(bundle):
 
     model = bundle.with_name("model")
     packaging.save(bundle, model)
-    explain = serve.explainer(classifier.load(bundle))
+    explain = serve.explainer(bundle)
     application = serving.application(packaging.load(model), serve.about(bundle, "pets"), explain)
     chosen = browser.free_port()
     server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=chosen, log_level="warning"))

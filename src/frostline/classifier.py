@@ -84,15 +84,35 @@ class Bundle:
     layout: Layout
     made_from: dict[str, Any]
 
+    @property
+    def temperature(self) -> float:
+        """What the model divides its logits by; 1 where it was never calibrated."""
+        return float(self.made_from.get("temperature", 1.0))
+
+    @property
+    def logits(self) -> keras.Model:
+        """What the model computes before temperature and squashing: pictures -> logits (n, units)."""
+        named = {layer.name: layer for layer in self.model.layers}
+        return keras.Model(self.model.input, named.get("temperature", named["probabilities"]).input)
+
+    def calibrated(self, temperature: float) -> Bundle:
+        """The same weights with logits divided by a temperature in (0, inf), whatever they were divided by before."""
+        model = squashed(self.logits, temperature)
+        return Bundle(model, self.layout, {**self.made_from, "temperature": temperature})
+
     def probabilities(self, pictures: Shards) -> NDArray[np.float32]:
         """Probabilities by class, float32 (n, classes), of prepared pictures."""
-        units = self.model.output.shape[-1]
-        raw = np.empty((len(pictures), units), np.float32)
-        starts = range(0, len(pictures), BATCH)
-        for start in progress.track(starts, len(pictures), "predict", BATCH):
-            rows = np.arange(start, min(start + BATCH, len(pictures)))
-            raw[rows] = engine.predict(self.model, pictures.take(rows), BATCH)
-        return by_class(raw)
+        return by_class(outputs(self.model, pictures))
+
+
+def outputs(model: keras.Model, pictures: Shards) -> NDArray[np.float32]:
+    """What a model of pictures gives for prepared ones, float32 (n, units)."""
+    raw = np.empty((len(pictures), model.output.shape[-1]), np.float32)
+    starts = range(0, len(pictures), BATCH)
+    for start in progress.track(starts, len(pictures), "predict", BATCH):
+        rows = np.arange(start, min(start + BATCH, len(pictures)))
+        raw[rows] = engine.predict(model, pictures.take(rows), BATCH)
+    return raw
 
 
 def by_class(raw: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -178,13 +198,18 @@ def whole(backbone: Backbone, head: Head) -> keras.Model:
     """Pictures -> probabilities, float32 whatever the precision of training; what a bundle is saved as."""
     pictures = _pictures(backbone.model)
     logits = head.top(head.pool(backbone.model(backbone.preprocess(pictures))))
-    return squashed(head, keras.Model(pictures, logits))
+    return squashed(keras.Model(pictures, logits), temperature=1.0)
 
 
-def squashed(head: Head, logits: keras.Model) -> keras.Model:
-    """A model that gives logits -> one that gives probabilities, float32."""
-    squash = keras.layers.Activation("sigmoid" if head.units == 1 else "softmax", dtype="float32", name="probabilities")
-    return keras.Model(logits.input, squash(logits.output), name="classifier")
+def squashed(logits: keras.Model, temperature: float) -> keras.Model:
+    """A model that gives logits -> one that gives probabilities, float32: a sigmoid of one unit, a softmax of more."""
+    x = logits.output
+    if temperature != 1:
+        x = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(x)
+    squash = keras.layers.Activation(
+        "sigmoid" if x.shape[-1] == 1 else "softmax", dtype="float32", name="probabilities"
+    )
+    return keras.Model(logits.input, squash(x), name="classifier")
 
 
 def parts(bundle: Bundle) -> tuple[Backbone, Head]:

@@ -13,6 +13,7 @@ ECE_BINS = 15
 
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float32]
+Counts = NDArray[Any]  # of whole pictures; float where they are weights
 
 
 def metrics(labels: Labels, probabilities: Probabilities, top_k: int, resamples: int, seed: int) -> dict[str, Any]:
@@ -20,9 +21,11 @@ def metrics(labels: Labels, probabilities: Probabilities, top_k: int, resamples:
 
     labels: int (n,); probabilities: float (n, classes), rows summing to 1. Ranges: log_loss [0, inf), all others
     [0, 1]. The interval of the accuracy is Wilson's (Wilson, JASA 1927), which keeps its coverage near 1, where a
-    bootstrap collapses to a point; that of the macro F1 is the percentile bootstrap's (Efron 1979).
+    bootstrap collapses to a point; those of macro F1 and log loss are the percentile bootstrap's (Efron 1979). The
+    calibration error has none: it is biased upwards, and resampled pictures are biased once more.
     """
     classes = probabilities.shape[1]
+    intervals = _bootstrap(labels, probabilities, resamples, seed)
     predicted = probabilities.argmax(axis=1)
     k = min(top_k, classes)
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
@@ -31,10 +34,11 @@ def metrics(labels: Labels, probabilities: Probabilities, top_k: int, resamples:
         "accuracy": float((predicted == labels).mean()),
         "accuracy_ci95": wilson(int((predicted == labels).sum()), len(labels)),
         f"top_{k}_accuracy": float((top == labels[:, None]).any(axis=1).mean()),
-        "macro_f1": float(macro_f1(confusion)),
-        "macro_f1_ci95": _bootstrap_macro_f1(labels, predicted, classes, resamples, seed),
-        "weighted_f1": float(np.average(f1(confusion), weights=confusion.sum(axis=1))),
-        "log_loss": log_loss(labels, probabilities),
+        "macro_f1": macro_f1(*_margins(confusion)),
+        "macro_f1_ci95": intervals["macro_f1"],
+        "weighted_f1": float(np.average(f1(*_margins(confusion)), weights=confusion.sum(axis=1))),
+        "log_loss": float(losses(labels, probabilities).mean()),
+        "log_loss_ci95": intervals["log_loss"],
         "ece": expected_calibration_error(labels, probabilities),
         "n_test": len(labels),
     }
@@ -45,17 +49,35 @@ def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
-def f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """F1 of every class, float (..., classes), for one confusion matrix or a stack; 0 where a class never occurs."""
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    occurs = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+def f1(hits: Counts, occurs: Counts) -> NDArray[np.float64]:
+    """F1 of every class, float (classes,); 0 where it never occurs. occurs: as truth plus as prediction."""
     return np.divide(2 * hits, occurs, out=np.zeros(hits.shape), where=occurs > 0)
 
 
-def log_loss(labels: Labels, probabilities: Probabilities) -> float:
-    """Mean negative log of the true class's probability, in nats; one below float32's epsilon counts as epsilon."""
+def macro_f1(hits: Counts, occurs: Counts) -> float:
+    """Mean F1 over the classes that occur, as truth or as prediction."""
+    return float(f1(hits, occurs).sum() / max(1, np.count_nonzero(occurs)))
+
+
+def losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
+    """Negative log of the true class's probability, in nats, float (n,); one below float32's epsilon counts as that."""
     true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.clip(true, np.finfo(np.float32).eps, 1)).mean())
+    return -np.log(np.clip(true, np.finfo(np.float32).eps, 1))
+
+
+def hardest(labels: Labels, probabilities: Probabilities, most: int) -> NDArray[np.int64]:
+    """Rows of the worst mistakes, highest loss first; where nothing is wrong, of the least sure right answers."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    rows = wrong if len(wrong) else np.arange(len(labels))
+    return rows[np.argsort(-losses(labels, probabilities)[rows], kind="stable")[:most]]
+
+
+def confusions(confusion: NDArray[np.int64]) -> pd.DataFrame:
+    """The pairs that are confused, most often first: true and predicted (class numbers), count."""
+    off = confusion - np.diag(np.diagonal(confusion))
+    true, predicted = np.nonzero(off)
+    table = pd.DataFrame({"true": true, "predicted": predicted, "count": off[true, predicted]})
+    return table.sort_values("count", ascending=False, kind="stable", ignore_index=True)
 
 
 def expected_calibration_error(labels: Labels, probabilities: Probabilities) -> float:
@@ -66,13 +88,16 @@ def expected_calibration_error(labels: Labels, probabilities: Probabilities) -> 
 
 
 def reliability(labels: Labels, probabilities: Probabilities) -> pd.DataFrame:
-    """One row a confidence bin that is not empty: confidence (mean), accuracy, count."""
+    """One row a confidence bin that is not empty: confidence (mean), accuracy, count, and the 95% interval of the
+    accuracy from low to high."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
     table = pd.DataFrame({"bin": bins, "confidence": confidence, "accuracy": right.astype(float)})
     grouped = table.groupby("bin")
-    return grouped.mean().assign(count=grouped.size()).reset_index(drop=True)
+    made = grouped.mean().assign(count=grouped.size()).reset_index(drop=True)
+    ends = [wilson(hits, n) for hits, n in zip(grouped["accuracy"].sum(), made["count"], strict=True)]
+    return made.assign(low=[low for low, _ in ends], high=[high for _, high in ends])
 
 
 def per_class(labels: Labels, predicted: Labels, classes: tuple[str, ...]) -> pd.DataFrame:
@@ -83,11 +108,11 @@ def per_class(labels: Labels, predicted: Labels, classes: tuple[str, ...]) -> pd
     def share(of: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.divide(hits, of, out=np.zeros(len(classes)), where=of > 0)
 
-    columns = {"precision": share(chosen), "recall": share(support), "f1": f1(confusion), "support": support}
+    columns = {"precision": share(chosen), "recall": share(support), "f1": f1(*_margins(confusion)), "support": support}
     return pd.DataFrame({"class": classes, **columns})
 
 
-def wilson(hits: int, n: int) -> list[float]:
+def wilson(hits: float, n: int) -> list[float]:
     """The 95% score interval of a proportion, [low, high]."""
     p = hits / n
     middle = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
@@ -95,21 +120,24 @@ def wilson(hits: int, n: int) -> list[float]:
     return [max(0.0, float(middle - half)), min(1.0, float(middle + half))]
 
 
-def macro_f1(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean F1 over the classes that occur, as truth or as prediction; float (...)."""
-    occurs = (confusion.sum(axis=-1) + confusion.sum(axis=-2)) > 0
-    return (f1(confusion) * occurs).sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
+def _margins(confusion: NDArray[np.int64]) -> tuple[Counts, Counts]:
+    """Hits of each class, and how often it occurs as truth plus as prediction."""
+    return np.diagonal(confusion), confusion.sum(axis=0) + confusion.sum(axis=1)
 
 
-def _bootstrap_macro_f1(labels: Labels, predicted: Labels, classes: int, resamples: int, seed: int) -> list[float]:
-    """Percentile interval. Resampling pictures is drawing the cells of the confusion matrix from a multinomial."""
-    cells = confusion_matrix(labels, predicted, classes).ravel()
-    filled = np.flatnonzero(cells)
+def _bootstrap(labels: Labels, probabilities: Probabilities, resamples: int, seed: int) -> dict[str, list[float]]:
+    """Percentile intervals. A resample is how often each picture is drawn; no probability is looked at again."""
+    n, classes = probabilities.shape
+    predicted, loss = probabilities.argmax(axis=1), losses(labels, probabilities)
+    right = predicted == labels
     rng = np.random.default_rng(seed)
-    scores = np.empty(resamples)
-    for number, counts in enumerate(rng.multinomial(len(labels), cells[filled] / len(labels), resamples)):
-        drawn = np.zeros(classes * classes, np.int64)
-        drawn[filled] = counts
-        scores[number] = macro_f1(drawn.reshape(classes, classes))
-    low, high = np.quantile(scores, [0.025, 0.975])
-    return [float(low), float(high)]
+    scores = np.empty((resamples, 2))
+    for score in scores:
+        drawn = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
+        hits, truths, predictions = (
+            np.bincount(of, weights, classes)
+            for of, weights in ((labels, drawn * right), (labels, drawn), (predicted, drawn))
+        )
+        score[:] = macro_f1(hits, truths + predictions), drawn @ loss / n
+    low, high = np.quantile(scores, [0.025, 0.975], axis=0)
+    return {name: [float(low[at]), float(high[at])] for at, name in enumerate(("macro_f1", "log_loss"))}

@@ -75,10 +75,12 @@ def compare(
     rng = np.random.default_rng(seed)
     hits = _hits(labels, challenger), _hits(labels, champion)
     if metric == "macro_f1":
-        scores = _macro_f1(labels, challenger), _macro_f1(labels, champion)
-        gain, drawn = scores[0] - scores[1], _macro_f1_differences(labels, challenger, champion, rng)
+        classes, every = challenger.shape[1], np.ones(len(labels))
+        guessed = challenger.argmax(axis=1), champion.argmax(axis=1)
+        scores = tuple(_macro_f1(labels, each, every, classes) for each in guessed)
+        gain, drawn = scores[0] - scores[1], _macro_f1_differences(labels, *guessed, classes, rng)
     else:
-        each = hits if metric == "accuracy" else (_losses(labels, challenger), _losses(labels, champion))
+        each = hits if metric == "accuracy" else tuple(evaluation.losses(labels, by) for by in (challenger, champion))
         scores = float(each[0].mean()), float(each[1].mean())
         gains = each[0] - each[1] if metric == "accuracy" else each[1] - each[0]
         gain, drawn = float(gains.mean()), _mean_differences(gains, rng)
@@ -102,14 +104,13 @@ def _hits(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     return (probabilities.argmax(axis=1) == labels).astype(np.float64)
 
 
-def _losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
-    true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.clip(true, np.finfo(np.float32).eps, 1))
-
-
-def _macro_f1(labels: Labels, probabilities: Probabilities) -> float:
-    confusion = evaluation.confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
-    return float(evaluation.macro_f1(confusion))
+def _macro_f1(labels: Labels, predicted: Labels, weights: NDArray[np.float64], classes: int) -> float:
+    """Of pictures that count as often as their weights say."""
+    hits, truths, predictions = (
+        np.bincount(of, weight, classes)
+        for of, weight in ((labels, weights * (labels == predicted)), (labels, weights), (predicted, weights))
+    )
+    return evaluation.macro_f1(hits, truths + predictions)
 
 
 def _mean_differences(differences: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
@@ -124,18 +125,14 @@ def _mean_differences(differences: NDArray[np.float64], rng: np.random.Generator
 
 
 def _macro_f1_differences(
-    labels: Labels, one: Probabilities, other: Probabilities, rng: np.random.Generator
+    labels: Labels, one: Labels, other: Labels, classes: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """As above. Pictures alike in label and both predictions are drawn together."""
-    classes = one.shape[1]
-    triples = np.stack([labels, one.argmax(axis=1), other.argmax(axis=1)], axis=1)
-    cells, counts = np.unique(triples, axis=0, return_counts=True)
+    cells, counts = np.unique(np.stack([labels, one, other], axis=1), axis=0, return_counts=True)
+    n = len(labels)
     made = np.empty(RESAMPLES)
-    for number, drawn in enumerate(rng.multinomial(len(labels), counts / len(labels), RESAMPLES)):
-        scores = []
-        for column in (1, 2):
-            places = cells[:, 0] * classes + cells[:, column]
-            confusion = np.bincount(places, drawn, classes * classes).reshape(classes, classes)
-            scores.append(evaluation.macro_f1(confusion))
+    for number in range(RESAMPLES):
+        drawn = rng.multinomial(n, counts / n).astype(np.float64)
+        scores = [_macro_f1(cells[:, 0], cells[:, column], drawn, classes) for column in (1, 2)]
         made[number] = scores[0] - scores[1]
     return made

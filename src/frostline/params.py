@@ -142,10 +142,12 @@ class Cache(_Section):
 
 
 class Evaluate(_Section):
-    """`top_k`: k of the top-k accuracy; `bootstrap`: resamples behind the 95% intervals."""
+    """`top_k`: k of the top-k accuracy; `bootstrap`: resamples behind the 95% intervals; `calibrate`: what `finetune`
+    fits on the validation split and puts into the bundle."""
 
     top_k: Positive
     bootstrap: Annotated[int, Field(ge=100)]
+    calibrate: Literal["none", "temperature"]
 
 
 class Range(_Section):

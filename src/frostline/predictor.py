@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,17 +20,32 @@ def probabilities(bundle: Bundle, pictures: Shards, store: Store, mode: str) -> 
     Layers that training left as they were have the same features in every trial and every evaluation: they are taken
     from the store, or put there, as `planning.make` finds cheapest. mode: cache.mode.
     """
+
+    def squashed(logits: keras.Model) -> keras.Model:
+        return classifier.squashed(logits, bundle.temperature)
+
+    return classifier.by_class(_run(bundle, squashed, pictures, store, mode))
+
+
+def logits(bundle: Bundle, pictures: Shards, store: Store, mode: str) -> NDArray[np.float32]:
+    """What the probabilities are made of, before any temperature: float32 (n, classes), or (n, 1) of a sigmoid."""
+    return _run(bundle, lambda logits: logits, pictures, store, mode).astype(np.float32)
+
+
+def _run(
+    bundle: Bundle, ending: Callable[[keras.Model], keras.Model], pictures: Shards, store: Store, mode: str
+) -> NDArray[np.float32]:
+    """The output of the bundle's model with another ending behind its logits."""
     backbone, head = classifier.parts(bundle)
-    frozen = bundle.made_from["audit"]["frozen_layers"]
-    line = freezing.deepest_cut(backbone.model, frozen)
+    line = freezing.deepest_cut(backbone.model, bundle.made_from["audit"]["frozen_layers"])
     if line is None or mode == "never":
-        return bundle.probabilities(pictures)
+        return classifier.outputs(ending(bundle.logits), pictures)
     once = planning.Phase("evaluate", line, epochs=1, variants=1)
     rows = planning.make(backbone, head, [once], [pictures], None, store, mode, "float32").rows("evaluate", pictures)
-    model = classifier.squashed(head, classifier.suffix(backbone, head, line))
+    model = ending(classifier.suffix(backbone, head, line))
     size = features.batch_rows()
     made = []
     for start in range(0, len(pictures), size):
         there = np.arange(start, min(start + size, len(pictures)))
         made.append(engine.predict(model, rows.take(there), size))
-    return classifier.by_class(np.concatenate(made))
+    return np.concatenate(made)

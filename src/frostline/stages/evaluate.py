@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from frostline import (
     atomic,
+    calibration,
     catalog,
     digest,
     engine,
@@ -17,6 +19,7 @@ from frostline import (
     lineage,
     model_card,
     plots,
+    ranking,
     run_log,
     shards,
     store,
@@ -24,7 +27,16 @@ from frostline import (
     tracking,
 )
 from frostline.errors import DataError
+from frostline.evaluation import Probabilities
 from frostline.params import Params
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from frostline.classifier import Bundle
+
+GALLERY = 24  # pictures
+GALLERY_SIDE = 256  # pixels, at most about twice as many
 
 
 def run(params: Params) -> str:
@@ -37,14 +49,16 @@ def run(params: Params) -> str:
     bundle = classifier.load(catalog.BUNDLE)
     if bundle.layout != test.layout:
         raise DataError(f"{catalog.BUNDLE}: was trained on other classes or sizes than {test.folder}; run `dvc repro`")
-    settings = params.evaluate
     probabilities = predictor.probabilities(bundle, test, features, params.cache.mode)
     predicted = probabilities.argmax(axis=1)
     classes = test.layout.classes
-    metrics = evaluation.metrics(test.labels, probabilities, settings.top_k, settings.bootstrap, params.seed)
-    metrics["test_digest"] = test.source_digest()
-    table = evaluation.per_class(test.labels, predicted, classes)
+    ranked = ranking.summary(test.labels, probabilities)
+    metrics = _metrics(params, test, probabilities, ranked, bundle.temperature)
+    confusion = evaluation.confusion_matrix(test.labels, predicted, len(classes))
+    per_class = evaluation.per_class(test.labels, predicted, classes).join(ranked.areas.set_index("number"))
     data = json.loads(catalog.DATA_REPORT.read_text(encoding="utf-8"))
+    produced = digest.of_folder(catalog.BUNDLE)
+    card = model_card.write(bundle.made_from, produced, data, metrics, per_class, evaluation.confusions(confusion))
     names = np.asarray(classes, object)
     predictions = pd.DataFrame(
         {
@@ -57,29 +71,81 @@ def run(params: Params) -> str:
         }
     )
     predictions.attrs["classes"] = list(classes)
-    confusion = evaluation.confusion_matrix(test.labels, predicted, len(classes))
+    reliability = evaluation.reliability(test.labels, probabilities)
+    ranked_names = names[ranked.areas["number"]].tolist()
     figures = {
         "learning_curves": plots.learning_curves(pd.read_csv(catalog.HISTORY)),
         "confusion": plots.confusion(confusion, classes),
-        "reliability": plots.reliability(evaluation.reliability(test.labels, probabilities), metrics["ece"]),
+        "reliability": plots.reliability(reliability, metrics["ece"]),
+        "roc": plots.roc(ranked.roc, ranking.GRID, ranked_names, metrics.get("roc_auc")),
+        "precision_recall": plots.precision_recall(
+            ranked.precision_recall, ranking.GRID, ranked_names, metrics.get("average_precision")
+        ),
+        "mistakes": _gallery(bundle, test, probabilities),
+    }
+    tables = {
+        "reliability": reliability,
+        "roc": ranking.table(ranked.roc, "false_positive_rate", ranked_names),
+        "precision_recall": ranking.table(ranked.precision_recall, "recall", ranked_names),
     }
     with atomic.folder(catalog.PLOTS) as folder:
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png")
+        for name, table in tables.items():
+            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     with atomic.file(catalog.PREDICTIONS) as path:
         predictions.to_parquet(path, index=False)
     with atomic.file(catalog.CONFUSION) as path:
         predictions[["label", "predicted"]].rename(columns={"label": "actual"}).to_csv(path, index=False)
     with atomic.file(catalog.PER_CLASS) as path:
-        table.to_csv(path, index=False, float_format="%.6g")
+        per_class.to_csv(path, index=False, float_format="%.6g")
     with atomic.file(catalog.MODEL_CARD) as path:
-        path.write_text(model_card.write(bundle.made_from, data, metrics, table), encoding="utf-8")
+        path.write_text(card, encoding="utf-8")
     atomic.write_json(catalog.METRICS, metrics)
 
-    produced = digest.of_folder(catalog.BUNDLE)
     with tracking.tracker(params.tracking).result(produced, bundle.made_from["backbone"]["name"]) as log:
         if log.is_new:  # trained where no tracking was, or its run is gone: what the bundle knows of itself
             log.params(tracking.flat(bundle.made_from))
             log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
         run_log.evaluated(log, params.data.source, metrics, Path())
     return summary.text(metrics, catalog.MODEL_CARD, params.finetune.freeze)
+
+
+def _metrics(
+    params: Params,
+    test: shards.Shards,
+    probabilities: Probabilities,
+    ranked: ranking.Summary,
+    temperature: float,
+) -> dict[str, Any]:
+    """All of metrics.json; where the bundle is calibrated, with what the temperature changed."""
+    settings = params.evaluate
+    metrics = evaluation.metrics(test.labels, probabilities, settings.top_k, settings.bootstrap, params.seed)
+    metrics |= ranked.metrics
+    if temperature != 1:
+        before = calibration.uncalibrated(probabilities, temperature)
+        metrics |= {
+            "temperature": temperature,
+            "ece_uncalibrated": evaluation.expected_calibration_error(test.labels, before),
+            "log_loss_uncalibrated": float(evaluation.losses(test.labels, before).mean()),
+        }
+    return {**metrics, "test_digest": test.source_digest()}
+
+
+def _gallery(bundle: Bundle, test: shards.Shards, probabilities: Probabilities) -> Figure:
+    """The worst mistakes, or the least sure right answers, each beside what speaks for the predicted class."""
+    from frostline import explaining
+
+    rows = evaluation.hardest(test.labels, probabilities, GALLERY)
+    predicted = probabilities.argmax(axis=1)
+    wrong = int((predicted != test.labels).sum())
+    pictures = test.take(rows)
+    heat = explaining.GradCam(bundle)(pictures, predicted[rows])
+    step = max(1, test.layout.image_size // GALLERY_SIDE)
+    shown = pictures[:, ::step, ::step]
+    names = test.layout.classes
+    captions = [plots.caption(names[test.labels[row]], names[predicted[row]], probabilities[row].max()) for row in rows]
+    many = f"{len(test):,} test pictures"
+    which = f"Worst mistakes, {len(rows)} of {wrong:,} on {many}" if wrong else f"No mistake on {many}; the least sure"
+    title = f"{which}. Coloured: what speaks for the predicted class (Grad-CAM)"
+    return plots.mistakes(shown, explaining.overlay(shown, heat[:, ::step, ::step]), captions, title)

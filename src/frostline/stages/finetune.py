@@ -22,7 +22,7 @@ def run(params: Params) -> str:
     backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
     with engine.quiet():
-        from frostline import classifier, transfer
+        from frostline import calibration, classifier, predictor, transfer
         from frostline.checkpoints import Checkpoint
 
     features = store.opened(params.cache)
@@ -50,11 +50,15 @@ def run(params: Params) -> str:
 
         data = transfer.Data(variants, validation)
         result = transfer.Trainer(features).run(params, data, resume, tell, _reporter(params, checkpoint.save, log))
+        bundle = result.bundle
+        if params.evaluate.calibrate == "temperature":
+            logits = predictor.logits(bundle, validation, features, params.cache.mode)
+            bundle = bundle.calibrated(calibration.fit_temperature(logits, validation.labels))
         with atomic.folder(catalog.BUNDLE) as folder, atomic.file(catalog.HISTORY) as table:
-            classifier.save(folder, result.bundle)
+            classifier.save(folder, bundle)
             pd.DataFrame(result.history).to_csv(table, index=False, float_format="%.9g")
         files = [catalog.HISTORY, catalog.DATA_REPORT, catalog.CONTACT_SHEET]
-        run_log.trained(log, result.bundle.made_from, catalog.BUNDLE, files)
+        run_log.trained(log, bundle.made_from, catalog.BUNDLE, files)
         log.tags({tracking.BUNDLE: digest.of_folder(catalog.BUNDLE)})
     checkpoint.clear()
     audit = result.audit

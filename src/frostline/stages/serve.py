@@ -11,16 +11,14 @@ from contextlib import ExitStack
 from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 
-from frostline import engine, images, packaging, registry, serving, tracking
+from frostline import engine, packaging, registry, serving, tracking
 from frostline.errors import StateError
 from frostline.params import Params
-
-if TYPE_CHECKING:
-    from frostline.classifier import Bundle
+from frostline.stages import predict
 
 
 def run(params: Params | None, model: str, host: str, port: int) -> None:
@@ -28,9 +26,8 @@ def run(params: Params | None, model: str, host: str, port: int) -> None:
     _require_free(host, port)
     folder = registry.bundle_folder(tracking.tracker(params.tracking) if params else None, model)
     with engine.quiet():
+        import keras  # noqa: F401
         import uvicorn
-
-        from frostline import classifier
     with ExitStack() as stack:
         if not is_loopback(host):
             os.environ[packaging.NO_PATHS] = "1"  # who asks from elsewhere must not learn what files are here
@@ -38,22 +35,22 @@ def run(params: Params | None, model: str, host: str, port: int) -> None:
         if not model.startswith("models:/"):
             place = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
             packaging.save(folder, place)
-        explain = explainer(classifier.load(folder))
-        application = serving.application(packaging.load(place), about(folder, model), explain)
+        application = serving.application(packaging.load(place), about(folder, model), explainer(folder))
         print(f"serve: {model} on http://{host}:{port} (Ctrl-C ends it)", flush=True)
         uvicorn.run(application, host=host, port=port, log_level="warning")
 
 
-def explainer(bundle: Bundle) -> serving.Explain:
-    """Encoded picture -> PNG of the picture, as the network sees it, under the heat map of its label."""
+def explainer(folder: Path) -> serving.Explain:
+    """Encoded picture -> PNG of the picture, as a bundle's network sees it, under the heat map of its label."""
+    scorer = predict.scorer_of(folder)
     from frostline import classifier, explaining
 
-    layout, heat_of, one_by_one = bundle.layout, explaining.GradCam(bundle), threading.Lock()
+    heat_of, one_by_one = explaining.GradCam(classifier.load(folder)), threading.Lock()
 
     def explain(data: bytes) -> bytes:
-        pictures = images.resize(images.decode(data), layout.image_size, layout.resize)[None]
+        pictures = scorer.picture(data)[None]
+        label = scorer.probabilities(pictures).argmax(axis=1)
         with one_by_one:
-            label = classifier.by_class(engine.predict(bundle.model, pictures, 1)).argmax(axis=1)
             shown = explaining.overlay(pictures, heat_of(pictures, label))[0]
         stream = BytesIO()
         Image.fromarray(shown).save(stream, "PNG")

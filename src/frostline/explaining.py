@@ -1,0 +1,98 @@
+"""Where a classifier looks: Grad-CAM (Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via
+Gradient-based Localization", ICCV 2017)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from frostline import classifier
+from frostline.classifier import Bundle
+
+Pictures = NDArray[np.uint8]
+Heat = NDArray[np.float32]
+
+# From no heat to most: the colours in RGB, and how much of the picture they cover.
+COLORS = np.array([[255, 230, 40], [255, 150, 20], [220, 20, 20]], np.float32)
+COVER = 0.65
+AT_ONCE = 8  # pictures, which bounds the memory
+
+
+class GradCam:
+    """Heat maps of one bundle's answers. Built once, it may be called as often as wanted; on TensorFlow it is compiled
+    at the first call, on JAX at the first call with that many pictures."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        backbone, head = classifier.parts(bundle)
+        pictures = keras.Input(bundle.model.input.shape[1:], dtype="uint8")
+        self._body = keras.Model(pictures, backbone.model(backbone.preprocess(pictures)))
+        maps = keras.Input(self._body.output.shape[1:], dtype=self._body.output.dtype)
+        self._head = keras.Model(maps, head.top(head.pool(maps)))
+        self._size = bundle.layout.image_size
+        self._compiled = _compiled(self._heat)
+
+    def __call__(self, pictures: Pictures, classes: NDArray[np.int64]) -> Heat:
+        """What speaks for a class, float32 (n, size, size) in [0, 1]: each map's highest place is 1, or all is 0 where
+        nothing speaks for it.
+
+        pictures: uint8 (n, size, size, 3), resized as the bundle says; classes: of each picture the class to explain,
+        int (n,). The maps come from the feature map before pooling, so they are no finer than that.
+        """
+        starts = range(0, len(pictures), AT_ONCE)
+        chunks = [(pictures[at : at + AT_ONCE], np.asarray(classes[at : at + AT_ONCE], np.int32)) for at in starts]
+        return np.concatenate([np.asarray(self._compiled(*chunk)) for chunk in chunks])
+
+    def _heat(self, pictures: Any, classes: Any) -> Any:
+        ops = keras.ops
+        maps = self._body(pictures, training=False)
+
+        def score(maps: Any) -> Any:
+            """Sum of the logits of the classes; a picture's own depends on no other picture."""
+            logits = ops.cast(self._head(maps, training=False), "float32")
+            if logits.shape[-1] == 1:  # a sigmoid's logit speaks for the second of two classes
+                return ops.sum(logits[:, 0] * ops.cast(2 * classes - 1, "float32"))
+            return ops.sum(logits * ops.one_hot(classes, logits.shape[-1], dtype="float32"))
+
+        gradients = ops.cast(_gradient(score, maps), "float32")
+        weights = ops.mean(gradients, axis=(1, 2), keepdims=True)
+        heat = ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True))
+        heat = ops.image.resize(heat, (self._size, self._size), interpolation="bilinear")[..., 0]
+        highest = ops.max(heat, axis=(1, 2), keepdims=True)
+        return ops.where(highest > 0, heat / ops.where(highest > 0, highest, 1.0), 0.0)
+
+
+def overlay(pictures: Pictures, heat: Heat) -> Pictures:
+    """Pictures under their heat, from yellow to red, uint8 (n, size, size, 3); where there is no heat, as they were."""
+    places = np.linspace(0, 1, len(COLORS))
+    colors = np.stack([np.interp(heat, places, channel) for channel in COLORS.T], axis=-1)
+    cover = COVER * heat[..., None]
+    return np.round(pictures * (1 - cover) + colors * cover).astype(np.uint8)
+
+
+def _compiled(function: Any) -> Any:
+    """A function of pictures and classes, compiled by Keras's engine."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    signature = [tf.TensorSpec([None, None, None, 3], tf.uint8), tf.TensorSpec([None], tf.int32)]
+    return tf.function(function, input_signature=signature)
+
+
+def _gradient(score: Any, at: Any) -> Any:
+    """The gradient of a scalar function, at a tensor."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.grad(score)(at)
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(at)
+        value = score(at)
+    return tape.gradient(value, at)

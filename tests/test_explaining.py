@@ -1,0 +1,72 @@
+"""Heat maps against the formula in NumPy, for every head; and where a network that knows its job looks."""
+
+import keras
+import numpy as np
+import pytest
+
+from frostline import backbones, classifier, explaining, shards
+
+
+def make(binary, pooling, name="frostnet", weights="builtin", size=32):
+    keras.utils.set_random_seed(1)
+    classes = 2 if binary else 3
+    backbone = backbones.build(name, weights, size)
+    head = classifier.build_head(backbone.model.output.shape[1:], classes, pooling, [4], "tanh", binary)
+    made_from = {"backbone": {"name": name, "weights": weights}}
+    layout = shards.Layout(tuple("abc"[:classes]), size, "crop")
+    return classifier.Bundle(classifier.whole(backbone, head), layout, made_from).calibrated(2.0)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
+@pytest.mark.parametrize("binary", [False, True])
+def test_heat_is_the_feature_maps_weighted_by_mean_gradients(binary, pooling):
+    bundle = make(binary, pooling)
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    classes = np.array([0, 1, 1, 0, 0])
+    heat = explaining.GradCam(bundle)(pictures, classes)
+    assert heat.shape == (5, 32, 32)
+    assert heat.dtype == np.float32
+
+    backbone, head = classifier.parts(bundle)
+    maps = np.array(backbone.model(backbone.preprocess(pictures.astype(np.float32))))
+
+    def logit(maps, at):
+        logits = np.array(head.top(head.pool(maps)))
+        return (2 * classes[at] - 1) * logits[:, 0] if binary else logits[:, classes[at]]
+
+    for at in range(2):  # gradients by finite differences, of one place of one channel after the other
+        step = 1e-2 * np.eye(maps[at].size, dtype=np.float32).reshape(-1, *maps[at].shape)
+        gradient = (logit(maps[at] + step, at) - logit(maps[at] - step, at)) / 2e-2
+        weights = gradient.reshape(maps[at].shape).mean(axis=(0, 1))
+        coarse = np.maximum(maps[at] @ weights, 0)
+        expected = np.array(keras.ops.image.resize(coarse[..., None], (32, 32)))[..., 0]
+        np.testing.assert_allclose(heat[at], expected / max(expected.max(), 1e-9), atol=0.02)
+
+
+def test_one_picture_or_many_compile_once_and_give_the_same():
+    bundle = make(False, "avg")
+    cam = explaining.GradCam(bundle)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    together = cam(pictures, np.array([0, 1, 2]))
+    for at in range(3):
+        np.testing.assert_allclose(cam(pictures[at : at + 1], np.array([at]))[0], together[at], atol=1e-5)
+    assert cam._compiled.experimental_get_tracing_count() == 1
+    assert 0 <= together.min() <= together.max() <= 1
+
+
+def test_a_keras_application_can_be_explained():
+    bundle = make(False, "avg", "MobileNet", "none", 64)
+    heat = explaining.GradCam(bundle)(np.zeros((1, 64, 64, 3), np.uint8), np.array([2]))
+    assert heat.shape == (1, 64, 64)
+    assert np.isfinite(heat).all()
+
+
+def test_an_overlay_leaves_cold_places_as_they_are_and_reddens_hot_ones():
+    picture = np.full((1, 2, 2, 3), 100, np.uint8)
+    heat = np.array([[[0, 1], [0.5, 0]]], np.float32)
+    made = explaining.overlay(picture, heat)
+    assert made.dtype == np.uint8
+    assert made[0, 0, 0].tolist() == made[0, 1, 1].tolist() == [100, 100, 100]
+    red, green, blue = made[0, 0, 1]
+    assert red > 150 > 60 > max(green, blue)
