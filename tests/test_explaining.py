@@ -62,11 +62,13 @@ def test_a_keras_application_can_be_explained():
     assert np.isfinite(heat).all()
 
 
-def test_an_overlay_leaves_cold_places_as_they_are_and_reddens_hot_ones():
+def test_an_overlay_leaves_cold_places_grey_and_reddens_hot_ones():
     picture = np.full((1, 2, 2, 3), 100, np.uint8)
+    picture[0, 1, 1] = 0, 0, 255
     heat = np.array([[[0, 1], [0.5, 0]]], np.float32)
     made = explaining.overlay(picture, heat)
     assert made.dtype == np.uint8
-    assert made[0, 0, 0].tolist() == made[0, 1, 1].tolist() == [100, 100, 100]
+    assert made[0, 0, 0].tolist() == [100, 100, 100]
+    assert made[0, 1, 1].tolist() == [29, 29, 29]
     red, green, blue = made[0, 0, 1]
     assert red > 150 > 60 > max(green, blue)

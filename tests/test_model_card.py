@@ -59,7 +59,14 @@ def test_the_sections_are_the_template_s_and_the_front_matter_is_yaml():
     assert matter["pipeline_tag"] == "image-classification"
     (result,) = matter["model-index"][0]["results"]
     assert {metric["type"] for metric in result["metrics"]} == {"accuracy", "f1", "roc_auc"}
-    for said in ("1 not an image", "`b0b0`", "fewest training pictures is a, with 1", "not calibrated", "taken for"):
+    for said in (
+        "1 not an image",
+        "`b0b0`",
+        "fewest training pictures is a, with 1",
+        "not calibrated",
+        "taken for",
+        "off by 0.1",
+    ):
         assert said in card
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Of the logarithm of the temperature, around 0. It decides where data can't: with every validation picture right, the
-# likelihood alone would have the temperature fall to 0 and every answer be certain. A factor of e costs half a nat, so
-# a few dozen pictures outweigh it.
-PRIOR_DEVIATION = 1.0
+# likelihood alone would have the temperature fall to 0 and every answer be certain. So narrow that ten pictures do no
+# harm, so wide that a hundred find what they would find without it (docs/decisions/0011-calibration.md).
+PRIOR_DEVIATION = 0.25
 
 WIDEST = 3.0  # of the logarithm, either way: a factor of 20
 DIGITS = 3  # more than the data tell, and few enough that rounding of the logits does not show
@@ -21,7 +21,7 @@ DIGITS = 3  # more than the data tell, and few enough that rounding of the logit
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """The temperature, in (0, inf), that makes the labels of pictures the model was not trained on most likely.
 
-    logits: float (n, classes), or (n, 1) of a sigmoid; labels: int (n,). Maximum a posteriori under a wide log-normal
+    logits: float (n, classes), or (n, 1) of a sigmoid; labels: int (n,). Maximum a posteriori under a log-normal
     prior around 1, which is what no pictures at all give.
     """
     from scipy.optimize import minimize_scalar

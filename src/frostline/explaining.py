@@ -18,6 +18,7 @@ Heat = NDArray[np.float32]
 # From no heat to most: the colours in RGB, and how much of the picture they cover.
 COLORS = np.array([[255, 230, 40], [255, 150, 20], [220, 20, 20]], np.float32)
 COVER = 0.65
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue (ITU-R BT.601)
 AT_ONCE = 8  # pictures, which bounds the memory
 
 
@@ -65,11 +66,12 @@ class GradCam:
 
 
 def overlay(pictures: Pictures, heat: Heat) -> Pictures:
-    """Pictures under their heat, from yellow to red, uint8 (n, size, size, 3); where there is no heat, as they were."""
+    """Pictures in grey under their heat, from yellow to red: uint8 (n, size, size, 3). What has a colour is heat."""
     places = np.linspace(0, 1, len(COLORS))
     colors = np.stack([np.interp(heat, places, channel) for channel in COLORS.T], axis=-1)
     cover = COVER * heat[..., None]
-    return np.round(pictures * (1 - cover) + colors * cover).astype(np.uint8)
+    grey = pictures @ LUMA
+    return np.round(grey[..., None] * (1 - cover) + colors * cover).astype(np.uint8)
 
 
 def _compiled(function: Any) -> Any:

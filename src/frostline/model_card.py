@@ -14,6 +14,7 @@ import pandas as pd
 LISTED_CLASSES = 50  # in a sentence
 TABLED_CLASSES = 100  # in a table
 FEW_TEST_PICTURES = 30  # of a class: below it, its recall is known to no better than about 0.15 either way
+POOR_CALIBRATION = 0.05  # expected calibration error
 
 METRICS = {  # of metrics.json, in this order, where they are there
     "accuracy": "accuracy",
@@ -45,7 +46,7 @@ def write(
         _front_matter(made_from, data, metrics),
         _details(made_from, data, metrics),
         _uses(data, metrics),
-        _limits(data, metrics, per_class),
+        _limits(made_from, data, metrics, per_class),
         _start(made_from, data),
         _training(made_from, data),
         _evaluation(data, metrics, per_class),
@@ -61,11 +62,8 @@ def _front_matter(made_from: dict[str, Any], data: dict[str, Any], metrics: dict
         for key, kind in {"accuracy": "accuracy", "macro_f1": "f1", "roc_auc": "roc_auc"}.items()
         if key in metrics
     ]
-    result = {
-        "task": {"type": "image-classification"},
-        "dataset": {"type": "imagefolder", "name": data["source"], "split": "test"},
-        "metrics": measured,
-    }
+    dataset = {"type": "imagefolder", "name": data["source"], "split": "test"}
+    result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": measured}
     matter = {
         "library_name": "keras",
         "pipeline_tag": "image-classification",
@@ -114,7 +112,7 @@ Pictures like those of `{data["source"]}`, each of exactly one of the classes ab
 """
 
 
-def _limits(data: dict[str, Any], metrics: dict[str, Any], per_class: pd.DataFrame) -> str:
+def _limits(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, Any], per_class: pd.DataFrame) -> str:
     low, high = metrics["accuracy_ci95"]
     trained = data["images_per_class"]["train"]
     thinnest = min(trained, key=trained.__getitem__)
@@ -138,6 +136,10 @@ def _limits(data: dict[str, Any], metrics: dict[str, Any], per_class: pd.DataFra
     if absent:
         lines.append(f"Not in the test split, so not measured at all: {_listed(absent)}.")
     lines.append("All numbers hold for pictures drawn like the test split, and for no others.")
+    if metrics["ece"] > POOR_CALIBRATION and "temperature" not in made_from:
+        lines.append(
+            f"Probabilities are off by {metrics['ece']:.2f} on average; `evaluate.calibrate: temperature` may mend it."
+        )
     limits = "\n".join(f"- {line}" for line in lines)
     return f"""## Bias, Risks, and Limitations
 
@@ -284,8 +286,7 @@ def _specifications(made_from: dict[str, Any], bundle_digest: str, data: dict[st
 
 ### Model Architecture and Objective
 
-{made_from["backbone"]["name"]}, {made_from["head"]["pooling"]} pooling and a head that was trained by cross-entropy; \
-Keras {made_from["keras"]}.
+{made_from["backbone"]["name"]}, {made_from["head"]["pooling"]} pooling, a head; cross-entropy; Keras {made_from["keras"]}.
 
 ### Lineage
 
@@ -302,8 +303,8 @@ def _title(made_from: dict[str, Any], data: dict[str, Any]) -> str:
 
 
 def _origin(backbone: dict[str, Any]) -> str:
-    weights = backbone["weights"]
     known = {"none": "random weights", "imagenet": "ImageNet weights", "builtin": "frostline's built-in weights"}
+    weights = backbone["weights"]
     return f"{backbone['name']}, {known.get(weights, f'weights in `{weights}`')}"
 
 
@@ -344,11 +345,6 @@ def _listed(names: list[str]) -> str:
 
 def _use_of_validation(made_from: dict[str, Any]) -> str:
     stopping = made_from["finetune"]["early_stopping"]
-    used = []
-    if stopping is not None:
-        used.append(
-            f"early stopping on {stopping['monitor']} (patience {stopping['patience']}), the best epoch's weights"
-        )
-    if "temperature" in made_from:
-        used.append("fitting the temperature")
+    used = [f"early stopping on {stopping['monitor']} (patience {stopping['patience']})"] if stopping else []
+    used += ["fitting the temperature"] if "temperature" in made_from else []
     return " and ".join(used) or "reporting only"
