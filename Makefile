@@ -30,6 +30,7 @@ bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
 	python benchmarks/frozen.py
 	python benchmarks/plans.py
 	python benchmarks/memory.py
+	python benchmarks/serving.py
 
 bench-sweep: $(VENV)/.ready  ## sweeps against Optuna around the Keras guide and Keras Tuner; hours, can be gone on with
 	python -m pip install --quiet keras-tuner
