@@ -286,7 +286,8 @@ def _specifications(made_from: dict[str, Any], bundle_digest: str, data: dict[st
 
 ### Model Architecture and Objective
 
-{made_from["backbone"]["name"]}, {made_from["head"]["pooling"]} pooling, a head; cross-entropy; Keras {made_from["keras"]}.
+{made_from["backbone"]["name"]}, {made_from["head"]["pooling"]} pooling and a head; cross-entropy; Keras \
+{made_from["keras"]}.
 
 ### Lineage
 
