@@ -113,6 +113,7 @@ def epochs_of_ours(
         0.0,
         momentum=0.9,
         label_smoothing=0.0,
+        ema_momentum=0.0,
         stopping=None,
         seed=1,
     )

@@ -38,6 +38,7 @@ Record = dict[str, Any]
 
 ASSETS = Path(os.environ.get("FROSTLINE_TEST_ASSETS", "assets")).resolve()
 HEAD_EPOCHS = 10  # of our head start
+EMA_MOMENTUM = 0.99  # of our averaged weights, as in params.yaml
 SAME = 1e-6  # accuracies that differ by less are the same: fewer than one picture
 
 
@@ -120,6 +121,7 @@ OURS = {
     "frostline": Ours("**frostline**", {}),
     "no-store": Ours("without the store (`cache.mode: never`)", {"cache.mode": "never"}),
     "no-head": Ours("without the head start (`finetune.head_epochs: 0`)", {"finetune.head_epochs": 0}),
+    "no-average": Ours("without averaged weights (`finetune.ema_momentum: 0`)", {"finetune.ema_momentum": 0.0}),
     "no-pruning": Ours("without pruning (`sweep.pruner: none`)", {"sweep.pruner": "none"}),
     "cold": Ours("without warm functions (all built, and the head trained, anew for each trial)", {}, warm=False),
 }
@@ -149,6 +151,7 @@ def settings(run: Run, changes: dict[str, Any]) -> Any:
             "finetune.batch_size": job.batch,
             "finetune.optimizer": "adam",
             "finetune.schedule": "constant",
+            "finetune.ema_momentum": EMA_MOMENTUM,
             "finetune.early_stopping": {"monitor": "val_accuracy", "patience": 8},
             "sweep": {
                 "trials": run.trials,

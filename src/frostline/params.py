@@ -122,6 +122,7 @@ class Finetune(_Section):
     early_stopping: EarlyStopping | None
     class_weight: Literal["none", "balanced"]
     label_smoothing: Fraction
+    ema_momentum: Fraction
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
     @model_validator(mode="after")

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from frostline import engine
 
 # Inputs, targets and, where there are any, sample weights of some batches: each of shape (batches, batch size, ...).
-# In training they come after the numbers of the rule: learning rate, weight decay and momentum, float32 (batches, 3).
+# In training they come after the numbers of the rule: learning rate, weight decay, momentum and that of averaged
+# weights, float32 (batches, 4).
 Chunk = tuple[NDArray[Any], ...]
 
 
@@ -175,6 +176,8 @@ def _set_rule(optimizer: keras.optimizers.Optimizer, numbers: Any) -> None:
         optimizer.weight_decay = numbers[1]
     if getattr(optimizer, "momentums", None):  # of SGD with momentum alone
         optimizer.momentum = numbers[2]
+    if optimizer.use_ema:
+        optimizer.ema_momentum = numbers[3]
 
 
 def _build_metrics(model: keras.Model) -> None:

@@ -8,7 +8,8 @@ So a resumed training ends with the very weights of an uninterrupted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -46,12 +47,17 @@ class Rule:
     optimizer: str
     has_weight_decay: bool
     has_momentum: bool
+    has_average: bool
 
 
 @dataclass(frozen=True)
 class Phase:
-    """How to train in one phase. learning_rate: the highest of the schedule; weight_decay (decoupled): of adamw and
-    sgd; momentum: of sgd."""
+    """How to train in one phase.
+
+    learning_rate: the highest of the schedule; weight_decay (decoupled): of adamw and sgd; momentum: of sgd;
+    ema_momentum: of the average over the weights of all steps, which is what is evaluated and kept (Polyak & Juditsky,
+    "Acceleration of Stochastic Approximation by Averaging", 1992, with exponential weights), 0 for none.
+    """
 
     name: str
     epochs: int
@@ -62,6 +68,7 @@ class Phase:
     weight_decay: float
     momentum: float
     label_smoothing: float
+    ema_momentum: float
     stopping: Stopping | None
     seed: int
 
@@ -70,7 +77,18 @@ class Phase:
         """What of it is compiled."""
         is_sgd = self.optimizer == "sgd"
         decays = self.optimizer != "adam" and self.weight_decay > 0
-        return Rule(self.optimizer, decays, is_sgd and self.momentum > 0)
+        return Rule(self.optimizer, decays, is_sgd and self.momentum > 0, self.ema_momentum > 0)
+
+    def numbers(self, epoch: int, steps_per_epoch: int) -> NDArray[np.float32]:
+        """What goes into each step of an epoch and the first of the next, float32 (steps_per_epoch + 1, 4).
+
+        The average begins short: after t steps its momentum is at most (1 + t) / (10 + t), as TensorFlow's
+        `ExponentialMovingAverage` has it.
+        """
+        steps = np.arange(epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch + 1)
+        average = np.minimum(self.ema_momentum, (1 + steps) / (10 + steps))
+        parts = (self.rates(steps, steps_per_epoch), self.weight_decay, self.momentum, average)
+        return np.stack(np.broadcast_arrays(*parts), 1).astype(np.float32)
 
     def rates(self, steps: NDArray[np.int64], steps_per_epoch: int) -> NDArray[np.float32]:
         """The learning rate of each step, float32, steps counted from 0 over the phase.
@@ -183,24 +201,38 @@ class Learner:
             if at.stopped:
                 break
             order = np.random.default_rng([phase.seed, epoch, *phase.name.encode()]).permutation(len(train.labels))
-            rates = phase.rates(np.arange(epoch * per_epoch, (epoch + 1) * per_epoch + 1), per_epoch)
-            rule = np.stack(np.broadcast_arrays(rates, phase.weight_decay, phase.momentum), 1).astype(np.float32)
+            numbers = phase.numbers(epoch, per_epoch)
             for first, last in _parts(at.batch, looks, epoch, per_epoch):
-                chunks = learned.chunks(epoch % len(train.variants), order, rule, first, last)
+                chunks = learned.chunks(epoch % len(train.variants), order, numbers, first, last)
                 trained = steps.train(batching.ahead(chunks), go_on=first > 0)
                 metrics = values(model.metrics_variables)
-                row = _row(phase, epoch + last / per_epoch, float(rates[last]), trained, check(), len(at.history) + 1)
-                _require_finite(row, phase)
-                if last < per_epoch:
-                    at.batch = last
-                else:
-                    at.finish(row, phase.stopping, model)
+                rate, step = float(numbers[last, 0]), len(at.history) + 1
+                with self._averaged():
+                    row = _row(phase, epoch + last / per_epoch, rate, trained, check(), step)
+                    _require_finite(row, phase)
+                    if last < per_epoch:
+                        at.batch = last
+                    else:
+                        at.finish(row, phase.stopping, model)
                 on_epoch(row, partial(self._snapshot, phase, at, metrics))
                 if last < per_epoch:
                     assign(model.metrics_variables, metrics)
         if phase.stopping:
             assign(model.variables, at.best)
+        else:
+            self._take_average()
         return at.history
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Put the averaged weights, where there are any, into the places of those that are trained."""
+        trained = values(self.model.trainable_variables)
+        self._take_average()
+        yield
+        assign(self.model.trainable_variables, trained)
+
+    def _take_average(self) -> None:
+        self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
     def _compiled(self, has_many: bool) -> stepping.Steps:
         if has_many not in self._steps:
@@ -300,13 +332,14 @@ class _BinaryAccuracy(keras.metrics.BinaryAccuracy):
 def _compile(model: keras.Model, rule: Rule) -> None:
     rate = 0.0  # as the decay and the momentum: every step is given its own
     decay = 0.0 if rule.has_weight_decay else None
+    average = {"use_ema": rule.has_average, "ema_overwrite_frequency": None}
     optimizer: keras.optimizers.Optimizer
     if rule.optimizer != "sgd":
-        optimizer = keras.optimizers.Adam(rate, weight_decay=decay)  # with a decay it is AdamW
+        optimizer = keras.optimizers.Adam(rate, weight_decay=decay, **average)  # with a decay it is AdamW
     elif rule.has_momentum:
-        optimizer = _Momentum(rate, momentum=0.9, weight_decay=decay)
+        optimizer = _Momentum(rate, momentum=0.9, weight_decay=decay, **average)
     else:
-        optimizer = keras.optimizers.SGD(rate, weight_decay=decay)
+        optimizer = keras.optimizers.SGD(rate, weight_decay=decay, **average)
     loss: keras.losses.Loss
     metric: keras.metrics.Metric
     if model.output.shape[-1] == 1:

@@ -217,6 +217,7 @@ def _phase(params: Params, name: str) -> training.Phase:
         weight_decay=settings.weight_decay,
         momentum=settings.momentum,
         label_smoothing=settings.label_smoothing,
+        ema_momentum=settings.ema_momentum,
         stopping=training.Stopping(**stopping.model_dump()) if stopping else None,
         seed=params.seed,
     )
