@@ -12,7 +12,7 @@ repro: $(VENV)/.ready  ## train and evaluate what params.yaml says
 	@frostline report
 
 test: $(VENV)/.ready  ## every test that takes less than a minute
-	python -m pytest -m "not slow"
+	python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: $(VENV)/.ready
 	python -m pytest

@@ -385,7 +385,8 @@ def described(sides: dict[str, BySeed]) -> str:
         "with the best validation accuracy that Optuna around the guide ends with, of the same seed; `speed-up`: the "
         "guide's whole time over that. Test accuracy: of the best trial's model, not counted. frostline's trials start "
         f"from a head that was trained on frozen features for {HEAD_EPOCHS} epochs, within the counted time, and none "
-        "is worth less than its start; `epochs` does not count the head's.\n"
+        "is worth less than its start; `epochs` does not count the head's. What they evaluate and keep is the average "
+        f"over the weights of the last steps (`finetune.ema_momentum: {EMA_MOMENTUM}`).\n"
         f"Measured on {one['machine']}."
     )
 

@@ -48,6 +48,25 @@ def test_its_figures_are_those_of_the_committed_tables(table):
     assert set(told) <= known
 
 
+def test_its_search_figures_are_those_of_the_committed_table():
+    clothing = (ROOT / "benchmarks" / "results" / "sweep.md").read_text().split("digits, frostnet")[0]
+    rows = [line.split(" | ") for line in clothing.splitlines() if line.startswith(("| Optuna, Keras", "| **frost"))]
+    (guide, ours) = ([cell.strip(" |") for cell in row] for row in rows)
+    section = TEXT.split("| [search]")[1].split("- **Honest")[0]
+    for said in (
+        guide[3],
+        guide[5],
+        guide[8].split()[0],
+        ours[3],
+        ours[5],
+        ours[6],
+        f"**{ours[7]}**",
+        ours[8].split()[0],
+    ):
+        assert said in section
+    assert f"**{float(guide[4].rstrip('x')):.1f}x**" in section
+
+
 def test_its_speed_is_that_of_the_committed_table():
     table = (ROOT / "benchmarks" / "results" / "frozen.md").read_text()
     rows = re.findall(r"\| ([\d.]+ s) \| ([\d.]+ s) \| ([\d.]+)x \| ([\d.]+) \| ([\d.]+) \|", table)
