@@ -140,7 +140,7 @@ def test_a_checkpoint_that_cannot_be_read_is_none(tmp_path):
 
 def test_early_stopping_keeps_the_best_weights_and_never_ends_worse_than_the_head(train, small_sets):
     stopping = {"finetune__early_stopping": {"monitor": "val_loss", "patience": 2}}
-    ruinous = train(**stopping, finetune__learning_rate=0.5, finetune__epochs=8, finetune__optimizer="sgd")
+    ruinous = train(**stopping, finetune__learning_rate=0.1, finetune__epochs=8, finetune__optimizer="sgd")
     assert len(ruinous.history) < 10
     validation = small_sets()[-1]
     final = losses(validation.labels, ruinous.bundle.probabilities(validation)).mean()

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -139,6 +140,19 @@ def serve(
         from frostline.stages import serve as stage
 
         stage.run(_params_here(), model, host, port)
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="A new folder.")],
+    model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(catalog.BUNDLE),
+    form: Annotated[str, typer.Option("--format", help="saved_model, litert or onnx.")] = "saved_model",
+) -> None:
+    """Write the classifier's network for another runtime."""
+    with _errors():
+        from frostline.stages import export as stage
+
+        print(stage.run(_params_here(), model, form, target))
 
 
 @app.command()
