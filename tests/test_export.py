@@ -24,7 +24,8 @@ def test_the_exported_network_gives_the_same(bundle, tmp_path, form):
     pictures = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
     expected = keras.saving.load_model(bundle / "model.keras").predict(pictures, verbose=0)
     if form == "saved_model":
-        found = tf.saved_model.load(str(tmp_path / "out" / "saved_model")).serve(pictures)
+        loaded = tf.saved_model.load(str(tmp_path / "out" / "saved_model"))
+        found = loaded.serve(pictures)
     else:
         network = tf.lite.Interpreter(str(tmp_path / "out" / "classifier.tflite"))
         network.allocate_tensors()
