@@ -67,6 +67,14 @@ def test_its_search_figures_are_those_of_the_committed_table():
     assert f"**{float(guide[4].rstrip('x')):.1f}x**" in section
 
 
+def test_its_serving_figures_are_those_of_the_committed_table():
+    table = (ROOT / "benchmarks" / "results" / "serving.md").read_text()
+    section = TEXT.split("| [one picture a request]")[1].split("- **Honest")[0]
+    told = re.findall(r"[\d.]+ ms|\b[\d.]+x", section)
+    assert len(told) == 4
+    assert [each for each in told if each not in table] == []
+
+
 def test_its_speed_is_that_of_the_committed_table():
     table = (ROOT / "benchmarks" / "results" / "frozen.md").read_text()
     rows = re.findall(r"\| ([\d.]+ s) \| ([\d.]+ s) \| ([\d.]+)x \| ([\d.]+) \| ([\d.]+) \|", table)

@@ -19,6 +19,9 @@ from frostline.params import Tracking
 
 JOB, BUNDLE = "frostline.job", "frostline.bundle"
 
+# Lets MLflow's UI open the experiment with its table of runs, and not with what it shows of language models.
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+
 # Read by MLflow when it is imported.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -194,7 +197,7 @@ class Tracker:
             if known is not None:
                 return str(known.experiment_id)
             place = self.artifacts.as_uri() if self.uri.startswith("sqlite:") else None
-            return str(mlflow.create_experiment(self.experiment, artifact_location=place))
+            return str(mlflow.create_experiment(self.experiment, artifact_location=place, tags=TRAINING))
 
 
 @contextmanager
