@@ -25,6 +25,11 @@ def short(digest: str) -> str:
     return digest[:16]
 
 
+def name(backbone: str, finetune: Mapping[str, Any]) -> str:
+    """What a training's run is called."""
+    return f"{backbone} freeze={finetune['freeze']} lr={finetune['learning_rate']:g}"
+
+
 def history(log: Run, rows: list[dict[str, Any]]) -> None:
     """The epochs of a training: its rows, each with step and phase."""
     for row in rows:

@@ -103,7 +103,8 @@ def run(params: Params) -> str:
         path.write_text(card, encoding="utf-8")
     atomic.write_json(catalog.METRICS, metrics)
 
-    with tracking.tracker(params.tracking).result(produced, bundle.made_from["backbone"]["name"]) as log:
+    name = run_log.name(bundle.made_from["backbone"]["name"], bundle.made_from["finetune"])
+    with tracking.tracker(params.tracking).result(produced, name) as log:
         if log.is_new:  # trained where no tracking was, or its run is gone: what the bundle knows of itself
             log.params(tracking.flat(bundle.made_from))
             log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))

@@ -30,8 +30,7 @@ def run(params: Params) -> str:
     variants = [train, *augmented(train, params.augment.copies)]
     job = jobs.key(params, [*variants, validation])
     checkpoint = Checkpoint(catalog.checkpoints() / f"{job}.npz")
-    settings = params.finetune
-    name = f"{params.backbone.name} freeze={settings.freeze} lr={settings.learning_rate:g}"
+    name = run_log.name(params.backbone.name, params.finetune.model_dump())
     with tracking.tracker(params.tracking).training(job, name) as log:
         resume = checkpoint.load()
         if resume is not None:
