@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -223,3 +225,30 @@ def test_a_saved_model_stands_on_its_own(tmp_path):
     required = (tmp_path / "model" / "requirements.txt").read_text().split()
     assert {line.split("==")[0] for line in required} == {"mlflow", "keras", "tensorflow", "numpy", "pandas", "pillow"}
     assert json.loads((tmp_path / "model/artifacts/bundle/bundle.json").read_text())["classes"] == list(CLASSES)
+
+
+@pytest.mark.slow
+def test_a_saved_model_loads_where_only_its_requirements_are_installed(tmp_path):
+    bundle = make_bundle(tmp_path / "bundle", CLASSES)
+    packaging.save(bundle, tmp_path / "model")
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = str(tmp_path / "venv/bin/python")
+    required = str(tmp_path / "model/requirements.txt")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--requirement", required], check=True)
+    code = (
+        "import importlib.util, json, mlflow, pandas, sys\n"
+        "assert importlib.util.find_spec('frostline') is None\n"
+        "found = mlflow.pyfunc.load_model(sys.argv[1]).predict(pandas.DataFrame({'path': [sys.argv[2]]}))\n"
+        "print(json.dumps(found['probabilities'][0]))\n"
+    )
+    done = subprocess.run(
+        [python, "-I", "-c", code, str(tmp_path / "model"), str(tmp_path / "picture.png")],
+        cwd=tmp_path,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    (expected,) = Scorer(bundle).answers([Scorer(bundle).picture(tmp_path / "picture.png")])
+    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(expected["probabilities"], abs=1e-5)

@@ -37,7 +37,7 @@ def _options(
 
 @app.command()
 def prepare() -> None:
-    """Decode data.source into shards per split; report what is wrong with it."""
+    """Decode data.source into shards; say what is wrong with it."""
     with _errors():
         from frostline.stages import prepare as stage
 
@@ -76,7 +76,7 @@ def sweep(
     apply: Annotated[bool, typer.Option("--apply", help="Write the best values into params.yaml.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
-    """Search freeze depth, learning rate and more, as the section sweep of params.yaml says."""
+    """Search freeze depth, learning rate and what you like."""
     with _errors():
         from frostline.stages import sweep as stage
 
@@ -85,7 +85,7 @@ def sweep(
 
 @app.command()
 def register() -> None:
-    """Make the trained classifier a registered version, the challenger."""
+    """Register the trained classifier, as the challenger."""
     with _errors():
         from frostline.stages import register as stage
 
@@ -97,7 +97,7 @@ def promote(
     version: Annotated[str | None, typer.Argument(help="Number or alias of the version; default: challenger.")] = None,
     reevaluate: Annotated[bool, typer.Option("--reevaluate", help="Test both on the present test split.")] = False,
 ) -> None:
-    """Make a version the champion, if it is at least as good on the same test images."""
+    """Make a version the champion, if it is at least as good."""
     with _errors():
         from frostline.stages import promote as stage
 
@@ -135,7 +135,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
-    """Answer over HTTP: MLflow's scoring server, and a page for a person at /."""
+    """Answer over HTTP, with a page for a person at /."""
     with _errors():
         from frostline.stages import serve as stage
 
@@ -160,7 +160,7 @@ def lineage(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a registered version was made from, and how to get back there."""
+    """Say what a version was made from, and the way back there."""
     with _errors():
         from frostline.stages import lineage as stage
 
@@ -173,7 +173,7 @@ def sync(
         list[str] | None, typer.Argument(metavar="[REVISION]...", help="Commits or DVC experiments; default: here.")
     ] = None,
 ) -> None:
-    """Give a state of dvc.lock that no run knows its run in MLflow."""
+    """Give a state that MLflow does not know its run."""
     with _errors():
         from frostline.stages import sync as stage
 
