@@ -61,8 +61,8 @@ def main() -> None:
                 latencies["stock"].append(median_ms(one_by_one(port, stock), 20))
                 rates["ours"].append(images_a_second(our_port, ours, chosen.seconds))
                 rates["stock"].append(images_a_second(port, stock, chosen.seconds))
-            answers, before, after = abuse(our_port, photos, ours, chosen.requests, process.pid)
-    report(latencies, rates, answers, (before, after), chosen)
+            answers, memory = abuse(our_port, photos, ours, chosen.requests, process.pid)
+    report(latencies, rates, answers, memory, chosen)
 
 
 def build(folder: Path) -> None:
@@ -224,9 +224,9 @@ def garbage(photos: list[bytes], number: int) -> bytes:
 
 def abuse(
     port: int, photos: list[bytes], good: list[bytes], requests: int, pid: int
-) -> tuple[Counter[tuple[bool, int]], float, float]:
-    """Requests by eight clients, every twentieth of them garbage: how many got which status, and memory in MB after a
-    tenth of them and at the end."""
+) -> tuple[Counter[tuple[bool, int]], list[float]]:
+    """Requests by eight clients, every twentieth of them garbage: how many got which status, and the server's memory in
+    MB after each tenth of them."""
     answers = Counter[tuple[bool, int]]()
     memory = []
     numbers = iter(range(requests))
@@ -237,7 +237,7 @@ def abuse(
         while True:
             with lock:
                 number = next(numbers, None)
-                if number == requests // 10:
+                if number and number % (requests // 10) == 0:
                     memory.append(resident(pid))
             if number is None:
                 return
@@ -256,7 +256,7 @@ def abuse(
         thread.start()
     for thread in threads:
         thread.join()
-    return answers, memory[0], resident(pid)
+    return answers, [*memory, resident(pid)]
 
 
 def resident(pid: int) -> float:
@@ -269,7 +269,7 @@ def report(
     latencies: dict[str, list[float]],
     rates: dict[str, list[float]],
     answers: Counter[tuple[bool, int]],
-    memory: tuple[float, float],
+    memory: list[float],
     chosen: argparse.Namespace,
 ) -> None:
     middle = {name: statistics.median(found) for name, found in latencies.items()}
@@ -301,7 +301,7 @@ def report(
         f"images a second at {CLIENTS} clients; medians of {chosen.rounds} rounds in turn, clients on the same cores. "
         f"Then {chosen.requests:,} requests to ours at {CLIENTS} clients, 5% of them garbage (truncated, of the "
         f"wrong type, 50,000 pixels wide, empty, 50 MB): answers to pictures by status {good}, to garbage {bad}; "
-        f"memory {memory[0]:.0f} MB after a tenth of them, {memory[1]:.0f} MB at the end.",
+        f"the server's memory after each tenth of them, in MB: {', '.join(f'{each:.0f}' for each in memory)}.",
         ["", "p50 latency", "x bare", "images/s", "x stock"],
         rows,
     )
