@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from frostline import decoding, images
+from frostline import decoding, images, thumbnails
 from frostline.decoding import Decoder
 from frostline.errors import InternalError
 from frostline.manifest import open_source
@@ -51,15 +52,17 @@ def alarm() -> Iterator[None]:
 
 
 def decoded(source: Path, scratch: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    """The table, and the pixels of its usable rows."""
-    decoder = Decoder(open_source(source), 16, "stretch", scratch)
-    table = decoder.all()
-    return table, np.stack(list(decoder.pixels(table.index[table["reason"].isna()])))
+    """What is found of each path, and the pixels of the usable ones."""
+    opened = open_source(source, source)
+    decoder = Decoder(opened.reader, 16, "stretch", 1, scratch)
+    paths = opened.table["path"].tolist()
+    table = pd.DataFrame(decoder.all(paths)).assign(path=paths)
+    return table, np.stack(list(decoder.pixels(np.flatnonzero(table["kind"] == ""))))
 
 
 def test_every_picture_is_decoded_and_resized(folder: Path, tmp_path: Path) -> None:
     table, pixels = decoded(folder, tmp_path / "scratch")
-    usable = table[table["reason"].isna()]
+    usable = table[table["kind"] == ""]
     assert len(usable) == len(pixels) == 71
     for path, got in zip(usable["path"], pixels, strict=True):
         np.testing.assert_array_equal(got, images.resize(images.decode(folder / path), 16, "stretch"))
@@ -69,7 +72,27 @@ def test_digests_are_of_pixels_not_of_files(folder: Path, tmp_path: Path) -> Non
     table, _ = decoded(folder, tmp_path / "scratch")
     sha = table.set_index("path")["sha256"]
     assert sha["class-0/00.png"] == sha["class-0/00-copy.bmp"]
-    assert sha.dropna().nunique() == 70
+    assert sha[sha != b""].nunique() == 70
+
+
+def test_records_hold_the_digest_of_their_pixels_and_a_thumbnail(folder: Path, tmp_path: Path) -> None:
+    opened = open_source(folder, folder)
+    decoder = Decoder(opened.reader, 16, "stretch", 1, tmp_path / "scratch")
+    found = list(decoder.all(opened.table["path"].tolist()))
+    rows = [row for row, picture in enumerate(found) if not picture.kind]
+    for row, pixels, small in zip(rows, decoder.pixels(rows), decoder.thumbnails(rows), strict=True):
+        assert hashlib.sha256(pixels.tobytes()).digest() == found[row].digest
+        np.testing.assert_array_equal(small, thumbnails.draw(pixels))
+        assert found[row].is_small
+
+
+def test_pictures_below_the_smallest_side_are_named(folder: Path, tmp_path: Path) -> None:
+    opened = open_source(folder, folder)
+    decoder = Decoder(opened.reader, 16, "stretch", 12, tmp_path / "scratch")
+    found = dict(zip(opened.table["path"], decoder.all(opened.table["path"].tolist()), strict=True))
+    assert found["class-0/00.png"].kind == "too_small"
+    assert found["class-0/00.png"].reason == "12x10 pixels, smaller than data.min_side = 12"
+    assert not found["class-0/02.png"].kind
 
 
 def test_the_same_bytes_in_another_shape_are_another_picture(tmp_path: Path) -> None:
@@ -81,11 +104,18 @@ def test_the_same_bytes_in_another_shape_are_another_picture(tmp_path: Path) -> 
 
 def test_unreadable_files_are_named_with_the_reason(folder: Path, tmp_path: Path) -> None:
     table, _ = decoded(folder, tmp_path / "scratch")
-    broken = table[table["reason"].notna()]
-    assert broken["sha256"].isna().all()
-    reasons = dict(zip(broken["path"], broken["reason"], strict=True))
-    assert reasons.pop("class-1/short.png")
-    assert reasons == {"class-0/empty.jpg": "not an image", "class-1/text.jpg": "not an image"}
+    broken = table[table["kind"] != ""].set_index("path")
+    assert (broken["sha256"] == b"").all()
+    assert broken["reason"].to_dict() == {
+        "class-0/empty.jpg": "not an image (empty)",
+        "class-1/short.png": "image file is truncated",
+        "class-1/text.jpg": "not an image",
+    }
+    assert broken["kind"].to_dict() == {
+        "class-0/empty.jpg": "not_an_image",
+        "class-1/short.png": "truncated",
+        "class-1/text.jpg": "not_an_image",
+    }
 
 
 def test_processes_give_the_same_as_none(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,37 +135,33 @@ def test_a_named_pipe_is_not_waited_on(folder: Path, tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Greedy:
-    """A source whose pictures don't fit into memory."""
+    """Pictures that don't fit into memory."""
 
-    table: pd.DataFrame
-
-    def read(self, row: int) -> NDArray[np.uint8]:
+    def read(self, path: str) -> Image.Image:
         raise MemoryError
 
 
 def test_short_memory_stops_instead_of_dropping_the_picture(tmp_path: Path) -> None:
-    source = Greedy(pd.DataFrame({"path": ["a/1.png"], "label": ["a"], "split": [None]}))
     with pytest.raises(InternalError, match=r"a/1\.png: memory was too short"):
-        Decoder(source, 8, "stretch", tmp_path / "scratch").all()
+        list(Decoder(Greedy(), 8, "stretch", 1, tmp_path / "scratch").all(["a/1.png"]))
 
 
 @dataclass(frozen=True)
 class Deadly:
-    """A source whose second picture kills the process that reads it; large, so that its pickle overfills a pipe."""
+    """Pictures of which one kills the process that reads it; large, so that its pickle overfills a pipe."""
 
-    table: pd.DataFrame
+    ballast: bytes
 
-    def read(self, row: int) -> NDArray[np.uint8]:
-        if row == 1:
+    def read(self, path: str) -> Image.Image:
+        if path == "1":
             os.kill(os.getpid(), signal.SIGKILL)
-        return np.zeros((4, 4, 3), np.uint8)
+        return Image.new("RGB", (4, 4))
 
 
 @pytest.mark.usefixtures("alarm")
 def test_a_worker_that_dies_is_our_error_and_not_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "INLINE", 0)
     monkeypatch.setattr(decoding.machine, "cores", lambda: 2)
-    rows = {"path": [f"{i:0100d}" for i in range(2000)], "label": "a", "split": None}
     with pytest.raises(InternalError, match="a decoding process died"):
-        Decoder(Deadly(pd.DataFrame(rows)), 4, "stretch", tmp_path / "scratch").all()
+        list(Decoder(Deadly(bytes(300_000)), 4, "stretch", 1, tmp_path / "scratch").all([str(i) for i in range(2000)]))
     assert [path.name for path in tmp_path.iterdir()] == ["scratch"]

@@ -53,6 +53,10 @@ def report() -> dict[str, Any]:
     return json.loads(catalog.DATA_REPORT.read_text(encoding="utf-8"))
 
 
+def problems() -> dict[str, tuple[str, str]]:
+    return {problem["path"]: (problem["kind"], problem["reason"]) for problem in report()["problems"]}
+
+
 def prepared() -> dict[str, shards.Shards]:
     return {name: shards.open_folder(catalog.PREPARED / name) for name in splits.SPLITS}
 
@@ -148,14 +152,19 @@ def test_unreadable_and_doubled_files_are_dropped_and_reported(pictures: Path) -
     Image.open(pictures / "cat" / "000.png").save(pictures / "cat" / "copy.bmp")
     Image.open(pictures / "cat" / "001.png").save(pictures / "bee" / "stranger.png")
     said = prepare.run(params())
-    assert said.endswith("; 5 files dropped, see reports/data.json")
-    assert report()["problems"] == [
-        {"path": "ant/words.jpg", "label": "ant", "reason": "not an image"},
-        {"path": "bee/again.bmp", "label": "bee", "reason": "not an image"},
-        {"path": "bee/stranger.png", "label": "bee", "reason": "same picture under another label as cat/001.png"},
-        {"path": "cat/001.png", "label": "cat", "reason": "same picture under another label as bee/stranger.png"},
-        {"path": "cat/copy.bmp", "label": "cat", "reason": "same picture as cat/000.png"},
-    ]
+    assert problems() == {
+        "ant/words.jpg": ("not_an_image", "not an image"),
+        "bee/again.bmp": ("not_an_image", "not an image (empty)"),
+        "bee/stranger.png": ("label_conflict", "same picture under another label as cat/001.png"),
+        "cat/001.png": ("label_conflict", "same picture under another label as bee/stranger.png"),
+        "cat/copy.bmp": ("duplicate", "same picture as cat/000.png"),
+    }
+    assert {problem["label"] for problem in report()["problems"]} == {"ant", "bee", "cat"}
+    assert report()["problem_counts"] == {"not_an_image": 2, "label_conflict": 2, "duplicate": 1}
+    lines = said.splitlines()
+    assert lines[0].endswith("; 5 dropped")
+    assert lines[1] == "  not_an_image         2  ant/words.jpg: not an image"
+    assert lines[-1] == "  reports/data.json names each"
     assert sum(report()["images"].values()) == 35
 
 
@@ -176,9 +185,7 @@ def test_a_test_picture_that_is_also_in_train_is_taken_out_of_train() -> None:
     prepare.run(params("given"))
     sets = prepared()
     assert len(sets["test"]) == 6
-    assert {"path": "train/ant/leak.png", "label": "ant", "reason": "same picture as test/ant/001.png"} in report()[
-        "problems"
-    ]
+    assert problems() == {"train/ant/leak.png": ("duplicate", "same picture as test/ant/001.png")}
     digests = [set(split.index["sha256"]) for split in sets.values()]
     assert sum(map(len, digests)) == len(set.union(*digests)) == 22
 
@@ -192,14 +199,18 @@ def test_a_class_that_only_the_test_split_lacks_can_be_learned() -> None:
     assert report()["images_per_class"]["test"] == {"ant": 2, "bee": 0}
 
 
-def test_a_class_that_training_or_validation_lacks_is_refused() -> None:
-    for split, labels in {"train": ["ant", "bee"], "val": ["ant"], "test": ["ant", "bee"]}.items():
+def test_a_class_that_train_lacks_is_left_out_and_one_that_validation_lacks_is_warned_of() -> None:
+    for split, labels in {"train": ["ant", "bee"], "val": ["ant"], "test": ["ant", "bee", "Bees"]}.items():
         for label in labels:
             paint(f"given/{split}/{label}", 3)
-    assert "class 'bee' has no image in val" in refusal(params("given"))
-    paint("given/val/bee", 1)
-    paint("given/test/cat", 2)
-    assert "class 'cat' has no image in train" in refusal(params("given"))
+    said = prepare.run(params("given"))
+    kind, reason = "class_not_in_train", "class 'Bees' has no picture in train (did you mean 'bee'?)"
+    assert problems() == {f"test/Bees/00{i}.png": (kind, reason) for i in range(3)} | {
+        "Bees": ("empty_class", "no picture of the class is left")
+    }
+    assert report()["warnings"] == [{"kind": "class_not_in_split", "reason": "class 'bee' has no picture in val"}]
+    assert "  look: class 'bee' has no picture in val" in said.splitlines()
+    assert report()["classes"] == ["ant", "bee"]
 
 
 def test_a_given_split_that_lost_all_its_images_is_not_silently_drawn_anew() -> None:
@@ -207,29 +218,38 @@ def test_a_given_split_that_lost_all_its_images_is_not_silently_drawn_anew() -> 
         paint(f"given/train/{label}", 8)
         Path(f"given/test/{label}").mkdir(parents=True)
         Path(f"given/test/{label}/0.png").write_text("words")
-    assert "no image of the given split 'test' is usable" in refusal(params("given"))
+    assert "no picture of the given split 'test' is usable" in refusal(params("given"))
 
 
 def test_what_cannot_be_learned_from_is_refused_without_leftovers() -> None:
     assert "none: not found; set data.source" in refusal(params("none"))
     paint("one/ant", 4)
     assert "holds the single class 'ant'" in refusal(params("one"))
-    paint("few/ant", 4)
-    paint("few/bee", 2)
-    assert "class 'bee' has 2 usable images" in refusal(params("few"))
-    paint("empty/ant", 4)
-    Path("empty/bee").mkdir()
-    assert "class 'bee' is an empty folder" in refusal(params("empty"))
     paint("broken/ant", 4)
     Path("broken/bee").mkdir()
     Path("broken/bee/1.png").touch()
-    assert "class 'bee' has no usable image (not an image)" in refusal(params("broken"))
+    assert "holds the single class 'ant' (bee: no picture of the class is left)" in refusal(params("broken"))
     for name in ("a", "b"):
         Path(f"words/{name}").mkdir(parents=True)
         Path(f"words/{name}/1.png").touch()
-    assert "class 'a' has no usable image" in refusal(params("words"))
+    assert "words: holds no usable picture (a: no picture of the class is left)" in refusal(params("words"))
     Path("nothing.yaml").write_text("{kind: synthetic, fractals: 0, letters: 0, images_per_class: 1, size: 8, seed: 1}")
-    assert "holds no picture at all" in refusal(params("nothing.yaml"))
+    assert "nothing.yaml: holds no usable picture; add" in refusal(params("nothing.yaml"))
+    paint("late/ant", 2)
+    paint("late/bee", 2)
+    Path("late/manifest.csv").write_text("path,label,split\nant/000.png,ant,test\nbee/000.png,bee,val\n")
+    assert "late: no picture is in train; add some" in refusal(params("late"))
+
+
+def test_classes_too_small_or_empty_are_told_and_the_others_learned() -> None:
+    paint("few/ant", 40)
+    paint("few/bee", 2)
+    Path("few/cat").mkdir()
+    said = prepare.run(params("few"))
+    assert problems() == {"cat": ("empty_class", "an empty class folder")}
+    assert {warning["kind"] for warning in report()["warnings"]} == {"class_not_in_split", "imbalance"}
+    assert "class 'bee' has no picture in val" in said
+    assert "pictures of 'ant' and 1 of 'bee'; finetune.class_weight: balanced weighs them alike" in said
 
 
 @pytest.mark.usefixtures("pictures")

@@ -1,24 +1,25 @@
-"""Decode a whole source over all cores into one scratch file, each picture once, with memory that stays flat."""
+"""Decode pictures over all cores into one scratch file, each once, with memory that stays flat."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 
-from frostline import images, machine, progress
+from frostline import images, machine, progress, thumbnails
 from frostline.errors import InternalError
-from frostline.manifest import Source
 
 CHUNK = 32  # pictures a task
 INLINE = 600  # up to so many pictures the start of worker processes costs more than it saves
@@ -26,63 +27,96 @@ INLINE = 600  # up to so many pictures the start of worker processes costs more 
 Pixels = NDArray[np.uint8]
 
 
+class Reader(Protocol):
+    """Gives the pictures of a source. It travels to worker processes, so it is small and holds no open file."""
+
+    def read(self, path: str) -> Image.Image:
+        """The picture of that path, upright and of mode RGB. Raises images.UnreadableImageError."""
+        ...
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Picture files; their paths are relative to a folder, or absolute."""
+
+    root: Path
+
+    def read(self, path: str) -> Image.Image:
+        """As `Reader` says; whatever is not a regular file is not touched."""
+        file = self.root / path
+        try:
+            is_file = file.is_file()  # a named pipe would be waited on for ever
+            if not is_file and not file.exists():
+                raise images.UnreadableImageError("no such file", "missing")
+        except OSError as error:
+            raise images.UnreadableImageError(error.strerror or "unreadable") from None
+        if not is_file:
+            raise images.UnreadableImageError("not a regular file", "not_a_file")
+        return images.load(file)
+
+
+class Decoded(NamedTuple):
+    """What is known of a picture once it was decoded: SHA-256 of its pixels, or why it is unusable."""
+
+    sha256: bytes  # of the original's pixels, 32 bytes; empty where it is unusable
+    digest: bytes  # of the pixels as they are prepared
+    is_small: bool  # smaller than a thumbnail, which then can't tell a copy from another picture
+    kind: str = ""  # of the problem, and its reason; empty where there is none
+    reason: str = ""
+
+
 @dataclass(frozen=True)
 class Decoder:
-    """How one picture of the source becomes one fixed-size record of the scratch file."""
+    """How one picture becomes one fixed-size record of the scratch file: its prepared pixels, then its thumbnail.
 
-    source: Source
+    size: in pixels, of the side of prepared pictures; min_side: what is smaller is unusable.
+    """
+
+    reader: Reader
     size: int
     resize: images.Resize
+    min_side: int
     scratch: Path
 
     @property
     def record(self) -> int:
-        """Bytes of one decoded picture."""
-        return self.size * self.size * 3
+        """Bytes of one record."""
+        return self.size * self.size * 3 + thumbnails.BYTES
 
-    def run(self, rows: range) -> list[tuple[str | None, str | None]]:
-        """Decode rows; for each the SHA-256 of its original pixels, or None and the reason why it is unusable."""
-        found: list[tuple[str | None, str | None]] = []
+    def run(self, first: int, paths: Sequence[str]) -> list[Decoded]:
+        """Decode pictures into the records from number `first` on."""
         file = os.open(self.scratch, os.O_WRONLY)
         try:
-            for row in rows:
-                try:
-                    pixels = self.source.read(row)
-                except images.UnreadableImageError as reason:
-                    found.append((None, str(reason)))
-                    continue
-                except MemoryError:  # not the picture's fault: what is dropped must not depend on the machine
-                    path = self.source.table["path"].iat[row]
-                    raise InternalError(f"{path}: memory was too short to decode it; free some and repeat") from None
-                sha = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-                small = images.resize(pixels, self.size, self.resize)
-                os.pwrite(file, small.tobytes(), row * self.record)
-                found.append((sha, None))
+            return [self._one(file, row, path) for row, path in enumerate(paths, first)]
         finally:
             os.close(file)
-        return found
 
-    def all(self) -> pd.DataFrame:
-        """Decode everything; the source's table with columns sha256 and reason (one of the two is None)."""
-        table = self.source.table
+    def _one(self, file: int, row: int, path: str) -> Decoded:
+        try:
+            image = self.reader.read(path)
+            side = min(image.size)
+            if side < self.min_side:
+                reason = f"{image.width}x{image.height} pixels, smaller than data.min_side = {self.min_side}"
+                raise images.UnreadableImageError(reason, "too_small")
+            pixels = np.asarray(image)
+            sha = hashlib.sha256(repr(pixels.shape).encode())
+            sha.update(pixels.data)
+            small = images.resize(image, self.size, self.resize)
+            os.pwritev(file, [small.data, thumbnails.draw(small).data], row * self.record)
+        except images.UnreadableImageError as error:
+            return Decoded(b"", b"", False, error.kind, str(error))
+        except MemoryError:  # not the picture's fault: what is dropped must not depend on the machine
+            raise InternalError(f"{path}: memory was too short to decode it; free some and repeat") from None
+        return Decoded(sha.digest(), hashlib.sha256(small.data).digest(), side < thumbnails.SIDE)
+
+    def all(self, paths: Sequence[str]) -> Iterator[Decoded]:
+        """Decode everything; what is found of each picture, in order."""
         self.scratch.touch()
-        chunks = [range(start, min(start + CHUNK, len(table))) for start in range(0, len(table), CHUNK)]
-        found: list[tuple[str | None, str | None]] = []
-        for part in self._results(chunks, len(table)):
-            found += part
-        return table.assign(**pd.DataFrame(found, columns=["sha256", "reason"], index=table.index, dtype=object))
-
-    def pixels(self, rows: Iterable[int]) -> Iterator[Pixels]:
-        """Read decoded pictures back, uint8 (size, size, 3) each."""
-        with self.scratch.open("rb", buffering=0) as file:
-            for row in rows:
-                data = os.pread(file.fileno(), self.record, row * self.record)
-                yield np.frombuffer(data, np.uint8).reshape(self.size, self.size, 3)
-
-    def _results(self, chunks: list[range], total: int) -> Iterator[list[tuple[str | None, str | None]]]:
-        workers = machine.cores()
-        if total <= INLINE or workers == 1:
-            yield from progress.track(map(self.run, chunks), total, "prepare", CHUNK)
+        starts = range(0, len(paths), CHUNK)
+        chunks = [paths[start : start + CHUNK] for start in starts]
+        workers = min(machine.cores(), len(chunks))
+        if len(paths) <= INLINE or workers == 1:
+            yield from _tracked(map(self.run, starts, chunks), len(paths))
             return
         # Handed over as a file: through the pipe of a worker that dies while it starts, the parent would wait for ever.
         handover = self.scratch.with_name("decoder.pickle")
@@ -90,14 +124,33 @@ class Decoder:
         try:
             # Spawned, not forked: the parent's library threads don't survive a fork.
             with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (handover,)) as pool:
-                yield from progress.track(pool.map(_task, chunks), total, "prepare", CHUNK)
+                yield from _tracked(pool.map(_task, starts, chunks), len(paths))
         except BrokenProcessPool:
             raise InternalError("a decoding process died, probably for want of memory; free some and repeat") from None
         finally:
             handover.unlink()  # only now: a worker may start after the others have done all the work
 
+    def pixels(self, rows: Iterable[int]) -> Iterator[Pixels]:
+        """Read prepared pictures back, uint8 (size, size, 3) each."""
+        return self._read(rows, 0, self.size)
 
-_decoder: Decoder  # set once in each worker process, so that the source is not sent with every task
+    def thumbnails(self, rows: Iterable[int]) -> Iterator[Pixels]:
+        """Read thumbnails back, uint8 (16, 16, 3) each."""
+        return self._read(rows, self.record - thumbnails.BYTES, thumbnails.SIDE)
+
+    def _read(self, rows: Iterable[int], offset: int, side: int) -> Iterator[Pixels]:
+        with self.scratch.open("rb", buffering=0) as file:
+            read = partial(os.pread, file.fileno(), side * side * 3)
+            for row in rows:
+                yield np.frombuffer(read(row * self.record + offset), np.uint8).reshape(side, side, 3)
+
+
+def _tracked(parts: Iterable[list[Decoded]], total: int) -> Iterator[Decoded]:
+    for part in progress.track(parts, total, "prepare", CHUNK):
+        yield from part
+
+
+_decoder: Decoder  # set once in each worker process, so that it is not sent with every task
 
 
 def _begin(handover: Path) -> None:
@@ -105,5 +158,5 @@ def _begin(handover: Path) -> None:
     _decoder = pickle.loads(handover.read_bytes())
 
 
-def _task(rows: range) -> list[tuple[str | None, str | None]]:
-    return _decoder.run(rows)
+def _task(first: int, paths: Sequence[str]) -> list[Decoded]:
+    return _decoder.run(first, paths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Literal
@@ -17,11 +18,18 @@ MAX_PIXELS = 178_956_970  # Pillow's own bound of a decompression bomb: a gigaby
 
 
 class UnreadableImageError(Exception):
-    """A file that can't be decoded; the text is the reason in a few words, without the file's name."""
+    """A file that can't be decoded; the text is the reason in a few words, without the file's name.
+
+    kind: the reason as a word that a program can look for.
+    """
+
+    def __init__(self, reason: str, kind: str = "unreadable") -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
-def decode(source: Path | bytes | IO[bytes]) -> Pixels:
-    """Decode a picture fully to uint8 RGB of shape (height, width, 3).
+def load(source: Path | bytes | IO[bytes]) -> Image.Image:
+    """Decode a picture fully, in mode RGB.
 
     EXIF orientation is applied, transparency is laid over white, CMYK and 16-bit grey are converted, and of an
     animation the first frame is taken. Raises UnreadableImageError, and MemoryError where memory is short.
@@ -30,29 +38,45 @@ def decode(source: Path | bytes | IO[bytes]) -> Pixels:
     try:
         with Image.open(opened) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImageError(f"{image.width}x{image.height} pixels are too many")
+                raise UnreadableImageError(f"{image.width}x{image.height} pixels are too many", "too_many_pixels")
             image.load()
-            return np.asarray(_rgb(_upright(image)))
+            _set_upright(image)
+            return _rgb(image)
     except (UnreadableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise UnreadableImageError("not an image") from None
+        raise UnreadableImageError(f"not an image{' (empty)' if _is_empty(source) else ''}", "not_an_image") from None
     except Image.DecompressionBombError:
-        raise UnreadableImageError("too many pixels") from None
+        raise UnreadableImageError("too many pixels", "too_many_pixels") from None
     except Exception as error:  # whatever a parser of Pillow's trips over in a broken file
         # The text of an operating system's error would name the file.
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise UnreadableImageError(" ".join(reason.split()) or type(error).__name__) from None
+        kind = "truncated" if _TRUNCATED.search(reason) else "unreadable"
+        raise UnreadableImageError(" ".join(reason.split()) or type(error).__name__, kind) from None
 
 
-def resize(pixels: Pixels, size: int, how: Resize) -> Pixels:
-    """Bring uint8 (height, width, 3) to (size, size, 3), bilinear and antialiased.
+# What Pillow's decoders say of a file that ends too early.
+_TRUNCATED = re.compile(r"truncated|premature|broken data stream|unexpected end|not enough", re.IGNORECASE)
+
+
+def _is_empty(source: Path | bytes | IO[bytes]) -> bool:
+    return source.stat().st_size == 0 if isinstance(source, Path) else source == b""
+
+
+def decode(source: Path | bytes | IO[bytes]) -> Pixels:
+    """As `load`, as uint8 RGB of shape (height, width, 3)."""
+    return np.asarray(load(source))
+
+
+def resize(picture: Pixels | Image.Image, size: int, how: Resize) -> Pixels:
+    """Bring a picture, uint8 (height, width, 3) or of mode RGB, to uint8 (size, size, 3), bilinear and antialiased.
 
     `stretch` ignores the aspect ratio, `crop` cuts the longer side's ends, `pad` fills the shorter side with black.
     """
-    image, box = Image.fromarray(pixels), (size, size)
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    box = (size, size)
     if image.size == box:
-        return pixels
+        return np.asarray(picture)
     if how == "stretch":
         image = image.resize(box, Image.Resampling.BILINEAR)
     elif how == "crop":
@@ -62,14 +86,14 @@ def resize(pixels: Pixels, size: int, how: Resize) -> Pixels:
     return np.asarray(image)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _set_upright(image: Image.Image) -> None:
     """Apply the EXIF orientation; a picture whose EXIF data are broken is left as it lies, as viewers show it."""
     try:
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
     except Exception:
-        return image
+        return
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -81,4 +105,4 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # converting would copy it

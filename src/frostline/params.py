@@ -42,13 +42,19 @@ class Split(_Section):
 
 
 class Data(_Section):
-    """What is learned from. `image_size`: side in pixels of the square every image is resized to."""
+    """What is learned from. `image_size`: side in pixels of the square every image is resized to.
+
+    `min_side`: pictures with a shorter side, in pixels, are left out. `near_duplicates`: resized, recompressed or
+    brightened copies are looked for and kept on one side of the split.
+    """
 
     source: Annotated[str, Field(min_length=1)]
     image_size: Annotated[int, Field(ge=8, le=2048)]
     resize: Literal["stretch", "crop", "pad"]
+    min_side: Positive
     train_per_class: Positive | None
     split: Split
+    near_duplicates: bool
     on_problem: Literal["drop", "error"]
 
 

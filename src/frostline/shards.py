@@ -96,12 +96,13 @@ class Shards:
 def write(folder: Path, layout: Layout, index: pd.DataFrame, images: Iterable[Pixels]) -> Shards:
     """Write images, streamed one by one, into an existing empty folder.
 
-    index: columns path, label, sha256, one row an image. Raises ValueError where images and rows differ in number, or
-    an image is not uint8 (size, size, 3).
+    index: columns path, label, sha256 and, where it is known already, digest, one row an image. Raises ValueError where
+    images and rows differ in number, or an image is not uint8 (size, size, 3).
     """
     size = layout.image_size
     per_shard = max(1, SHARD_BYTES // (size * size * 3))
-    digests = []
+    digests = index["digest"].tolist() if "digest" in index else []
+    is_known = bool(digests)
     stream = iter(images)
     for number, start in enumerate(range(0, len(index), per_shard)):
         rows = min(per_shard, len(index) - start)
@@ -111,9 +112,9 @@ def write(folder: Path, layout: Layout, index: pd.DataFrame, images: Iterable[Pi
             for image in _exactly(rows, stream):
                 if image.dtype != np.uint8 or image.shape != (size, size, 3):
                     raise ValueError(f"an image is {image.dtype} {image.shape}, not uint8 ({size}, {size}, 3)")
-                data = image.tobytes()
-                digests.append(hashlib.sha256(data).hexdigest())
-                file.write(data)
+                if not is_known:
+                    digests.append(hashlib.sha256(np.ascontiguousarray(image).data).hexdigest())
+                file.write(np.ascontiguousarray(image).data)
     if next(stream, None) is not None:
         raise ValueError(f"more images than the {len(index)} rows of the index")
     index = index[["path", "label", "sha256"]].assign(digest=np.array(digests, object))

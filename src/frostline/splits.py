@@ -1,7 +1,7 @@
 """Which image is learned from, which is validated on, and which is only tested on.
 
 An image's split is a function of its pixels and the seed, not of its name or of the order of a scan: it keeps its
-split when files are added, and copies of one image can't end on two sides.
+split when files are added. Images that belong together, near-copies or those of a group, go to one side.
 """
 
 from __future__ import annotations
@@ -33,62 +33,91 @@ def position(sha256: str, seed: int, purpose: str) -> float:
     return int.from_bytes(drawn[:8], "big") / 2**64
 
 
-def resolve_duplicates(table: pd.DataFrame) -> pd.DataFrame:
-    """Choose one of each set of images with the same pixels.
-
-    table: columns path, label, split (a split's name or None) and sha256 (of the decoded pixels).
-    Returns the rows to leave out, with a column `reason`. Copies under different labels all go, since nobody knows
-    which label is right; of copies in given splits the one in test stays, else the one in val: a test image that is
-    also in train is taken out of train.
-    """
-    copies = table[table.duplicated("sha256", keep=False)]
-    if copies.empty:
-        return table.iloc[:0].assign(reason=pd.Series(dtype=str))
-    rank = copies["split"].map({"test": 0, "val": 1, "train": 2}).fillna(3)
-    ordered = copies.assign(rank=rank).sort_values(["rank", "path"])
-    keeper = ordered.groupby("sha256")["path"].transform("first")
-    conflicting = ordered.groupby("sha256")["label"].transform("nunique") > 1
-    reason = np.where(conflicting, "same picture under another label as ", "same picture as ")
-    # A copy is told apart by its keeper; of conflicting ones, those that share the keeper's label by another's.
-    keeper_label = ordered.groupby("sha256")["label"].transform("first")
-    stranger = ordered[ordered["label"] != keeper_label].groupby("sha256")["path"].first()
-    other = keeper.where(~conflicting | (ordered["label"] != keeper_label), ordered["sha256"].map(stranger))
-    ordered = ordered.assign(reason=reason + other)
-    return ordered[conflicting | (ordered["path"] != keeper)].drop(columns="rank").sort_index()
-
-
 def assign(table: pd.DataFrame, shares: Shares, seed: int) -> pd.Series:
     """Give every row a split; rows that have one keep it.
 
-    table: columns label, split and sha256, without duplicates. Splits that the source already names are taken as they
-    are; missing ones are drawn from the rows named train (or from all rows, where none is named), class by class.
-    Only where a class would be left without an image in a split is the nearest one taken instead.
-
-    Raises DataError where a class has too few images to reach every split.
+    table: columns label, split, sha256, group (a name or None) and together (a number; rows that share it go to one
+    side), without duplicates. Splits that the source already names are taken as they are; missing ones are drawn from
+    the rows named train (or from all rows, where none is named), class by class. Only where a class would be left
+    without an image in a split is the nearest one taken instead, and a class with fewer images, or sets of them, than
+    splits is learned from and tested on first.
     """
     given = set(table["split"].dropna())
     needed = [name for name in ("test", "val") if name not in given]
-    total = shares.train + sum(getattr(shares, name) for name in needed)
     result = table["split"].where(table["split"].notna(), "train").astype(object)
     pool = table[result == "train"]
-    for label, rows in pool.groupby("label", sort=True):
-        if len(rows) < len(needed) + 1:
-            raise DataError(
-                f"class {label!r} has {len(rows)} usable images, but data.split needs at least {len(needed) + 1} "
-                f"({', '.join(['train', *needed])}); add pictures or remove the class"
-            )
-        place = rows["sha256"].map(lambda sha: position(sha, seed, "split")).sort_values(kind="stable")
-        start = 0.0
-        free = place
-        for name in needed:
-            share = getattr(shares, name) / total
-            chosen = free[(free >= start) & (free < start + share)]
-            # At least one image a split; and later splits, train among them, must keep one each too.
-            left_over = len(needed) - needed.index(name)
-            chosen = chosen.iloc[: len(free) - left_over] if len(chosen) else free.iloc[:1]
-            result.loc[chosen.index] = name
-            free = free.drop(chosen.index)
-            start += share
+    if not needed or pool.empty:
+        return result
+    total = shares.train + sum(getattr(shares, name) for name in needed)
+    widths = {name: getattr(shares, name) / total for name in needed}
+    place = _places(pool, seed)
+    # Sets that hold several classes can't be moved for the sake of one of them.
+    is_mixed = pool.groupby("together")["label"].transform("nunique") > 1
+    side = place.map(lambda at: _side(at, widths))
+    for label, rows in pool[is_mixed].groupby("label", sort=True):
+        if len(rows) == (pool["label"] == label).sum() and "train" not in set(side[rows.index]):
+            side[pool["together"] == pool.loc[place[rows.index].idxmax(), "together"]] = "train"
+    for _, rows in pool.groupby("label", sort=True):
+        settled = set(side[rows.index[is_mixed[rows.index]]])
+        free = rows[~is_mixed[rows.index]]
+        chosen = _sides(place[free.index].groupby(free["together"]).first(), widths, settled)
+        side[free.index] = free["together"].map(chosen)
+    result[pool.index] = side
+    return result
+
+
+def _places(pool: pd.DataFrame, seed: int) -> pd.Series:
+    """The place of every row in [0, 1); rows that belong together have one place.
+
+    It is that of their group's name, where they have one: pictures that are added to a group don't move it. Near-copies
+    without a group have the place of one of them, drawn by its pixels; a near-copy that is added may change it.
+    """
+    drawn = pool["sha256"].map(lambda sha: position(sha, seed, "split"))
+    alone = ~pool["together"].duplicated(keep=False) & pool["group"].isna()
+    if alone.all():
+        return drawn
+    rest = pool[~alone]
+    name = "group " + rest["group"].where(rest["group"].notna(), "").astype(object)
+    key = name.where(rest["group"].notna(), rest["sha256"])
+    order = pd.DataFrame(
+        {
+            "together": rest["together"],
+            "key": key,
+            "unnamed": rest["group"].isna(),
+            "drawn": key.map(lambda key: position(key, seed, "of a set")),
+        }
+    )
+    first = order.sort_values(["unnamed", "drawn"]).groupby("together")["key"].first()
+    drawn[rest.index] = rest["together"].map(first).map(lambda key: position(key, seed, "split"))
+    return drawn
+
+
+def _side(place: float, widths: dict[str, float]) -> str:
+    """The split whose share a place falls in."""
+    start = 0.0
+    for name, width in widths.items():
+        if start <= place < start + width:
+            return name
+        start += width
+    return "train"
+
+
+def _sides(places: pd.Series, widths: dict[str, float], settled: set[str]) -> dict[int, str]:
+    """The splits of one class's sets by their places; settled: splits that have images of it anyway."""
+    free = places.sort_values(kind="stable")
+    natural = free.map(lambda at: _side(at, widths))
+    result = dict.fromkeys(free.index, "train")
+    names = list(widths)
+    for number, name in enumerate(names):
+        later = [other for other in (*names[number + 1 :], "train") if other not in settled]
+        spare = len(free) - len(later)  # at least one a split; and later splits, train among them, must keep one each
+        if spare <= 0:  # too few for every split
+            spare = min(1, len(free) - ("train" in later))
+        chosen = free[natural[free.index] == name].iloc[:spare]
+        if chosen.empty and name not in settled:
+            chosen = free.iloc[:spare].iloc[:1]
+        result.update(dict.fromkeys(chosen.index, name))
+        free = free.drop(chosen.index)
     return result
 
 

@@ -2,95 +2,109 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from frostline import atomic, catalog, shards, splits
+from frostline import atomic, catalog, checks, data_report, near_copies, shards, splits
+from frostline.checks import Findings
 from frostline.decoding import Decoder
 from frostline.errors import DataError
-from frostline.manifest import open_source
+from frostline.manifest import Source, open_source
 from frostline.params import Data, Params
+from frostline.problems import Problem
 
 
 def run(params: Params) -> str:
-    """Prepare the data; one line that says what came out."""
+    """Prepare the data; a line that says what came out, and more where something was wrong."""
     data = params.data
-    source = open_source(Path(data.source))
     with atomic.folder(catalog.PREPARED) as folder:
-        decoder = Decoder(source, data.image_size, data.resize, folder / "scratch")
-        table = decoder.all()
-        usable, problems = _checked(table, data)
-        usable["split"] = splits.assign(usable, splits.Shares(**data.split.model_dump()), params.seed)
-        _require_every_class(usable, data)
+        work = folder / "work"
+        work.mkdir()
+        source = open_source(Path(data.source), work)
+        decoder = Decoder(source.reader, data.image_size, data.resize, data.min_side, work / "scratch")
+        readable, problems = _decoded(source, decoder)
+        near = _near_copies(readable, decoder) if data.near_duplicates else None
+        found = checks.copies(readable, problems, near)
+        _require_classes(found, set(source.table["split"].dropna()), data)
+        found.usable["split"] = splits.assign(found.usable, splits.Shares(**data.split.model_dump()), params.seed)
+        checks.balance(found)
         spare = 0
         if data.train_per_class is not None:
-            kept = splits.few_labels(usable, data.train_per_class, params.seed)
+            kept = splits.few_labels(found.usable, data.train_per_class, params.seed)
             spare = int((~kept).sum())
-            usable = usable[kept]
-        layout = shards.Layout(tuple(sorted(usable["label"].unique())), data.image_size, data.resize)
+            found.usable = found.usable[kept]
+        layout = shards.Layout(tuple(sorted(found.usable["label"].unique())), data.image_size, data.resize)
         number = {name: label for label, name in enumerate(layout.classes)}
-        digests = {}
+        written = {}
         for name in splits.SPLITS:
-            rows = usable[usable["split"] == name]
+            rows = found.usable[found.usable["split"] == name]
             (folder / name).mkdir()
             index = rows.assign(label=rows["label"].map(number).astype("int64"))
-            written = shards.write(folder / name, layout, index, decoder.pixels(rows.index))
-            digests[name] = {"source": written.source_digest(), "shards": written.digest}
-        decoder.scratch.unlink()
-        counts = usable.groupby(["split", "label"]).size().unstack(fill_value=0)
-        report: dict[str, Any] = {
-            "source": data.source,
-            "classes": list(layout.classes),
-            "image_size": data.image_size,
-            "resize": data.resize,
-            "images": {name: int(counts.loc[name].sum()) for name in splits.SPLITS},
-            "images_per_class": {name: {c: int(n) for c, n in counts.loc[name].items()} for name in splits.SPLITS},
-            "left_out_by_train_per_class": spare,
-            "problems": problems,
-            "digests": digests,
-        }
+            made = shards.write(folder / name, layout, index, decoder.pixels(rows.index))
+            written[name] = {"source": made.source_digest(), "shards": made.digest}
+        shutil.rmtree(work)
+        report = data_report.build(data, found, layout.classes, spare, written)
         atomic.write_json(catalog.DATA_REPORT, report)
-    sizes = ", ".join(f"{name} {count}" for name, count in report["images"].items())
-    dropped = f"; {len(problems)} files dropped, see {catalog.DATA_REPORT}" if problems else ""
-    return f"prepare: {len(layout.classes)} classes; {sizes}{dropped}"
+    return data_report.table(report)
 
 
-def _checked(table: pd.DataFrame, data: Data) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """The usable rows, and the others as records of path, label and reason."""
-    if table.empty:
-        raise DataError(
-            f"{data.source}: holds no picture at all; add class folders with pictures, or classes to the card"
-        )
-    broken = table[table["reason"].notna()]
-    readable = table[table["reason"].isna()]
-    odd = pd.concat([broken, splits.resolve_duplicates(readable)])
-    problems = [
-        {"path": row.path, "label": row.label, "reason": row.reason} for row in odd.sort_values("path").itertuples()
-    ]
+def _decoded(source: Source, decoder: Decoder) -> tuple[pd.DataFrame, list[Problem]]:
+    """The readable pictures with the columns sha256, digest and is_small, and the problems of all others."""
+    table, problems = source.table, list(source.problems)
+    paths, labels = table["path"].tolist(), table["label"].tolist()
+    found, shas, digests, small = [], [], [], []
+    for row, picture in enumerate(decoder.all(paths)):
+        if picture.kind:
+            problems.append(Problem(paths[row], labels[row], picture.kind, picture.reason))
+        else:
+            found.append(row)
+            shas.append(picture.sha256.hex())
+            digests.append(picture.digest.hex())
+            small.append(picture.is_small)
+    columns = {"sha256": np.array(shas, object), "digest": np.array(digests, object)}
+    return table.iloc[found].assign(**columns, is_small=np.array(small, np.bool_)), problems
+
+
+def _near_copies(readable: pd.DataFrame, decoder: Decoder) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+    """Finds pairs of near-copies among some rows; a picture smaller than a thumbnail can't be told from its like."""
+    is_large = ~readable["is_small"]
+
+    def find(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        places = np.flatnonzero(is_large[rows])
+        tall = rows[places]
+
+        def read(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+            return np.stack(list(decoder.thumbnails(tall[chosen].tolist())))
+
+        return places[near_copies.find(len(tall), read)]
+
+    return find
+
+
+def _require_classes(found: Findings, given: set[str], data: Data) -> None:
+    """Refuse what nothing can be learned from, and where `data.on_problem` says so, any problem."""
+    problems = checks.as_records(found.problems)
     if problems and data.on_problem == "error":
         first, more = problems[0], f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        path = " ".join(first["path"].split())
         raise DataError(
-            f"{data.source}/{first['path']}: {first['reason']}{more}; mend or remove it, or set data.on_problem to drop"
+            f"{data.source}/{path}: {first['reason']}{more}; mend or remove it, or set data.on_problem to drop"
         )
-    usable = readable.drop(index=odd.index, errors="ignore").drop(columns="reason")
-    for label in sorted(set(table["label"]) - set(usable["label"])):
-        reason = next(problem["reason"] for problem in problems if problem["label"] == label)
-        raise DataError(f"{data.source}: class {label!r} has no usable image ({reason}); add pictures or remove it")
-    if usable["label"].nunique() < 2:
+    why = f" ({problems[0]['path']}: {problems[0]['reason']})" if problems else ""
+    if found.usable.empty:
+        raise DataError(f"{data.source}: holds no usable picture{why}; add class folders with pictures")
+    if found.usable["split"].notna().all() and "train" not in set(found.usable["split"]):
+        raise DataError(f"{data.source}: no picture is in train{why}; add some, or leave all splits to data.split")
+    lost = sorted(given - set(found.usable["split"].dropna()))
+    if lost:
+        raise DataError(f"{data.source}: no picture of the given split {lost[0]!r} is usable; see to it or remove it")
+    if found.usable["label"].nunique() < 2:
         raise DataError(
-            f"{data.source}: holds the single class {usable['label'].iat[0]!r}, but a classifier needs at least two; "
-            "add another class folder"
+            f"{data.source}: holds the single class {found.usable['label'].iat[0]!r}{why}, but a classifier needs at "
+            "least two; add another class folder"
         )
-    for name in sorted(set(table["split"].dropna()) - set(usable["split"].dropna())):
-        raise DataError(f"{data.source}: no image of the given split {name!r} is usable; see to its files or remove it")
-    return usable, problems
-
-
-def _require_every_class(usable: pd.DataFrame, data: Data) -> None:
-    """Training and validation need every class; a class that only the test split lacks can still be learned."""
-    for name in ("train", "val"):
-        missing = sorted(set(usable["label"]) - set(usable.loc[usable["split"] == name, "label"]))
-        if missing:
-            raise DataError(f"{data.source}: class {missing[0]!r} has no image in {name}; add some or remove the class")

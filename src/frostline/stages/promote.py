@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ from frostline.stages import predict
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from frostline.scoring import Scorer
 
 
 def promote(params: Params, wanted: str | None, reevaluate: bool) -> str:
@@ -95,10 +98,11 @@ def _predicted(params: Params, bundle: Path, test: shards.Shards) -> pd.DataFram
 
     scorer = predict.scorer_of(bundle)
     wanted, there = (scorer.image_size, scorer.resize), (test.layout.image_size, test.layout.resize)
-    read = test.take if wanted == there else _decoder(params, test, scorer.image_size, scorer.resize)
     made = []
-    for start in progress.track(range(0, len(test), BATCH), len(test), "test", BATCH):
-        made.append(scorer.probabilities(read(np.arange(start, min(start + BATCH, len(test))))))
+    with TemporaryDirectory() as scratch:
+        read = test.take if wanted == there else _decoder(params, test, scorer, Path(scratch))
+        for start in progress.track(range(0, len(test), BATCH), len(test), "test", BATCH):
+            made.append(scorer.probabilities(read(np.arange(start, min(start + BATCH, len(test))))))
     labels = np.asarray(test.layout.classes, object)[test.labels]
     table = pd.DataFrame({"sha256": test.index["sha256"], "label": labels, "probabilities": list(np.concatenate(made))})
     table.attrs["classes"] = list(scorer.classes)
@@ -106,15 +110,14 @@ def _predicted(params: Params, bundle: Path, test: shards.Shards) -> pd.DataFram
 
 
 def _decoder(
-    params: Params, test: shards.Shards, size: int, how: images.Resize
+    params: Params, test: shards.Shards, scorer: Scorer, scratch: Path
 ) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
-    """Reads test pictures from the source again, in another size."""
-    source = manifest.open_source(Path(params.data.source))
-    places = {path: row for row, path in enumerate(source.table["path"])}
+    """Reads test pictures from the source again, in another size. scratch: where an archive is unpacked."""
+    reader = manifest.open_source(Path(params.data.source), scratch).reader
     paths = test.index["path"]
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.stack([images.resize(source.read(places[paths[row]]), size, how) for row in rows])
+        return np.stack([images.resize(reader.read(paths[row]), scorer.image_size, scorer.resize) for row in rows])
 
     return read
 

@@ -1,0 +1,137 @@
+"""Archives as sources: .zip and .tar files, unpacked without trusting what they say."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from frostline import progress
+from frostline.errors import DataError
+from frostline.folders import readable
+from frostline.problems import Problem
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+MEMBER_BYTES = 10**9  # no picture is larger; a few kilobytes of an archive can claim terabytes
+BLOCK = 1 << 20
+
+
+class _RefusedError(Exception):
+    """A member that is not unpacked: kind and reason."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    """name: as the archive has it; kind: folder, file or other; open: gives its content."""
+
+    name: str
+    kind: str
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file's name ends like an archive's."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def unpack(archive: Path, folder: Path) -> list[Problem]:
+    """Unpack an archive into an existing empty folder; the members that are left out, links and devices among them.
+
+    No member is written outside the folder. Raises DataError where the archive itself is damaged.
+    """
+    problems = []
+    try:
+        with (_zipped if archive.suffix.lower() == ".zip" else _tarred)(archive) as members:
+            for member in progress.track(members, len(members), "unpack"):
+                try:
+                    _write(member, folder)
+                except _RefusedError as refusal:
+                    kind, reason = refusal.args
+                    problems.append(Problem(readable(member.name), None, kind, reason))
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{archive}: can't be unpacked ({said}); fetch it again") from error
+    return problems
+
+
+def _write(member: _Member, folder: Path) -> None:
+    """Unpack one member. Raises _RefusedError where it is none to unpack."""
+    target = folder / _inside(member.name)
+    if member.kind == "other":
+        raise _RefusedError("not_a_file", "a link or device in the archive")
+    try:
+        if member.kind == "folder":
+            target.mkdir(parents=True, exist_ok=True)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = target.open("xb")
+    except FileExistsError:
+        raise _RefusedError("named_twice", "named again in the archive; the first is taken") from None
+    except OSError as error:
+        raise _RefusedError("name", f"can't be unpacked ({error.strerror})") from None
+    try:
+        with file, member.open() as content:
+            _copy(content, file)
+    except _RefusedError:
+        target.unlink()
+        raise
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+        target.unlink()
+        said = "encrypted" if "password" in str(error) else " ".join(str(error).split())
+        raise _RefusedError("unreadable", f"can't be unpacked ({said})") from None
+
+
+def _copy(content: IO[bytes], file: IO[bytes]) -> None:
+    for _ in range(MEMBER_BYTES // BLOCK):
+        block = content.read(BLOCK)
+        if not block:
+            return
+        file.write(block)
+    raise _RefusedError("too_large", f"holds more than {MEMBER_BYTES // 10**9} GB")
+
+
+def _inside(name: str) -> Path:
+    """The member's place below the folder. Raises _RefusedError where its name leads elsewhere."""
+    path = PurePosixPath(name.replace("\\", "/") if "/" not in name else name)
+    has_drive = bool(path.parts) and path.parts[0].endswith(":")
+    if path.is_absolute() or has_drive or ".." in path.parts or "\0" in name:
+        raise _RefusedError("outside", "leads out of the archive")
+    return Path(*path.parts)
+
+
+@contextmanager
+def _zipped(archive: Path) -> Iterator[list[_Member]]:
+    with zipfile.ZipFile(archive) as opened:
+        members = []
+        for info in opened.infolist():
+            is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
+            kind = "folder" if info.is_dir() else "other" if is_link else "file"
+            members.append(_Member(info.filename, kind, partial(opened.open, info)))
+        yield members
+
+
+@contextmanager
+def _tarred(archive: Path) -> Iterator[list[_Member]]:
+    with tarfile.open(archive) as opened:
+        members = []
+        for info in opened:
+            # A hard link's content is another member's.
+            kind = "folder" if info.isdir() else "file" if info.isreg() or info.islnk() else "other"
+            members.append(_Member(info.name, kind, partial(_content, opened, info)))
+        yield members
+
+
+def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    try:
+        content = archive.extractfile(info)
+    except KeyError:
+        content = None
+    if content is None:
+        raise _RefusedError("not_a_file", "a link to what the archive does not hold")
+    return content

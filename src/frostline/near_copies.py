@@ -1,0 +1,153 @@
+"""Which pictures are copies of each other though their pixels differ: resized, recompressed, made brighter or darker.
+
+Pictures are compared by thumbnails of 16x16 pixels. Candidates are found without comparing all with all: the signs of
+64 random projections of a thumbnail are its code (Charikar, "Similarity Estimation Techniques from Rounding
+Algorithms", STOC 2002), and only those are compared whose codes agree, but for one bit, in one of four bands of 16 bits
+(Norouzi, Punjani and Fleet, "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012). The projections weigh
+fine structure as much as coarse, so that other photos of a like scene are rarely compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostline.thumbnails import SIDE
+
+# Of a thumbnail's variance, what the other doesn't explain. benchmarks/near_copies.py: that of copies rarely exceeds
+# this, and no two different photos of its sets come below.
+TOLERANCE = 0.04
+BITS, BANDS = 64, 4
+BAND_BITS = BITS // BANDS
+FAR = 12  # codes that differ in more bits are of different pictures
+BLOCK = 1 << 20  # pairs of codes held at a time
+COMPARED = 1 << 10  # pairs of thumbnails held at a time
+CLIPPED = 20  # closer than this to black or white a brightened picture may have been cut off
+PLAIN = 5.0  # grey levels of standard deviation, up to which a picture is all of one colour
+
+Pixels = NDArray[np.uint8]
+Rows = NDArray[np.int64]
+Read = Callable[[Rows], Pixels]
+
+
+def find(count: int, read: Read) -> NDArray[np.int64]:
+    """Pairs of near-copies: int64 (pairs, 2), rows with the smaller first, sorted.
+
+    count: number of thumbnails; read: gives the thumbnails of some rows, uint8 (rows, 16, 16, 3). Of many thumbnails
+    with one code not all pairs are given, but enough to connect them.
+    """
+    codes = np.empty(count, np.uint64)
+    for start in range(0, count, COMPARED):
+        rows = np.arange(start, min(start + COMPARED, count))
+        codes[rows] = encode(read(rows))
+    found, rows = _same_code(codes, read)
+    for pairs in _candidates(codes[rows]):
+        pairs = rows[pairs]
+        found.append(pairs[_is_copy(pairs, read)])
+    pairs = np.sort(np.concatenate(found), axis=1)
+    return np.unique(pairs, axis=0)
+
+
+def encode(pictures: Pixels) -> NDArray[np.uint64]:
+    """Codes of thumbnails, uint8 (n, 16, 16, 3) to uint64 (n,); brightness and contrast don't change them."""
+    signs = pictures.reshape(len(pictures), -1).astype(np.float32) @ _projections() > 0
+    return np.packbits(signs, axis=1, bitorder="little").view(np.uint64)[:, 0]
+
+
+@cache
+def _projections() -> NDArray[np.float32]:
+    """Random directions in the space of a thumbnail's cosine transform, frequencies weighed: float32 (768, 64)."""
+    place, frequency = np.arange(SIDE), np.arange(SIDE)[:, None]
+    cosines = np.cos(np.pi * (2 * place + 1) * frequency / (2 * SIDE)) * np.sqrt(2 / SIDE)
+    cosines[0] = np.sqrt(1 / SIDE)
+    # Amplitudes of natural pictures fall with the frequency; times the frequency, all of them count alike.
+    weight = np.hypot(place, frequency)[:, :, None, None]
+    drawn = np.random.default_rng(16).standard_normal((SIDE, SIDE, 3, BITS)) * weight
+    return np.einsum("fy,gx,fgcb->yxcb", cosines, cosines, drawn).reshape(-1, BITS).astype(np.float32)
+
+
+def _same_code(codes: NDArray[np.uint64], read: Read) -> tuple[list[NDArray[np.int64]], Rows]:
+    """Pairs of near-copies that have one code, and the rows that others have still to be compared with.
+
+    Thousands of empty pages would be millions of pairs: each is compared with the first of its code alone.
+    """
+    _, first, number = np.unique(codes, return_index=True, return_inverse=True)
+    pairs = np.stack([first[number], np.arange(len(codes))], axis=1)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    copies = pairs[_is_copy(pairs, read)]
+    return [copies], np.setdiff1d(np.arange(len(codes)), copies[:, 1])
+
+
+def _candidates(codes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
+    """Pairs of rows whose codes agree in a band but for one bit and differ in few bits overall; int64 (pairs, 2)."""
+    for band in range(BANDS):
+        keys = ((codes >> np.uint64(band * BAND_BITS)) & np.uint64(2**BAND_BITS - 1)).astype(np.int64)
+        order = np.argsort(keys, kind="stable")
+        ranked = keys[order]
+        for flip in (0, *(1 << bit for bit in range(BAND_BITS))):
+            other = ranked ^ flip
+            start, end = np.searchsorted(ranked, other, "left"), np.searchsorted(ranked, other, "right")
+            # Each pair from one side alone.
+            start = np.where(other == ranked, np.arange(len(ranked)) + 1, np.where(other > ranked, start, end))
+            yield from _near(codes, order, start, end)
+
+
+def _near(codes: NDArray[np.uint64], order: Rows, start: Rows, end: Rows) -> Iterator[NDArray[np.int64]]:
+    """Of the pairs (order[i], order[start[i]:end[i]]) those whose codes differ in few bits, block by block."""
+    counts = end - start
+    total = np.cumsum(counts)
+    first = 0
+    while first < len(counts):
+        before = total[first - 1] if first else 0
+        last = max(int(np.searchsorted(total, before + BLOCK, "right")), first + 1)
+        size = counts[first:last]
+        left = np.repeat(np.arange(first, last), size)
+        right = np.arange(len(left)) - np.repeat(np.cumsum(size) - size, size) + np.repeat(start[first:last], size)
+        pairs = np.stack([order[left], order[right]], axis=1)
+        near = np.bitwise_count(codes[pairs[:, 0]] ^ codes[pairs[:, 1]]) <= FAR
+        if near.any():
+            yield pairs[near]
+        first = last
+
+
+def _is_copy(pairs: NDArray[np.int64], read: Read) -> NDArray[np.bool_]:
+    """Which pairs of rows are near-copies, bool (pairs,)."""
+    found = np.empty(len(pairs), np.bool_)
+    for start in range(0, len(pairs), COMPARED):
+        part = pairs[start : start + COMPARED]
+        found[start : start + COMPARED] = difference(read(part[:, 0]), read(part[:, 1])) < TOLERANCE
+    return found
+
+
+def difference(one: Pixels, other: Pixels) -> NDArray[np.float32]:
+    """How unlike thumbnails are, uint8 (n, 16, 16, 3) twice to float32 (n,): 0 the same, from 1 on unrelated.
+
+    It is the lesser of both directions: a brightened picture can be computed from the original, but where it was cut
+    off at white not the original from it.
+    """
+    flat = [pictures.reshape(len(pictures), -1).astype(np.float32) for pictures in (one, other)]
+    return np.minimum(_unexplained(flat[0], flat[1]), _unexplained(flat[1], flat[0]))
+
+
+def _unexplained(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The share of a target's variance that its source, times a factor, plus a shift, cut to 0..255, doesn't explain.
+
+    Rows of values, (n, values) twice to (n,).
+    """
+    inside = np.ones_like(source)
+    for picture in (source, target):
+        inside *= (picture > CLIPPED) & (picture < 255 - CLIPPED)
+    inside[inside.mean(axis=1) < 0.15] = 1  # too little to fit by
+    weight = inside / inside.sum(axis=1, keepdims=True)
+    means = [(picture * weight).sum(axis=1, keepdims=True) for picture in (source, target)]
+    around = source - means[0]
+    spread = (around * around * weight).sum(axis=1, keepdims=True)
+    factor = (around * (target - means[1]) * weight).sum(axis=1, keepdims=True) / np.maximum(spread, 1e-6)
+    fitted = np.clip(np.maximum(factor, 0) * around + means[1], 0, 255)  # a negative is another picture
+    variance = target.var(axis=1)
+    is_plain = np.minimum(variance, source.var(axis=1)) < PLAIN**2
+    fitted[is_plain] = source[is_plain]  # a shift would make any plain picture another one
+    return ((target - fitted) ** 2).mean(axis=1) / np.maximum(variance, PLAIN**2)
