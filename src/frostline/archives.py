@@ -64,7 +64,7 @@ def _write(member: _Member, folder: Path) -> None:
     """Unpack one member. Raises _RefusedError where it is none to unpack."""
     target = folder / _inside(member.name)
     if member.kind == "other":
-        raise _RefusedError("not_a_file", "a link or device in the archive")
+        raise _RefusedError("not_a_file", "a link or device")
     try:
         if member.kind == "folder":
             target.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def _write(member: _Member, folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         file = target.open("xb")
     except FileExistsError:
-        raise _RefusedError("named_twice", "named again in the archive; the first is taken") from None
+        raise _RefusedError("named_twice", "collides with a member before it") from None
     except OSError as error:
         raise _RefusedError("name", f"can't be unpacked ({error.strerror})") from None
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -87,7 +88,9 @@ class Decoder:
         """Decode pictures into the records from number `first` on."""
         file = os.open(self.scratch, os.O_WRONLY)
         try:
-            return [self._one(file, row, path) for row, path in enumerate(paths, first)]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's, which name no file
+                return [self._one(file, row, path) for row, path in enumerate(paths, first)]
         finally:
             os.close(file)
 

@@ -92,5 +92,5 @@ def _unwrapped(root: Path) -> Path:
 def _card(path: Path) -> Source:
     card = cards.load(path)
     if isinstance(card, cards.KaggleCard):
-        return _folder(_unwrapped(card.fetch()))
+        return _folder(_unwrapped(card.fetch()), is_foreign=True)
     return _source(*card.open())
