@@ -99,7 +99,7 @@ def _read(table: Path, head: bool = False) -> pd.DataFrame:
     if missing:
         has = ", ".join(frame.columns[:8])
         raise DataError(
-            f"{table}: has no column {missing[0]!r} but {has}; name its columns path, label[, split, group]"
+            f"{table}: has no column {missing[0]!r} but {has}; name its columns path, label, split, group"
         )
     return frame
 
