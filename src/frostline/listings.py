@@ -98,9 +98,7 @@ def _read(table: Path, head: bool = False) -> pd.DataFrame:
     missing = [name for name in NEEDED if name not in frame]
     if missing:
         has = ", ".join(frame.columns[:8])
-        raise DataError(
-            f"{table}: has no column {missing[0]!r} but {has}; name its columns path, label, split, group"
-        )
+        raise DataError(f"{table}: has no column {missing[0]!r} but {has}; name its columns path, label, split, group")
     return frame
 
 
