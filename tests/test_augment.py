@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,16 @@ def test_there_are_so_many_variants_of_every_training_image() -> None:
             expected = augmentation.apply(pixels(train)[row], drawn, policy.fill_mode)
             np.testing.assert_array_equal(pixels(variant)[row], expected)
     assert len({shard.digest for shard in [train, *made]}) == 4
+
+
+def test_a_variant_has_a_digest_of_its_own() -> None:
+    train = prepare(6)
+    augment.run(params())
+    known = set(train.index["digest"])
+    for made in variants():
+        assert list(made.index["digest"]) == [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels(made)]
+        assert made.index["sha256"].tolist() == train.index["sha256"].tolist()
+        assert known.isdisjoint(made.index["digest"])
 
 
 def test_two_runs_give_identical_bytes() -> None:

@@ -40,7 +40,9 @@ def made(labels, probabilities, names, binary=False, **more):
         "resize": "crop",
         "images": {"train": 10, "val": 2, "test": len(labels)},
         "images_per_class": {"train": {name: 1 + at for at, name in enumerate(names)}},
-        "problems": [{"path": "cat/1.png", "reason": "not an image"}],
+        "left_out_by_train_per_class": 0,
+        "problem_counts": {"not_an_image": 1},
+        "near_duplicates": [["cat/2.png", "cat/3.png"]],
         "digests": {split: {"source": split} for split in ("train", "val", "test")},
     }
     predicted = probabilities.argmax(axis=1)

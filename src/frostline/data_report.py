@@ -30,7 +30,7 @@ def build(data: Data, found: Findings, classes: tuple[str, ...], spare: int, dig
         "problem_counts": dict(Counter(problem["kind"] for problem in problems).most_common()),
         "problems": problems,
         "warnings": found.warnings,
-        "near_duplicates": found.near_copies,
+        "near_duplicates": found.near_copies if data.near_duplicates else None,  # not looked for
         "digests": digests,
     }
 
@@ -49,10 +49,10 @@ def table(report: dict[str, Any]) -> str:
     lines += [f"  look: {_short(warning['reason'], 2 * WIDEST)}" for warning in report["warnings"][:5]]
     if len(report["warnings"]) > 5:
         lines.append(f"  look: {len(report['warnings']) - 5} more warnings")
-    copies = sum(map(len, report["near_duplicates"]))
-    if copies:
-        sets = len(report["near_duplicates"])
-        lines.append(f"  {copies:,} near-copies in {sets:,} sets, each set on one side of the split")
+    sets = report["near_duplicates"] or []
+    if sets:
+        copies = sum(map(len, sets))
+        lines.append(f"  {copies:,} near-copies in {len(sets):,} sets, each on one side of the split")
     if len(lines) > 1:
         lines.append(f"  {catalog.DATA_REPORT} names each")
     return "\n".join(lines)

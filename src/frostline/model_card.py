@@ -177,12 +177,19 @@ picture = images.resize(images.decode(Path("picture.jpg")), {data["image_size"]}
 """
 
 
+def _near_copies(data: dict[str, Any]) -> str:
+    sets = data["near_duplicates"]
+    if sets is None:
+        return "near-copies were not looked for."
+    found = f"{sum(map(len, sets)):,} near-copies were" if sets else "No near-copy was"
+    return f"resized, recompressed or brightened copies are in one split with their original. {found} found."
+
+
 def _training(made_from: dict[str, Any], data: dict[str, Any]) -> str:
     counts = data["images"]
-    problems = pd.Series([problem["reason"] for problem in data["problems"]], dtype=object).value_counts()
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in problems.head(5).items())
-    left_out = f"Left out: {reasons}; `reports/data.json` names each." if reasons else "No file had to be left out."
-    unused = data.get("left_out_by_train_per_class", 0)
+    kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in data["problem_counts"].items())
+    left_out = f"Left out: {kinds}; `reports/data.json` names each." if kinds else "No file had to be left out."
+    unused = data["left_out_by_train_per_class"]
     settings = {key: made_from[key] for key in ("seed", "backbone", "head", "finetune")}
     return f"""## Training Details
 
@@ -232,7 +239,7 @@ def _evaluation(data: dict[str, Any], metrics: dict[str, Any], per_class: pd.Dat
 #### Testing Data
 
 {metrics["n_test"]:,} pictures of `{data["source"]}` that training has not seen. No picture is in two splits, nor is \
-one with the same pixels; near copies are not looked for. Digest of the test pictures: `{metrics["test_digest"]}`.
+one with the same pixels; {_near_copies(data)} Digest of the test pictures: `{metrics["test_digest"]}`.
 
 #### Factors
 

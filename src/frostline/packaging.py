@@ -65,15 +65,17 @@ def _ingredients(bundle: Path) -> Iterator[dict[str, Any]]:
         )
         sys.path.insert(0, scratch)  # MLflow runs the script before it is saved
         try:
-            warnings.filterwarnings("ignore", "An input example was not provided")  # the signature is given instead
-            yield {
-                "python_model": str(script),
-                "artifacts": {"bundle": str(bundle)},
-                "code_paths": [str(package)],
-                "signature": _signature(),
-                # Named, so that MLflow need not load the model in a fresh process to find out (15 s).
-                "pip_requirements": _requirements(),
-            }
+            with warnings.catch_warnings():
+                # The signature is given instead.
+                warnings.filterwarnings("ignore", ".*An input example was not provided")  # after a sign for its colour
+                yield {
+                    "python_model": str(script),
+                    "artifacts": {"bundle": str(bundle)},
+                    "code_paths": [str(package)],
+                    "signature": _signature(),
+                    # Named, so that MLflow need not load the model in a fresh process to find out (15 s).
+                    "pip_requirements": _requirements(),
+                }
         finally:
             sys.path.remove(scratch)
 

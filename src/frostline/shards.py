@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -93,16 +93,22 @@ class Shards:
         return digest.of_value(sorted(zip(self.index["sha256"], names, strict=True)))
 
 
-def write(folder: Path, layout: Layout, index: pd.DataFrame, images: Iterable[Pixels]) -> Shards:
+def write(
+    folder: Path,
+    layout: Layout,
+    index: pd.DataFrame,
+    images: Iterable[Pixels],
+    known: Sequence[str] | None = None,
+) -> Shards:
     """Write images, streamed one by one, into an existing empty folder.
 
-    index: columns path, label, sha256 and, where it is known already, digest, one row an image. Raises ValueError where
-    images and rows differ in number, or an image is not uint8 (size, size, 3).
+    index: columns path, label, sha256, one row an image. known: the images' digests (hex SHA-256 of their bytes), where
+    they were computed already. Raises ValueError where images and rows differ in number, or an image is not uint8
+    (size, size, 3).
     """
     size = layout.image_size
     per_shard = max(1, SHARD_BYTES // (size * size * 3))
-    digests = index["digest"].tolist() if "digest" in index else []
-    is_known = bool(digests)
+    digests = list(known) if known is not None else []
     stream = iter(images)
     for number, start in enumerate(range(0, len(index), per_shard)):
         rows = min(per_shard, len(index) - start)
@@ -112,7 +118,7 @@ def write(folder: Path, layout: Layout, index: pd.DataFrame, images: Iterable[Pi
             for image in _exactly(rows, stream):
                 if image.dtype != np.uint8 or image.shape != (size, size, 3):
                     raise ValueError(f"an image is {image.dtype} {image.shape}, not uint8 ({size}, {size}, 3)")
-                if not is_known:
+                if known is None:
                     digests.append(hashlib.sha256(np.ascontiguousarray(image).data).hexdigest())
                 file.write(np.ascontiguousarray(image).data)
     if next(stream, None) is not None:

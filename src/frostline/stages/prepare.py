@@ -45,7 +45,7 @@ def run(params: Params) -> str:
             rows = found.usable[found.usable["split"] == name]
             (folder / name).mkdir()
             index = rows.assign(label=rows["label"].map(number).astype("int64"))
-            made = shards.write(folder / name, layout, index, decoder.pixels(rows.index))
+            made = shards.write(folder / name, layout, index, decoder.pixels(rows.index), rows["digest"].tolist())
             written[name] = {"source": made.source_digest(), "shards": made.digest}
         shutil.rmtree(work)
         report = data_report.build(data, found, layout.classes, spare, written)
