@@ -58,7 +58,9 @@ def pixels() -> float:
     reader = open_source(ROOT / "data" / "digits.yaml", Path()).reader
 
     def original(split: shards.Shards) -> np.ndarray:
-        return np.stack([np.asarray(reader.read(path))[..., 0].ravel() / 255 for path in split.index["path"]])
+        return np.stack(
+            [np.asarray(reader.read(path, None).image)[..., 0].ravel() / 255 for path in split.index["path"]]
+        )
 
     train, test = (shards.open_folder(catalog.PREPARED / name) for name in ("train", "test"))
     model = LogisticRegression(max_iter=5000).fit(original(train), train.labels)

@@ -24,7 +24,6 @@ from table import show
 
 from frostline import digest, images, near_copies, thumbnails
 from frostline.folders import PICTURES
-from frostline.near_copies import TOLERANCE
 
 SIZE, COPIED = 160, 500
 
@@ -37,7 +36,7 @@ def resized(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 def recompressed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=int(rng.integers(25, 85)))
-    return images.load(buffer)
+    return images.load(buffer).image
 
 
 def brightened(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -66,9 +65,11 @@ def measured(name: str, folder: Path) -> list[list[str]]:
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES):
         different.setdefault(digest.of_array(images.decode(path)), path)
     paths = list(different.values())
-    originals = [thumbnail(images.load(path)) for path in paths]
+    originals = [thumbnail(images.load(path, SIZE).image) for path in paths]
     chosen = rng.choice(len(paths), min(COPIED, len(paths)), replace=False)
-    copies = {kind: [thumbnail(make(images.load(paths[row]), rng)) for row in chosen] for kind, make in KINDS.items()}
+    copies = {
+        kind: [thumbnail(make(images.load(paths[row]).image, rng)) for row in chosen] for kind, make in KINDS.items()
+    }
 
     rows = []
     for kind, made in {**copies, "together": [copy for several in copies.values() for copy in several]}.items():
@@ -105,10 +106,7 @@ def main() -> None:
     rows = []
     for name in ("clothing-small", "sign-digits"):
         rows += measured(name, Path(named) / name)
-    caption = (
-        f"Near-copies among real photos, compared by thumbnails of {thumbnails.SIDE}x{thumbnails.SIDE} pixels with a "
-        f"tolerance of {TOLERANCE}."
-    )
+    caption = f"Near-copies among real photos, compared by thumbnails of {thumbnails.SIDE}x{thumbnails.SIDE} pixels."
     header = ["photos", "copies", "planted", "recall", "precision", "wrong pairs", "time"]
     show("near_copies", caption, header, rows)
 

@@ -19,6 +19,7 @@ from frostline import decoding, images, thumbnails
 from frostline.decoding import Decoder
 from frostline.errors import InternalError
 from frostline.manifest import open_source
+from frostline.reading import Read
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_every_picture_is_decoded_and_resized(folder: Path, tmp_path: Path) -> N
     usable = table[table["kind"] == ""]
     assert len(usable) == len(pixels) == 71
     for path, got in zip(usable["path"], pixels, strict=True):
-        np.testing.assert_array_equal(got, images.resize(images.decode(folder / path), 16, "stretch"))
+        np.testing.assert_array_equal(got, images.prepare(folder / path, 16, "stretch"))
 
 
 def test_digests_are_of_pixels_not_of_files(folder: Path, tmp_path: Path) -> None:
@@ -83,7 +84,6 @@ def test_records_hold_the_digest_of_their_pixels_and_a_thumbnail(folder: Path, t
     for row, pixels, small in zip(rows, decoder.pixels(rows), decoder.thumbnails(rows), strict=True):
         assert hashlib.sha256(pixels.tobytes()).digest() == found[row].digest
         np.testing.assert_array_equal(small, thumbnails.draw(pixels))
-        assert found[row].is_small
 
 
 def test_pictures_below_the_smallest_side_are_named(folder: Path, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_named_pipe_is_not_waited_on(folder: Path, tmp_path: Path) -> None:
 class Greedy:
     """Pictures that don't fit into memory."""
 
-    def read(self, path: str) -> Image.Image:
+    def read(self, path: str, least: int | None) -> Read:
         raise MemoryError
 
 
@@ -152,10 +152,10 @@ class Deadly:
 
     ballast: bytes
 
-    def read(self, path: str) -> Image.Image:
+    def read(self, path: str, least: int | None) -> Read:
         if path == "1":
             os.kill(os.getpid(), signal.SIGKILL)
-        return Image.new("RGB", (4, 4))
+        return Read.of_pixels(Image.new("RGB", (4, 4)))
 
 
 @pytest.mark.usefixtures("alarm")

@@ -168,7 +168,7 @@ def test_your_own_folder_is_one_line_and_an_added_picture_is_noticed(project):
     assert "Running stage" not in project("dvc", "repro")
     shutil.copy(project.folder / "data/pets/cat/0.png", project.folder / "data/pets/cat/copy.png")
     printed = project("dvc", "repro")
-    assert "1 files dropped" in printed
+    assert "; 1 dropped" in printed
     assert "Stage 'augment' didn't change, skipping" in printed or "Running stage 'augment'" not in printed
 
 

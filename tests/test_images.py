@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from frostline.images import UnreadableImageError, decode, resize
+from frostline.images import UnreadableImageError, decode, jpeg_digest, load, prepare, resize
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -214,3 +214,65 @@ def test_shrinking_is_antialiased() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     assert np.abs(resize(stripes, 8, "stretch").astype(int) - 128).max() < 30
+
+
+def photo(seed: int, width: int = 400, height: int = 300) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    blotches = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+    return blotches.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(("least", "size"), [(None, (400, 300)), (151, (400, 300)), (150, (200, 150)), (40, (100, 75))])
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(least: int | None, size: tuple[int, int]) -> None:
+    data = encoded(np.asarray(photo(1)), "JPEG")
+    picture = load(data, least)
+    assert picture.image.size == size
+    assert picture.size == (400, 300)
+    assert load(encoded(np.asarray(photo(1)), "PNG"), least).image.size == (400, 300)
+
+
+@pytest.mark.parametrize("how", ["stretch", "crop", "pad"])
+def test_the_fraction_looks_like_the_whole(how: Any) -> None:
+    data = encoded(np.asarray(photo(2)), "JPEG")
+    slow = resize(decode(data), 64, how).astype(float)
+    assert np.abs(prepare(data, 64, how) - slow).mean() < 2
+
+
+def test_a_turned_jpeg_is_turned_at_a_fraction_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = BytesIO()
+    photo(3).save(buffer, "JPEG", exif=exif)
+    picture = load(buffer.getvalue(), 60)
+    assert picture.size == (300, 400)
+    assert picture.image.size == (75, 100)
+    assert picture.orientation == 6
+
+
+def test_a_truncated_jpeg_is_found_at_a_fraction_too() -> None:
+    data = encoded(np.asarray(photo(4)), "JPEG")
+    for cut in (200, 1000, len(data) // 2):
+        with pytest.raises(UnreadableImageError, match="truncated"):
+            load(data[:-cut], 40)
+
+
+def test_a_jpeg_s_digest_is_that_of_its_picture_not_of_what_is_said_of_it() -> None:
+    image, exif = photo(5), Image.Exif()
+    exif[0x010E] = "a description"
+
+    def saved(**options: Any) -> bytes:
+        buffer = BytesIO()
+        image.save(buffer, "JPEG", **options)
+        return buffer.getvalue()
+
+    plain = jpeg_digest(saved(), 1)
+    assert jpeg_digest(saved(exif=exif, comment=b"words", icc_profile=b"x" * 3000), 1) == plain
+    others = [
+        jpeg_digest(saved(), 3),
+        jpeg_digest(saved(quality=80), 1),
+        jpeg_digest(encoded(decode(saved()), "JPEG"), 1),
+    ]
+    assert len({plain, *others}) == 4
+    assert jpeg_digest(encoded(np.asarray(image), "PNG"), 1) is None
+    for data in (b"", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xff\xff", b"\xff\xd8\xff\xe1\xff\xffx"):
+        jpeg_digest(data, 1)

@@ -216,7 +216,7 @@ def test_a_file_without_permission_is_unreadable_without_naming_its_place(public
     try:
         for path in source.table["path"]:
             with unprivileged(), pytest.raises(UnreadableImageError) as caught:
-                source.reader.read(path)
+                source.reader.read(path, None)
             assert str(caught.value) == "Permission denied"
     finally:
         (public / "bee").chmod(0o755)
@@ -227,10 +227,10 @@ def test_a_folder_is_read_path_by_path(tmp_path: Path) -> None:
     Image.new("RGB", (3, 2), (1, 2, 3)).save(tmp_path / "bee/2.png")
     (tmp_path / "ant/0.png").symlink_to(tmp_path / "nowhere")
     reader = opened(tmp_path).reader
-    assert np.asarray(reader.read("bee/2.png")).tolist() == [[[1, 2, 3]] * 3] * 2
+    assert np.asarray(reader.read("bee/2.png", None).image).tolist() == [[[1, 2, 3]] * 3] * 2
     for path, reason in (("ant/0.png", "no such file"), ("ant", "not a regular file"), ("ant/1.png", "not an image")):
         with pytest.raises(UnreadableImageError, match=reason):
-            reader.read(path)
+            reader.read(path, None)
 
 
 def card(folder: Path, text: str) -> Path:
@@ -244,7 +244,7 @@ def test_the_digits_are_built_in(tmp_path: Path) -> None:
     assert len(source.table) == 1797
     assert sorted(source.table["label"].unique()) == list("0123456789")
     assert source.table["path"].is_unique
-    pixels = np.asarray(source.reader.read("digits/0000"))
+    pixels = np.asarray(source.reader.read("digits/0000", None).image)
     assert (pixels.shape, pixels.dtype) == ((8, 8, 3), np.uint8)
     assert pixels.max() > 200
     assert source.table["label"].iat[0] == "0"
@@ -254,10 +254,10 @@ def test_synthetic_pictures_are_drawn_when_read(tmp_path: Path) -> None:
     source = opened(card(tmp_path, str(SYNTHETIC)))
     assert source.table["label"].value_counts().to_dict() == {"fractal-0000": 3, "letter-0041": 3, "letter-0042": 3}
     assert source.table["path"].is_unique
-    pixels = [np.asarray(source.reader.read(path)) for path in source.table["path"]]
+    pixels = [np.asarray(source.reader.read(path, None).image) for path in source.table["path"]]
     assert all((p.shape, p.dtype) == ((16, 16, 3), np.uint8) for p in pixels)
     assert len({p.tobytes() for p in pixels}) == 9
-    np.testing.assert_array_equal(source.reader.read("letter-0041/00001"), pixels[4])
+    np.testing.assert_array_equal(source.reader.read("letter-0041/00001", None).image, pixels[4])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import make_params
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from frostline import catalog, digest, images, shards, splits
 from frostline.errors import DataError
@@ -106,7 +107,7 @@ def test_pixels_labels_and_digests_belong_together(pictures: Path) -> None:
         pixels = split.take(np.arange(len(split)))
         for row, got in zip(split.index.itertuples(), pixels, strict=True):
             assert split.layout.classes[row.label] == Path(row.path).parts[0]
-            np.testing.assert_array_equal(got, images.resize(images.decode(pictures / row.path), 16, "stretch"))
+            np.testing.assert_array_equal(got, images.prepare(pictures / row.path, 16, "stretch"))
 
 
 @pytest.mark.usefixtures("pictures")
@@ -197,6 +198,126 @@ def test_a_class_that_only_the_test_split_lacks_can_be_learned() -> None:
     paint("given/test/ant", 2)
     prepare.run(params("given"))
     assert report()["images_per_class"]["test"] == {"ant": 2, "bee": 0}
+
+
+def blotches(seed: int) -> Image.Image:
+    """A picture that stays itself when it is resized."""
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)).resize((70, 60), Image.Resampling.BICUBIC)
+
+
+def test_a_test_set_that_was_copied_into_train_ends_without_overlap() -> None:
+    for label in ("ant", "bee"):
+        for split, numbers in (("train", range(100, 140)), ("test", range(29))):
+            Path(f"given/{split}/{label}").mkdir(parents=True)
+            for number in numbers:
+                blotches(1000 * ord(label[0]) + number).save(f"given/{split}/{label}/{number}.png")
+    tested = sorted(Path("given/test").glob("*/*.png"))
+    assert len(tested) == 58
+    for number, path in enumerate(tested[:57]):  # every third as it is, or smaller, or darker
+        copy = Image.open(path)
+        if number % 3 == 1:
+            copy = copy.resize((51, 44))
+        elif number % 3 == 2:
+            copy = ImageEnhance.Brightness(copy).enhance(0.75)
+        copy.save(Path("given/train") / path.parent.name / f"copy-{number}.png")
+    said = prepare.run(params("given", image_size=48))
+    assert report()["images"]["test"] == 58
+    assert report()["problem_counts"] == {"near_duplicate": 38, "duplicate": 19}
+    assert {path.rpartition("/")[2].split("-")[0] for path in problems()} == {"copy"}
+    for path, (kind, reason) in problems().items():
+        original = tested[int(path.rpartition("-")[2].removesuffix(".png"))].relative_to("given")
+        assert (
+            reason
+            == {
+                "duplicate": f"same picture as {original}",
+                "near_duplicate": f"near-copy of {original}, which is in test",
+            }[kind]
+        )
+    assert "57 dropped" in said.splitlines()[0]
+    assert "which is in test" in said
+
+
+def test_the_same_pixels_in_another_coding_are_the_same_picture(pictures: Path) -> None:
+    photo = blotches(1).resize((200, 170))
+    photo.save(pictures / "ant" / "a.jpg")
+    Image.open(pictures / "ant" / "a.jpg").save(pictures / "ant" / "b.png")
+    photo.save(pictures / "ant" / "c.jpg", comment=b"the same code with a comment")
+    photo.save(pictures / "ant" / "d.jpg", progressive=True)
+    photo.save(pictures / "ant" / "near.png")
+    for wanted in (True, False):
+        prepare.run(params(near_duplicates=wanted))
+        assert problems() == {
+            f"ant/{name}": ("duplicate", "same picture as ant/a.jpg") for name in ("b.png", "c.jpg", "d.jpg")
+        }
+    prepare.run(params())
+    assert report()["near_duplicates"] == [["ant/a.jpg", "ant/near.png"]]
+
+
+def test_a_table_keeps_groups_on_one_side() -> None:
+    paint("pictures/ant", 60)
+    paint("pictures/bee", 60)
+    rows = [f"{label}/{n:03d}.png,{label},patient {n // 4}" for label in ("ant", "bee") for n in range(60)]
+    Path("pictures/manifest.csv").write_text("\n".join(["path,label,group", *rows]) + "\n")
+    prepare.run(params())
+    where = {path: name for name, split in prepared().items() for path in split.index["path"]}
+    assert len(where) == 120
+    for patient in range(15):
+        sides = {where[f"{label}/{n:03d}.png"] for label in ("ant", "bee") for n in range(4 * patient, 4 * patient + 4)}
+        assert len(sides) == 1
+    assert set(where.values()) == set(splits.SPLITS)
+
+
+def test_near_copies_are_not_looked_for_where_that_is_said(pictures: Path) -> None:
+    for number in range(6):
+        blotches(number).save(pictures / "ant" / f"b{number}.png")
+        blotches(number).resize((51, 44)).save(pictures / "ant" / f"c{number}.png")
+    prepare.run(params(near_duplicates=False))
+    assert report()["near_duplicates"] is None
+    prepare.run(params())
+    assert report()["near_duplicates"] == [[f"ant/b{number}.png", f"ant/c{number}.png"] for number in range(6)]
+
+
+def test_near_copies_under_two_labels_are_kept_and_warned_of(pictures: Path) -> None:
+    blotches(1).save(pictures / "ant" / "b.png")
+    blotches(1).resize((51, 44)).save(pictures / "bee" / "b.png")
+    prepare.run(params())
+    assert problems() == {}
+    assert report()["warnings"] == [
+        {"kind": "near_label_conflict", "reason": "ant/b.png and 1 near-copies have the labels 'ant', 'bee'"}
+    ]
+
+
+def test_a_crowd_of_lookalikes_is_warned_of_and_split_like_all_others(pictures: Path) -> None:
+    for number in range(16):
+        blotches(1).resize((50 + number, 45)).save(pictures / "ant" / f"b{number}.png")
+    prepare.run(params())
+    assert [warning["kind"] for warning in report()["warnings"]] == ["crowd"]
+    assert report()["near_duplicates"] == []
+    sides = {name for name, split in prepared().items() if split.index["path"].str.startswith("ant/b").any()}
+    assert len(sides) > 1
+
+
+@pytest.mark.parametrize("noise", [0, 1, 3, 10, 40])
+def test_a_class_of_one_pattern_reaches_every_split(noise: int) -> None:
+    for place, label in enumerate(("ant", "bee")):
+        Path(f"plain/{label}").mkdir(parents=True)
+        for number in range(12):
+            pixels = np.full((48, 48, 3), 60.0) + np.random.default_rng([number, place]).normal(0, noise, (48, 48, 3))
+            pixels[:, 24 * place : 24 * place + 24] += 90
+            pixels[number, number] = 255  # no two the same
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(f"plain/{label}/{number}.png")
+    prepare.run(params("plain", image_size=32))
+    assert all(set(split.labels) == {0, 1} for split in prepared().values())
+
+
+def test_an_archive_is_a_source_and_leaves_nothing_behind(project: Path, pictures: Path) -> None:
+    prepare.run(params())
+    before = digest.of_folder(catalog.PREPARED)
+    shutil.make_archive("packed", "gztar", pictures)
+    prepare.run(params("packed.tar.gz"))
+    assert digest.of_folder(catalog.PREPARED) == before
+    assert sorted(path.name for path in catalog.PREPARED.iterdir()) == ["test", "train", "val"]
 
 
 def test_a_class_that_train_lacks_is_left_out_and_one_that_validation_lacks_is_warned_of() -> None:

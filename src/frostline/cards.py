@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from frostline import synthetic
 from frostline.errors import DataError
 from frostline.folders import Listing, Row
+from frostline.reading import Read
 
 Pixels = NDArray[np.uint8]
 
@@ -24,9 +25,9 @@ class ArrayReader:
 
     pixels: Pixels
 
-    def read(self, path: str) -> Image.Image:
+    def read(self, path: str, least: int | None) -> Read:
         """As `decoding.Reader` says."""
-        return Image.fromarray(self.pixels[int(path.rpartition("/")[2])])
+        return Read.of_pixels(Image.fromarray(self.pixels[int(path.rpartition("/")[2])]))
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class SyntheticReader:
 
     pictures: synthetic.Synthetic
 
-    def read(self, path: str) -> Image.Image:
+    def read(self, path: str, least: int | None) -> Read:
         """As `decoding.Reader` says."""
         label, _, number = path.rpartition("/")
-        return Image.fromarray(self.pictures.image(self.pictures.classes.index(label), int(number)))
+        return Read.of_pixels(Image.fromarray(self.pictures.image(self.pictures.classes.index(label), int(number))))
 
 
 class _Card(BaseModel):

@@ -15,7 +15,8 @@ from frostline.folders import nearest
 from frostline.problems import Problem
 
 IMBALANCED = 10  # times as many training pictures of one class as of another
-CROWD = 0.1  # of a class's pictures: a larger set of near-copies is rather one of lookalikes
+# Of a class's pictures, and at least so many: a larger set of near-copies, or half a class, is one of lookalikes.
+CROWD, CROWD_LEAST = 0.1, 20
 Pairs = NDArray[np.int64]
 
 
@@ -43,26 +44,59 @@ class Findings:
 
 
 def copies(
-    readable: pd.DataFrame, problems: list[Problem], near: Callable[[NDArray[np.int64]], Pairs] | None
+    readable: pd.DataFrame,
+    problems: list[Problem],
+    pairs: Pairs,
+    is_near_wanted: bool,
+    pixel_digests: Callable[[list[str]], list[bytes]],
 ) -> Findings:
     """Leave out copies, and what lies on two sides of given splits.
 
-    readable: columns path, label, split, group and sha256, the row's number its index; problems: of other files;
-    near: finds near-copies among rows, int64 (rows,): pairs of places in that array; None: they are not looked for.
+    readable: columns path, label, split, group, sha256, digest, is_coded, width and height; problems: of other files;
+    pairs: near-copies, int64 (pairs, 2), by the number of their row; pixel_digests: of the pictures of some paths,
+    decoded at their own size.
     """
     found = Findings(readable, list(problems))
-    found.drop(duplicates.exact(readable))
-    table = found.usable
-    pairs = near(table.index.to_numpy()) if near and len(table) else np.empty((0, 2), np.int64)
-    found.usable = table = table.assign(together=duplicates.together(table, pairs))
-    _note_near_copies(found, pairs)
-    found.drop(duplicates.straddling(table, pairs))
+    table = readable.assign(same=_same(readable, pairs, pixel_digests))
+    ties = duplicates.ties(table["same"])
+    if is_near_wanted:
+        pairs = _without_crowds(found, table, pairs)
+        alike = duplicates.together(table.assign(group=None), np.concatenate([ties, pairs]))
+    else:
+        pairs = pairs[:0]
+    found.usable = table = table.assign(together=duplicates.together(table, np.concatenate([ties, pairs])))
+    found.drop(duplicates.exact(table))
+    if is_near_wanted:
+        _note_near_copies(found, alike[found.usable.index])
+    found.drop(duplicates.straddling(found.usable, _among(pairs, table.index.isin(found.usable.index))))
     _drop_unlearnable(found)
     told = {problem.label for problem in found.problems if problem.kind == "empty_class"}
     named = {problem.label for problem in found.problems if problem.label is not None}
     for label in sorted(named - told - set(found.usable["label"])):
         found.problems.append(Problem(label, label, "empty_class", "no picture of the class is left"))
     return found
+
+
+def _same(readable: pd.DataFrame, pairs: Pairs, pixel_digests: Callable[[list[str]], list[bytes]]) -> pd.Series:
+    """What pictures with the same pixels have in common.
+
+    That is their sha256, but where one picture may have been coded in two ways: as a JPEG, which is known by its code,
+    and as a PNG of the same pixels, or as two JPEGs of which one was rearranged. Those few are decoded once more.
+    """
+    alike = duplicates.together(readable.assign(group=None), pairs)
+    kinds = readable.groupby([alike, readable["width"], readable["height"]])["is_coded"].transform("nunique")
+    codes = readable.groupby("digest")["sha256"].transform("nunique")
+    unsure = readable[(kinds > 1) | (codes > 1)]
+    if unsure.empty:
+        return readable["sha256"]
+    pixels = dict(zip(unsure["sha256"], map(bytes.hex, pixel_digests(unsure["path"].tolist())), strict=True))
+    return readable["sha256"].map(lambda sha: pixels.get(sha, sha))
+
+
+def _among(pairs: Pairs, is_left: NDArray[np.bool_]) -> Pairs:
+    """Pairs of which both rows are left, by their new numbers."""
+    number = np.cumsum(is_left) - 1
+    return number[pairs[is_left[pairs].all(axis=1)]]
 
 
 def _drop_unlearnable(found: Findings) -> None:
@@ -79,30 +113,33 @@ def _drop_unlearnable(found: Findings) -> None:
     found.drop(strange.assign(kind="class_not_in_train", reason=strange["label"].map(reasons)))
 
 
-def _note_near_copies(found: Findings, pairs: Pairs) -> None:
-    """Every set of near-copies, and those that look like something else than copies."""
-    if not len(pairs):
-        return
-    table = found.usable
-    tied = np.unique(pairs)
-    # By pairs alone: a group of the user's is no set of copies.
-    number = duplicates.together(table.assign(group=None), pairs).iloc[tied]
-    members = table.iloc[tied].groupby(number.to_numpy(), sort=False)
-    sizes = table["label"].value_counts()
-    for _, rows in members:
+def _without_crowds(found: Findings, table: pd.DataFrame, pairs: Pairs) -> Pairs:
+    """Pairs but those of sets so large that they are no copies but a class of lookalikes, of which is warned."""
+    alike = duplicates.together(table.assign(group=None), pairs)
+    members = table.groupby(alike)
+    size, sizes = members["path"].transform("size"), table.groupby("label")["path"].transform("size")
+    # Of a set over several classes the largest counts.
+    of = sizes.groupby(alike).transform("max")
+    is_crowd = (size > 2) & ((size > of / 2) | (size > np.maximum(CROWD * of, CROWD_LEAST)))
+    for _, rows in table[is_crowd].groupby(alike[is_crowd], sort=False):
+        found.warn(
+            "crowd",
+            f"{rows['path'].min()} and {len(rows) - 1} others look like near-copies of each other; so many are taken "
+            "for lookalikes, and split like all others",
+        )
+    return pairs[~is_crowd.to_numpy()[pairs[:, 0]]]
+
+
+def _note_near_copies(found: Findings, alike: pd.Series) -> None:
+    """Every set of near-copies, and those under several labels. alike: the set of each row."""
+    table = found.usable[alike.duplicated(keep=False)]
+    for _, rows in table.groupby(alike[table.index], sort=False):
         paths = sorted(rows["path"])
         found.near_copies.append(paths)
         labels = sorted(set(rows["label"]))
         if len(labels) > 1:
             said = ", ".join(repr(label) for label in labels)
             found.warn("near_label_conflict", f"{paths[0]} and {len(paths) - 1} near-copies have the labels {said}")
-        most = int(sizes[labels].max())
-        if len(paths) > max(CROWD * most, 10):
-            found.warn(
-                "crowd",
-                f"{paths[0]} has {len(paths) - 1} near-copies; where they are lookalikes and no copies, set "
-                "data.near_duplicates to false",
-            )
     found.near_copies.sort()
 
 

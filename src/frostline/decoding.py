@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from frostline import images, machine, progress, thumbnails
+from frostline import images, machine, progress, reading, thumbnails
 from frostline.errors import InternalError
+from frostline.reading import Reader
 
 CHUNK = 32  # pictures a task
 INLINE = 600  # up to so many pictures the start of worker processes costs more than it saves
@@ -28,41 +28,18 @@ INLINE = 600  # up to so many pictures the start of worker processes costs more 
 Pixels = NDArray[np.uint8]
 
 
-class Reader(Protocol):
-    """Gives the pictures of a source. It travels to worker processes, so it is small and holds no open file."""
-
-    def read(self, path: str) -> Image.Image:
-        """The picture of that path, upright and of mode RGB. Raises images.UnreadableImageError."""
-        ...
-
-
-@dataclass(frozen=True)
-class FileReader:
-    """Picture files; their paths are relative to a folder, or absolute."""
-
-    root: Path
-
-    def read(self, path: str) -> Image.Image:
-        """As `Reader` says; whatever is not a regular file is not touched."""
-        file = self.root / path
-        try:
-            is_file = file.is_file()  # a named pipe would be waited on for ever
-            if not is_file and not file.exists():
-                raise images.UnreadableImageError("no such file", "missing")
-        except OSError as error:
-            raise images.UnreadableImageError(error.strerror or "unreadable") from None
-        if not is_file:
-            raise images.UnreadableImageError("not a regular file", "not_a_file")
-        return images.load(file)
-
-
 class Decoded(NamedTuple):
-    """What is known of a picture once it was decoded: SHA-256 of its pixels, or why it is unusable."""
+    """What is known of a picture once it was decoded, or why it is unusable.
 
-    sha256: bytes  # of the original's pixels, 32 bytes; empty where it is unusable
-    digest: bytes  # of the pixels as they are prepared
-    is_small: bool  # smaller than a thumbnail, which then can't tell a copy from another picture
-    kind: str = ""  # of the problem, and its reason; empty where there is none
+    sha256: as `reading.Read` has it, 32 bytes, empty where it is unusable; digest: SHA-256 of the prepared pixels;
+    size: the original's width and height; kind and reason: of the problem, empty where there is none.
+    """
+
+    sha256: bytes = b""
+    digest: bytes = b""
+    is_coded: bool = False
+    size: tuple[int, int] = (0, 0)
+    kind: str = ""
     reason: str = ""
 
 
@@ -96,21 +73,25 @@ class Decoder:
 
     def _one(self, file: int, row: int, path: str) -> Decoded:
         try:
-            image = self.reader.read(path)
-            side = min(image.size)
-            if side < self.min_side:
-                reason = f"{image.width}x{image.height} pixels, smaller than data.min_side = {self.min_side}"
+            picture = self.reader.read(path, self.size)
+            if min(picture.size) < self.min_side:
+                width, height = picture.size
+                reason = f"{width}x{height} pixels, smaller than data.min_side = {self.min_side}"
                 raise images.UnreadableImageError(reason, "too_small")
-            pixels = np.asarray(image)
-            sha = hashlib.sha256(repr(pixels.shape).encode())
-            sha.update(pixels.data)
-            small = images.resize(image, self.size, self.resize)
+            small = images.resize(picture.image, self.size, self.resize)
             os.pwritev(file, [small.data, thumbnails.draw(small).data], row * self.record)
         except images.UnreadableImageError as error:
-            return Decoded(b"", b"", False, error.kind, str(error))
+            return Decoded(kind=error.kind, reason=str(error))
         except MemoryError:  # not the picture's fault: what is dropped must not depend on the machine
             raise InternalError(f"{path}: memory was too short to decode it; free some and repeat") from None
-        return Decoded(sha.digest(), hashlib.sha256(small.data).digest(), side < thumbnails.SIDE)
+        return Decoded(picture.sha256, hashlib.sha256(small.data).digest(), picture.is_coded, picture.size)
+
+    def pixel_digests(self, paths: Sequence[str]) -> list[bytes]:
+        """SHA-256 of the pixels of readable pictures, decoded at their own size, 32 bytes each."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = (reading.pixel_digest(self.reader.read(path, None).image) for path in paths)
+            return list(progress.track(found, len(paths), "compare"))
 
     def all(self, paths: Sequence[str]) -> Iterator[Decoded]:
         """Decode everything; what is found of each picture, in order."""

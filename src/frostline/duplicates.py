@@ -13,24 +13,32 @@ RANK = {"test": 0, "val": 1, "train": 2}
 def exact(table: pd.DataFrame) -> pd.DataFrame:
     """Choose one of each set of pictures with the same pixels.
 
-    table: columns path, label, split (a split's name or None) and sha256 (of the decoded pixels).
+    table: columns path, label, split (a split's name or None) and same (what pictures with the same pixels share).
     Returns the rows to leave out, with columns `kind` and `reason`. Copies under different labels all go, since nobody
     knows which label is right; of copies in given splits the one in test stays, else the one in val.
     """
-    copies = table[table.duplicated("sha256", keep=False)]
+    copies = table[table.duplicated("same", keep=False)]
     if copies.empty:
         return table.iloc[:0].assign(kind=pd.Series(dtype=str), reason=pd.Series(dtype=str))
     ordered = copies.assign(rank=_rank(copies)).sort_values(["rank", "path"])
-    keeper = ordered.groupby("sha256")["path"].transform("first")
-    conflicting = ordered.groupby("sha256")["label"].transform("nunique") > 1
+    keeper = ordered.groupby("same")["path"].transform("first")
+    conflicting = ordered.groupby("same")["label"].transform("nunique") > 1
     said = np.where(conflicting, "same picture under another label as ", "same picture as ")
     # A copy is told apart by its keeper; of conflicting ones, those that share the keeper's label by another's.
-    keeper_label = ordered.groupby("sha256")["label"].transform("first")
-    stranger = ordered[ordered["label"] != keeper_label].groupby("sha256")["path"].first()
-    other = keeper.where(~conflicting | (ordered["label"] != keeper_label), ordered["sha256"].map(stranger))
+    keeper_label = ordered.groupby("same")["label"].transform("first")
+    stranger = ordered[ordered["label"] != keeper_label].groupby("same")["path"].first()
+    other = keeper.where(~conflicting | (ordered["label"] != keeper_label), ordered["same"].map(stranger))
     kind = np.where(conflicting, "label_conflict", "duplicate")
     ordered = ordered.assign(kind=kind, reason=said + other)
     return ordered[conflicting | (ordered["path"] != keeper)].drop(columns="rank").sort_index()
+
+
+def ties(same: pd.Series) -> NDArray[np.int64]:
+    """Each row that has a value in common with an earlier one, with the first that has it: int64 (ties, 2)."""
+    value = pd.factorize(same)[0]
+    _, first = np.unique(value, return_index=True)
+    pairs = np.stack([first[value], np.arange(len(value))], axis=1).reshape(-1, 2)
+    return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
 def together(table: pd.DataFrame, pairs: NDArray[np.int64]) -> pd.Series:

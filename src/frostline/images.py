@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 Resize = Literal["stretch", "crop", "pad"]
@@ -28,20 +29,37 @@ class UnreadableImageError(Exception):
         self.kind = kind
 
 
-def load(source: Path | bytes | IO[bytes]) -> Image.Image:
-    """Decode a picture fully, in mode RGB.
+class Picture(NamedTuple):
+    """A decoded picture.
 
+    image: upright, of mode RGB, maybe at a fraction of its size; size: the original's width and height, upright;
+    orientation: that EXIF names, 1 to 8, already applied.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    orientation: int
+
+
+def load(source: Path | bytes | IO[bytes], least: int | None = None) -> Picture:
+    """Decode a picture fully.
+
+    least: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as neither side gets shorter
+    than this; that takes a fraction of the time, and all of the file is read nevertheless. None: at its own size.
     EXIF orientation is applied, transparency is laid over white, CMYK and 16-bit grey are converted, and of an
     animation the first frame is taken. Raises UnreadableImageError, and MemoryError where memory is short.
     """
     opened = BytesIO(source) if isinstance(source, bytes) else source
     try:
         with Image.open(opened) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImageError(f"{image.width}x{image.height} pixels are too many", "too_many_pixels")
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UnreadableImageError(f"{width}x{height} pixels are too many", "too_many_pixels")
+            if least is not None:
+                image.draft(None, (least, least))
             image.load()
-            _set_upright(image)
-            return _rgb(image)
+            orientation = _set_upright(image)
+            return Picture(_rgb(image), (height, width) if orientation > 4 else (width, height), orientation)
     except (UnreadableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -64,8 +82,13 @@ def _is_empty(source: Path | bytes | IO[bytes]) -> bool:
 
 
 def decode(source: Path | bytes | IO[bytes]) -> Pixels:
-    """As `load`, as uint8 RGB of shape (height, width, 3)."""
-    return np.asarray(load(source))
+    """Decode a picture fully and at its own size, as `load` does: uint8 RGB of shape (height, width, 3)."""
+    return np.asarray(load(source).image)
+
+
+def prepare(source: Path | bytes | IO[bytes], size: int, how: Resize) -> Pixels:
+    """What the network gets of a picture, in training and ever after: uint8 (size, size, 3)."""
+    return resize(load(source, size).image, size, how)
 
 
 def resize(picture: Pixels | Image.Image, size: int, how: Resize) -> Pixels:
@@ -86,14 +109,16 @@ def resize(picture: Pixels | Image.Image, size: int, how: Resize) -> Pixels:
     return np.asarray(image)
 
 
-def _set_upright(image: Image.Image) -> None:
+def _set_upright(image: Image.Image) -> int:
     """Apply the EXIF orientation; a picture whose EXIF data are broken is left as it lies, as viewers show it."""
     try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
     except Exception:
-        return
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -106,3 +131,26 @@ def _rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")  # converting would copy it
+
+
+def jpeg_digest(data: bytes, orientation: int) -> bytes | None:
+    """SHA-256 of what fixes a JPEG's pixels: its orientation and its segments, without those that only say things.
+
+    So a comment or a date that is added changes nothing. None where it is no JPEG. Source of the format: ITU-T T.81,
+    annex B.
+    """
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    sha = hashlib.sha256(b"JPEG" + bytes([orientation]))
+    place = 2
+    while data[place : place + 1] == b"\xff" and (marker := data[place + 1 : place + 2]) not in (b"", b"\xda"):
+        if marker == b"\xff":  # a byte of filling
+            place += 1
+            continue
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        # Application data and comments, but Adobe's, which says how colours are coded.
+        if not (0xE0 <= marker[0] <= 0xEF or marker == b"\xfe") or marker == b"\xee":
+            sha.update(data[place:end])
+        place = end
+    sha.update(data[place:])
+    return sha.digest()

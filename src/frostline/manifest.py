@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from frostline import archives, cards, folders, listings
-from frostline.decoding import FileReader, Reader
 from frostline.errors import DataError
 from frostline.folders import Listing
 from frostline.problems import Problem
+from frostline.reading import FileReader, Reader
 
 KINDS = "a folder of class folders, a table (.csv, .parquet), an archive (.zip, .tar, .tar.gz) or a card (.yaml)"
 

@@ -171,7 +171,7 @@ from frostline import images
 folder = Path("models/classifier")
 model = keras.saving.load_model(folder / "model.keras")
 classes = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["classes"]
-picture = images.resize(images.decode(Path("picture.jpg")), {data["image_size"]}, "{data["resize"]}")
+picture = images.prepare(Path("picture.jpg"), {data["image_size"]}, "{data["resize"]}")
 {said}
 ```
 """

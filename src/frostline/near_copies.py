@@ -1,10 +1,12 @@
 """Which pictures are copies of each other though their pixels differ: resized, recompressed, made brighter or darker.
 
-Pictures are compared by thumbnails of 16x16 pixels. Candidates are found without comparing all with all: the signs of
-64 random projections of a thumbnail are its code (Charikar, "Similarity Estimation Techniques from Rounding
-Algorithms", STOC 2002), and only those are compared whose codes agree, but for one bit, in one of four bands of 16 bits
-(Norouzi, Punjani and Fleet, "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012). The projections weigh
-fine structure as much as coarse, so that other photos of a like scene are rarely compared.
+Pictures are compared by thumbnails of 32x32 pixels: their averages over 2x2 pixels must agree but for brightness and
+contrast, and what the averages lack must not contradict it, so that pictures of one pattern with noise of their own are
+told apart. Candidates are found without comparing all with all: the signs of 64 random projections of the averages are
+a code (Charikar, "Similarity Estimation Techniques from Rounding Algorithms", STOC 2002), and only those are compared
+whose codes agree, but for one bit, in one of four bands of 16 bits (Norouzi, Punjani and Fleet, "Fast Search in Hamming
+Space with Multi-Index Hashing", CVPR 2012). The projections weigh fine structure as much as coarse, so that other
+photos of a like scene are rarely compared.
 """
 
 from __future__ import annotations
@@ -15,17 +17,21 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline.thumbnails import SIDE
+from frostline import thumbnails
 
-# Of a thumbnail's variance, what the other doesn't explain. benchmarks/near_copies.py: that of copies rarely exceeds
+SIDE = thumbnails.SIDE // 2  # of the averages
+
+# Of the averages' variance, what the other's don't explain. benchmarks/near_copies.py: that of copies rarely exceeds
 # this, and no two different photos of its sets come below.
 TOLERANCE = 0.04
 BITS, BANDS = 64, 4
 BAND_BITS = BITS // BANDS
 FAR = 12  # codes that differ in more bits are of different pictures
 BLOCK = 1 << 20  # pairs of codes held at a time
-COMPARED = 1 << 10  # pairs of thumbnails held at a time
+COMPARED = 1 << 9  # pairs of thumbnails held at a time
 CLIPPED = 20  # closer than this to black or white a brightened picture may have been cut off
+DETAIL = 0.25  # correlation of what the averages lack; of copies it is higher, unless there is nothing
+FAINT = 2.0  # grey levels of root mean square: details below are those of a compression
 PLAIN = 5.0  # grey levels of standard deviation, up to which a picture is all of one colour
 
 Pixels = NDArray[np.uint8]
@@ -36,9 +42,11 @@ Read = Callable[[Rows], Pixels]
 def find(count: int, read: Read) -> NDArray[np.int64]:
     """Pairs of near-copies: int64 (pairs, 2), rows with the smaller first, sorted.
 
-    count: number of thumbnails; read: gives the thumbnails of some rows, uint8 (rows, 16, 16, 3). Of many thumbnails
+    count: number of thumbnails; read: gives the thumbnails of some rows, uint8 (rows, 32, 32, 3). Of many thumbnails
     with one code not all pairs are given, but enough to connect them.
     """
+    if not count:
+        return np.empty((0, 2), np.int64)
     codes = np.empty(count, np.uint64)
     for start in range(0, count, COMPARED):
         rows = np.arange(start, min(start + COMPARED, count))
@@ -52,14 +60,14 @@ def find(count: int, read: Read) -> NDArray[np.int64]:
 
 
 def encode(pictures: Pixels) -> NDArray[np.uint64]:
-    """Codes of thumbnails, uint8 (n, 16, 16, 3) to uint64 (n,); brightness and contrast don't change them."""
-    signs = pictures.reshape(len(pictures), -1).astype(np.float32) @ _projections() > 0
+    """Codes of thumbnails, uint8 (n, 32, 32, 3) to uint64 (n,); brightness and contrast don't change them."""
+    signs = _averages(pictures).reshape(len(pictures), -1) @ _projections() > 0
     return np.packbits(signs, axis=1, bitorder="little").view(np.uint64)[:, 0]
 
 
 @cache
 def _projections() -> NDArray[np.float32]:
-    """Random directions in the space of a thumbnail's cosine transform, frequencies weighed: float32 (768, 64)."""
+    """Random directions in the space of the averages' cosine transform, frequencies weighed: float32 (768, 64)."""
     place, frequency = np.arange(SIDE), np.arange(SIDE)[:, None]
     cosines = np.cos(np.pi * (2 * place + 1) * frequency / (2 * SIDE)) * np.sqrt(2 / SIDE)
     cosines[0] = np.sqrt(1 / SIDE)
@@ -118,17 +126,36 @@ def _is_copy(pairs: NDArray[np.int64], read: Read) -> NDArray[np.bool_]:
     found = np.empty(len(pairs), np.bool_)
     for start in range(0, len(pairs), COMPARED):
         part = pairs[start : start + COMPARED]
-        found[start : start + COMPARED] = difference(read(part[:, 0]), read(part[:, 1])) < TOLERANCE
+        found[start : start + COMPARED] = are_copies(read(part[:, 0]), read(part[:, 1]))
     return found
 
 
-def difference(one: Pixels, other: Pixels) -> NDArray[np.float32]:
-    """How unlike thumbnails are, uint8 (n, 16, 16, 3) twice to float32 (n,): 0 the same, from 1 on unrelated.
+def are_copies(one: Pixels, other: Pixels) -> NDArray[np.bool_]:
+    """Which pairs of thumbnails, uint8 (n, 32, 32, 3) twice, are of copies: bool (n,)."""
+    averages = [_averages(pictures) for pictures in (one, other)]
+    is_alike = difference(*averages) < TOLERANCE
+    details = [
+        (pictures - average.repeat(2, axis=1).repeat(2, axis=2)).reshape(len(pictures), -1)
+        for pictures, average in zip((one, other), averages, strict=True)
+    ]
+    energies = [(detail * detail).mean(axis=1) for detail in details]
+    product = (details[0] * details[1]).mean(axis=1)
+    is_faint = np.minimum(*energies) < FAINT**2
+    return is_alike & (is_faint | (product > DETAIL * np.sqrt(energies[0] * energies[1])))
+
+
+def _averages(pictures: Pixels) -> NDArray[np.float32]:
+    """Thumbnails averaged over 2x2 pixels: uint8 (n, 32, 32, 3) to float32 (n, 16, 16, 3)."""
+    return pictures.reshape(len(pictures), SIDE, 2, SIDE, 2, 3).mean(axis=(2, 4), dtype=np.float32)
+
+
+def difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How unlike averages are, float32 (n, 16, 16, 3) twice to (n,): 0 the same, from 1 on unrelated.
 
     It is the lesser of both directions: a brightened picture can be computed from the original, but where it was cut
     off at white not the original from it.
     """
-    flat = [pictures.reshape(len(pictures), -1).astype(np.float32) for pictures in (one, other)]
+    flat = [pictures.reshape(len(pictures), -1) for pictures in (one, other)]
     return np.minimum(_unexplained(flat[0], flat[1]), _unexplained(flat[1], flat[0]))
 
 

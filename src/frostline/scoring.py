@@ -56,7 +56,7 @@ class Scorer:
 
     def picture(self, source: Path | bytes) -> Pixels:
         """Decode and resize an encoded picture: uint8 (size, size, 3). Raises images.UnreadableImageError."""
-        return images.resize(images.decode(source), self.image_size, self.resize)
+        return images.prepare(source, self.image_size, self.resize)
 
     def probabilities(self, pictures: Sequence[Pixels] | Pixels) -> NDArray[np.float32]:
         """Probabilities by class, float32 (n, classes), of uint8 (size, size, 3) each."""

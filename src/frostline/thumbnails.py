@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-SIDE = 16  # pixels
+SIDE = 32  # pixels
 BYTES = SIDE * SIDE * 3
 
 Pixels = NDArray[np.uint8]

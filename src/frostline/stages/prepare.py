@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from frostline import atomic, catalog, checks, data_report, near_copies, shards, splits
+from frostline import atomic, catalog, checks, data_report, near_copies, shards, splits, thumbnails
 from frostline.checks import Findings
 from frostline.decoding import Decoder
 from frostline.errors import DataError
@@ -28,8 +28,8 @@ def run(params: Params) -> str:
         source = open_source(Path(data.source), work)
         decoder = Decoder(source.reader, data.image_size, data.resize, data.min_side, work / "scratch")
         readable, problems = _decoded(source, decoder)
-        near = _near_copies(readable, decoder) if data.near_duplicates else None
-        found = checks.copies(readable, problems, near)
+        pairs = _near_copies(readable, decoder)
+        found = checks.copies(readable, problems, pairs, data.near_duplicates, decoder.pixel_digests)
         _require_classes(found, set(source.table["split"].dropna()), data)
         found.usable["split"] = splits.assign(found.usable, splits.Shares(**data.split.model_dump()), params.seed)
         checks.balance(found)
@@ -54,36 +54,31 @@ def run(params: Params) -> str:
 
 
 def _decoded(source: Source, decoder: Decoder) -> tuple[pd.DataFrame, list[Problem]]:
-    """The readable pictures with the columns sha256, digest and is_small, and the problems of all others."""
+    """The readable pictures with the columns sha256, digest, is_coded, width and height; all others' problems."""
     table, problems = source.table, list(source.problems)
     paths, labels = table["path"].tolist(), table["label"].tolist()
-    found, shas, digests, small = [], [], [], []
+    rows: list[int] = []
+    known: dict[str, list[Any]] = {"sha256": [], "digest": [], "is_coded": [], "width": [], "height": []}
     for row, picture in enumerate(decoder.all(paths)):
         if picture.kind:
             problems.append(Problem(paths[row], labels[row], picture.kind, picture.reason))
-        else:
-            found.append(row)
-            shas.append(picture.sha256.hex())
-            digests.append(picture.digest.hex())
-            small.append(picture.is_small)
-    columns = {"sha256": np.array(shas, object), "digest": np.array(digests, object)}
-    return table.iloc[found].assign(**columns, is_small=np.array(small, np.bool_)), problems
+            continue
+        rows.append(row)
+        values = (picture.sha256.hex(), picture.digest.hex(), picture.is_coded, *picture.size)
+        for column, value in zip(known.values(), values, strict=True):
+            column.append(value)
+    return table.iloc[rows].assign(**known).astype({"sha256": object, "digest": object}), problems
 
 
-def _near_copies(readable: pd.DataFrame, decoder: Decoder) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
-    """Finds pairs of near-copies among some rows; a picture smaller than a thumbnail can't be told from its like."""
-    is_large = ~readable["is_small"]
+def _near_copies(readable: pd.DataFrame, decoder: Decoder) -> NDArray[np.int64]:
+    """Pairs of near-copies by the number of their row; what is smaller than a thumbnail can't be told from its like."""
+    places = np.flatnonzero(readable[["width", "height"]].min(axis=1) >= thumbnails.SIDE)
+    records = readable.index.to_numpy()[places]
 
-    def find(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        places = np.flatnonzero(is_large[rows])
-        tall = rows[places]
+    def read(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack(list(decoder.thumbnails(records[chosen].tolist())))
 
-        def read(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-            return np.stack(list(decoder.thumbnails(tall[chosen].tolist())))
-
-        return places[near_copies.find(len(tall), read)]
-
-    return find
+    return places[near_copies.find(len(places), read)]
 
 
 def _require_classes(found: Findings, given: set[str], data: Data) -> None:

@@ -117,7 +117,8 @@ def _decoder(
     paths = test.index["path"]
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.stack([images.resize(reader.read(paths[row]), scorer.image_size, scorer.resize) for row in rows])
+        pictures = (reader.read(paths[row], scorer.image_size).image for row in rows)
+        return np.stack([images.resize(picture, scorer.image_size, scorer.resize) for picture in pictures])
 
     return read
 
