@@ -56,7 +56,7 @@ KINDS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
 
 
 def thumbnail(image: Image.Image) -> NDArray[np.uint8]:
-    return thumbnails.draw(images.resize(image, SIZE, "crop"))
+    return thumbnails.draw(images.fit(image, SIZE, "crop"))
 
 
 def measured(name: str, folder: Path) -> list[list[str]]:

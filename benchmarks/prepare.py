@@ -82,9 +82,14 @@ def keras_pass(source: Path) -> float:
 
 def ours(source: Path) -> float:
     with workspace():
-        start = time.perf_counter()
-        prepare.run(params(settings(source)))
-        return time.perf_counter() - start
+        return measured_alone(source)["seconds"]
+
+
+def measured_alone(source: Path) -> dict[str, float]:
+    """`measured` in a process of its own, as the stage runs."""
+    command = [sys.executable, __file__, "--measure", str(source)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def race(source: Path, rounds: int) -> None:
@@ -140,8 +145,11 @@ def grown(source: Path, count: int, folder: Path) -> None:
 
 def measured(source: Path) -> dict[str, float]:
     """Seconds and peaks of memory of a `prepare` in this process."""
+    import pyarrow.parquet  # noqa: F401  imports aside
+    import scipy.sparse.csgraph  # noqa: F401
+
     start = time.perf_counter()
-    print(prepare.run(params(settings(source))), file=sys.stderr)
+    prepare.run(params(settings(source)))
     seconds = time.perf_counter() - start
     peaks = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {"seconds": seconds, "process": peaks[0], "worker": peaks[1]}
@@ -153,9 +161,7 @@ def scale(source: Path) -> None:
     for count in (3_000, 30_000):
         with workspace() as folder:
             grown(source, count, folder / "photos")
-            command = [sys.executable, __file__, "--measure", str(folder / "photos")]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            found = json.loads(done.stdout.splitlines()[-1])
+            found = measured_alone(folder / "photos")
             report = json.loads(catalog.DATA_REPORT.read_text(encoding="utf-8"))
         first = first or found
         prepared = sum(report["images"].values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_records_hold_the_digest_of_their_pixels_and_a_thumbnail(folder: Path, t
     rows = [row for row, picture in enumerate(found) if not picture.kind]
     for row, pixels, small in zip(rows, decoder.pixels(rows), decoder.thumbnails(rows), strict=True):
         assert hashlib.sha256(pixels.tobytes()).digest() == found[row].digest
-        np.testing.assert_array_equal(small, thumbnails.draw(pixels))
+        np.testing.assert_array_equal(small, thumbnails.draw(Image.fromarray(pixels)))
 
 
 def test_pictures_below_the_smallest_side_are_named(folder: Path, tmp_path: Path) -> None:
@@ -118,9 +119,13 @@ def test_unreadable_files_are_named_with_the_reason(folder: Path, tmp_path: Path
     }
 
 
-def test_processes_give_the_same_as_none(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_give_the_same_as_none(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     inline = decoded(folder, tmp_path / "inline")
     monkeypatch.setattr(decoding, "INLINE", 0)
+    monkeypatch.setattr(decoding, "_start_method", lambda: method)
     parallel = decoded(folder, tmp_path / "parallel")
     pd.testing.assert_frame_equal(parallel[0], inline[0])
     np.testing.assert_array_equal(parallel[1], inline[1])
@@ -158,8 +163,17 @@ class Deadly:
         return Read.of_pixels(Image.new("RGB", (4, 4)))
 
 
+def test_nothing_is_forked_where_threads_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    assert decoding._start_method() == "spawn"
+
+
 @pytest.mark.usefixtures("alarm")
-def test_a_worker_that_dies_is_our_error_and_not_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_worker_that_dies_is_our_error_and_not_a_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(decoding, "_start_method", lambda: method)
     monkeypatch.setattr(decoding, "INLINE", 0)
     monkeypatch.setattr(decoding.machine, "cores", lambda: 2)
     with pytest.raises(InternalError, match="a decoding process died"):

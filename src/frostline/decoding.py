@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import sys
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +25,7 @@ from frostline.errors import InternalError
 from frostline.reading import Reader
 
 CHUNK = 32  # pictures a task
-INLINE = 600  # up to so many pictures the start of worker processes costs more than it saves
+INLINE = 200  # up to so many pictures the start of worker processes costs more than it saves
 
 Pixels = NDArray[np.uint8]
 
@@ -78,8 +80,9 @@ class Decoder:
                 width, height = picture.size
                 reason = f"{width}x{height} pixels, smaller than data.min_side = {self.min_side}"
                 raise images.UnreadableImageError(reason, "too_small")
-            small = images.resize(picture.image, self.size, self.resize)
-            os.pwritev(file, [small.data, thumbnails.draw(small).data], row * self.record)
+            fitted = images.fit(picture.image, self.size, self.resize)
+            small = np.asarray(fitted)
+            os.pwritev(file, [small.data, thumbnails.draw(fitted).data], row * self.record)
         except images.UnreadableImageError as error:
             return Decoded(kind=error.kind, reason=str(error))
         except MemoryError:  # not the picture's fault: what is dropped must not depend on the machine
@@ -106,8 +109,7 @@ class Decoder:
         handover = self.scratch.with_name("decoder.pickle")
         handover.write_bytes(pickle.dumps(self))
         try:
-            # Spawned, not forked: the parent's library threads don't survive a fork.
-            with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (handover,)) as pool:
+            with ProcessPoolExecutor(workers, get_context(_start_method()), _begin, (handover,)) as pool:
                 yield from _tracked(pool.map(_task, starts, chunks), len(paths))
         except BrokenProcessPool:
             raise InternalError("a decoding process died, probably for want of memory; free some and repeat") from None
@@ -127,6 +129,12 @@ class Decoder:
             read = partial(os.pread, file.fileno(), side * side * 3)
             for row in rows:
                 yield np.frombuffer(read(row * self.record + offset), np.uint8).reshape(side, side, 3)
+
+
+def _start_method() -> str:
+    """How worker processes start: forked within milliseconds, but where threads run that don't survive a fork."""
+    is_alone = threading.active_count() == 1 and not {"tensorflow", "jax", "torch"} & sys.modules.keys()
+    return "fork" if is_alone and sys.platform == "linux" else "spawn"
 
 
 def _tracked(parts: Iterable[list[Decoded]], total: int) -> Iterator[Decoded]:

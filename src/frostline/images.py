@@ -86,27 +86,27 @@ def decode(source: Path | bytes | IO[bytes]) -> Pixels:
     return np.asarray(load(source).image)
 
 
-def prepare(source: Path | bytes | IO[bytes], size: int, how: Resize) -> Pixels:
-    """What the network gets of a picture, in training and ever after: uint8 (size, size, 3)."""
-    return resize(load(source, size).image, size, how)
-
-
-def resize(picture: Pixels | Image.Image, size: int, how: Resize) -> Pixels:
-    """Bring a picture, uint8 (height, width, 3) or of mode RGB, to uint8 (size, size, 3), bilinear and antialiased.
+def fit(image: Image.Image, size: int, how: Resize) -> Image.Image:
+    """Bring a picture of mode RGB to `size` pixels square, bilinear and antialiased.
 
     `stretch` ignores the aspect ratio, `crop` cuts the longer side's ends, `pad` fills the shorter side with black.
     """
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
     box = (size, size)
     if image.size == box:
-        return np.asarray(picture)
+        return image
     if how == "stretch":
-        image = image.resize(box, Image.Resampling.BILINEAR)
-    elif how == "crop":
-        image = ImageOps.fit(image, box, Image.Resampling.BILINEAR)
-    else:
-        image = ImageOps.pad(image, box, Image.Resampling.BILINEAR)
-    return np.asarray(image)
+        return image.resize(box, Image.Resampling.BILINEAR)
+    return (ImageOps.fit if how == "crop" else ImageOps.pad)(image, box, Image.Resampling.BILINEAR)
+
+
+def resize(pixels: Pixels, size: int, how: Resize) -> Pixels:
+    """As `fit`, of uint8 (height, width, 3) to uint8 (size, size, 3)."""
+    return np.asarray(fit(Image.fromarray(pixels), size, how))
+
+
+def prepare(source: Path | bytes | IO[bytes], size: int, how: Resize) -> Pixels:
+    """What the network gets of a picture, in training and ever after: uint8 (size, size, 3)."""
+    return np.asarray(fit(load(source, size).image, size, how))
 
 
 def _set_upright(image: Image.Image) -> int:

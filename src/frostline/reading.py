@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -47,14 +49,14 @@ class FileReader:
 
     def read(self, path: str, least: int | None) -> Read:
         """As `Reader` says; whatever is not a regular file is not touched."""
-        file = self.root / path
+        file = os.path.join(self.root, path)  # noqa: PTH118  a million times, and faster
         try:
-            if not file.is_file():  # a named pipe would be waited on for ever
-                known = file.exists()
-                raise images.UnreadableImageError(
-                    "not a regular file" if known else "no such file", "not_a_file" if known else "missing"
-                )
-            data = file.read_bytes()
+            if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116  a named pipe would be waited on for ever
+                raise images.UnreadableImageError("not a regular file", "not_a_file")
+            with open(file, "rb") as opened:
+                data = opened.read()
+        except FileNotFoundError:
+            raise images.UnreadableImageError("no such file", "missing") from None
         except OSError as error:
             raise images.UnreadableImageError(error.strerror or "unreadable") from None
         picture = images.load(data, least)

@@ -12,6 +12,6 @@ BYTES = SIDE * SIDE * 3
 Pixels = NDArray[np.uint8]
 
 
-def draw(pixels: Pixels) -> Pixels:
-    """Average a picture's blocks: uint8 (height, width, 3) to (SIDE, SIDE, 3)."""
-    return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX))
+def draw(image: Image.Image) -> Pixels:
+    """Average a picture's blocks: uint8 (SIDE, SIDE, 3) of a picture of mode RGB."""
+    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))

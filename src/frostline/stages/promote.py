@@ -118,7 +118,7 @@ def _decoder(
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         pictures = (reader.read(paths[row], scorer.image_size).image for row in rows)
-        return np.stack([images.resize(picture, scorer.image_size, scorer.resize) for picture in pictures])
+        return np.stack([np.asarray(images.fit(picture, scorer.image_size, scorer.resize)) for picture in pictures])
 
     return read
 
