@@ -82,8 +82,11 @@ def test_records_hold_the_digest_of_their_pixels_and_a_thumbnail(folder: Path, t
     decoder = Decoder(opened.reader, 16, "stretch", 1, tmp_path / "scratch")
     found = list(decoder.all(opened.table["path"].tolist()))
     rows = [row for row, picture in enumerate(found) if not picture.kind]
-    for row, pixels, small in zip(rows, decoder.pixels(rows), decoder.thumbnails(rows), strict=True):
-        assert hashlib.sha256(pixels.tobytes()).digest() == found[row].digest
+    read = zip(rows, decoder.pixels(rows), decoder.digests(rows), decoder.thumbnails(rows), strict=True)
+    for row, pixels, digest, small in read:
+        sha = hashlib.sha256(pixels.tobytes())
+        assert sha.hexdigest() == digest
+        assert int.from_bytes(sha.digest()[:8], "big", signed=True) == found[row].prepared
         np.testing.assert_array_equal(small, thumbnails.draw(Image.fromarray(pixels)))
 
 

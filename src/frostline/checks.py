@@ -52,7 +52,7 @@ def copies(
 ) -> Findings:
     """Leave out copies, and what lies on two sides of given splits.
 
-    readable: columns path, label, split, group, sha256, digest, is_coded, width and height; problems: of other files;
+    readable: columns path, label, split, group, sha256, prepared, is_coded, width and height; problems: of other files;
     pairs: near-copies, int64 (pairs, 2), by the number of their row; pixel_digests: of the pictures of some paths,
     decoded at their own size.
     """
@@ -83,14 +83,24 @@ def _same(readable: pd.DataFrame, pairs: Pairs, pixel_digests: Callable[[list[st
     That is their sha256, but where one picture may have been coded in two ways: as a JPEG, which is known by its code,
     and as a PNG of the same pixels, or as two JPEGs of which one was rearranged. Those few are decoded once more.
     """
-    alike = duplicates.together(readable.assign(group=None), pairs)
-    kinds = readable.groupby([alike, readable["width"], readable["height"]])["is_coded"].transform("nunique")
-    codes = readable.groupby("digest")["sha256"].transform("nunique")
-    unsure = readable[(kinds > 1) | (codes > 1)]
+    coded, size = readable["is_coded"].to_numpy(), readable[["width", "height"]].to_numpy()
+    one, two = pairs.T
+    is_unsure = _differ(readable["prepared"], readable["sha256"])
+    if ((coded[one] != coded[two]) & (size[one] == size[two]).all(axis=1)).any():
+        alike = duplicates.together(readable.assign(group=None), pairs)
+        is_unsure |= readable.groupby([alike, "width", "height"])["is_coded"].transform("nunique") > 1
+    unsure = readable[is_unsure]
     if unsure.empty:
         return readable["sha256"]
     pixels = dict(zip(unsure["sha256"], map(bytes.hex, pixel_digests(unsure["path"].tolist())), strict=True))
     return readable["sha256"].map(lambda sha: pixels.get(sha, sha))
+
+
+def _differ(values: pd.Series, others: pd.Series) -> pd.Series:
+    """Which rows share their value with one that has another other."""
+    is_shared = values.duplicated(keep=False)
+    shared = others[is_shared].groupby(values[is_shared]).transform("nunique") > 1
+    return shared.reindex(values.index, fill_value=False)
 
 
 def _among(pairs: Pairs, is_left: NDArray[np.bool_]) -> Pairs:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -27,18 +26,21 @@ from frostline.reading import Reader
 CHUNK = 32  # pictures a task
 INLINE = 200  # up to so many pictures the start of worker processes costs more than it saves
 
+DIGEST = 32  # bytes of SHA-256
+
 Pixels = NDArray[np.uint8]
 
 
 class Decoded(NamedTuple):
     """What is known of a picture once it was decoded, or why it is unusable.
 
-    sha256: as `reading.Read` has it, 32 bytes, empty where it is unusable; digest: SHA-256 of the prepared pixels;
-    size: the original's width and height; kind and reason: of the problem, empty where there is none.
+    sha256: as `reading.Read` has it, 32 bytes, empty where it is unusable; prepared: a number that pictures share whose
+    prepared pixels are the same; size: the original's width and height; kind and reason: of the problem, empty where
+    there is none.
     """
 
     sha256: bytes = b""
-    digest: bytes = b""
+    prepared: int = 0
     is_coded: bool = False
     size: tuple[int, int] = (0, 0)
     kind: str = ""
@@ -47,7 +49,9 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoder:
-    """How one picture becomes one fixed-size record of the scratch file: its prepared pixels, then its thumbnail.
+    """How one picture becomes one fixed-size record of the scratch file.
+
+    A record is the prepared pixels, their SHA-256 and the thumbnail, so that memory holds none of them.
 
     size: in pixels, of the side of prepared pictures; min_side: what is smaller is unusable.
     """
@@ -61,7 +65,12 @@ class Decoder:
     @property
     def record(self) -> int:
         """Bytes of one record."""
-        return self.size * self.size * 3 + thumbnails.BYTES
+        return self.pixel_bytes + DIGEST + thumbnails.BYTES
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of one prepared picture."""
+        return self.size * self.size * 3
 
     def run(self, first: int, paths: Sequence[str]) -> list[Decoded]:
         """Decode pictures into the records from number `first` on."""
@@ -82,12 +91,14 @@ class Decoder:
                 raise images.UnreadableImageError(reason, "too_small")
             fitted = images.fit(picture.image, self.size, self.resize)
             small = np.asarray(fitted)
-            os.pwritev(file, [small.data, thumbnails.draw(fitted).data], row * self.record)
+            digest = hashlib.sha256(small.data).digest()
+            os.pwritev(file, [small.data, digest, thumbnails.draw(fitted).data], row * self.record)
         except images.UnreadableImageError as error:
             return Decoded(kind=error.kind, reason=str(error))
         except MemoryError:  # not the picture's fault: what is dropped must not depend on the machine
             raise InternalError(f"{path}: memory was too short to decode it; free some and repeat") from None
-        return Decoded(picture.sha256, hashlib.sha256(small.data).digest(), picture.is_coded, picture.size)
+        prepared = int.from_bytes(digest[:8], "big", signed=True)
+        return Decoded(picture.sha256, prepared, picture.is_coded, picture.size)
 
     def pixel_digests(self, paths: Sequence[str]) -> list[bytes]:
         """SHA-256 of the pixels of readable pictures, decoded at their own size, 32 bytes each."""
@@ -118,17 +129,22 @@ class Decoder:
 
     def pixels(self, rows: Iterable[int]) -> Iterator[Pixels]:
         """Read prepared pictures back, uint8 (size, size, 3) each."""
-        return self._read(rows, 0, self.size)
+        for data in self._read(rows, 0, self.pixel_bytes):
+            yield np.frombuffer(data, np.uint8).reshape(self.size, self.size, 3)
+
+    def digests(self, rows: Iterable[int]) -> Iterator[str]:
+        """Read the hex SHA-256 of prepared pictures back."""
+        return map(bytes.hex, self._read(rows, self.pixel_bytes, DIGEST))
 
     def thumbnails(self, rows: Iterable[int]) -> Iterator[Pixels]:
-        """Read thumbnails back, uint8 (16, 16, 3) each."""
-        return self._read(rows, self.record - thumbnails.BYTES, thumbnails.SIDE)
+        """Read thumbnails back, uint8 (32, 32, 3) each."""
+        for data in self._read(rows, self.pixel_bytes + DIGEST, thumbnails.BYTES):
+            yield np.frombuffer(data, np.uint8).reshape(thumbnails.SIDE, thumbnails.SIDE, 3)
 
-    def _read(self, rows: Iterable[int], offset: int, side: int) -> Iterator[Pixels]:
+    def _read(self, rows: Iterable[int], offset: int, size: int) -> Iterator[bytes]:
         with self.scratch.open("rb", buffering=0) as file:
-            read = partial(os.pread, file.fileno(), side * side * 3)
             for row in rows:
-                yield np.frombuffer(read(row * self.record + offset), np.uint8).reshape(side, side, 3)
+                yield os.pread(file.fileno(), size, row * self.record + offset)
 
 
 def _start_method() -> str:

@@ -58,8 +58,9 @@ def open_source(path: Path, scratch: Path) -> Source:
 
 
 def _source(listing: Listing, reader: Reader) -> Source:
-    table = pd.DataFrame(listing.rows, columns=["path", "label", "split", "group"]).astype(object)
-    return Source(table.sort_values("path", ignore_index=True), reader, listing.problems)
+    # As objects from the start: inferred as strings and turned back, every row would get a label of its own.
+    table = pd.DataFrame(sorted(listing.rows), columns=["path", "label", "split", "group"], dtype=object)
+    return Source(table, reader, listing.problems)
 
 
 def _folder(root: Path, is_foreign: bool = False) -> Source:

@@ -27,8 +27,8 @@ TOLERANCE = 0.04
 BITS, BANDS = 64, 4
 BAND_BITS = BITS // BANDS
 FAR = 12  # codes that differ in more bits are of different pictures
-BLOCK = 1 << 20  # pairs of codes held at a time
-COMPARED = 1 << 9  # pairs of thumbnails held at a time
+BLOCK = 1 << 17  # pairs of codes held at a time
+COMPARED = 1 << 7  # pairs of thumbnails held at a time
 CLIPPED = 20  # closer than this to black or white a brightened picture may have been cut off
 DETAIL = 0.25  # correlation of what the averages lack; of copies it is higher, unless there is nothing
 FAINT = 2.0  # grey levels of root mean square: details below are those of a compression
@@ -40,7 +40,7 @@ Read = Callable[[Rows], Pixels]
 
 
 def find(count: int, read: Read) -> NDArray[np.int64]:
-    """Pairs of near-copies: int64 (pairs, 2), rows with the smaller first, sorted.
+    """Pairs of near-copies, none twice: int64 (pairs, 2), the smaller row first.
 
     count: number of thumbnails; read: gives the thumbnails of some rows, uint8 (rows, 32, 32, 3). Of many thumbnails
     with one code not all pairs are given, but enough to connect them.
@@ -51,12 +51,12 @@ def find(count: int, read: Read) -> NDArray[np.int64]:
     for start in range(0, count, COMPARED):
         rows = np.arange(start, min(start + COMPARED, count))
         codes[rows] = encode(read(rows))
-    found, rows = _same_code(codes, read)
+    copies, rows = _same_code(codes, read)
+    found = [copies]
     for pairs in _candidates(codes[rows]):
         pairs = rows[pairs]
         found.append(pairs[_is_copy(pairs, read)])
-    pairs = np.sort(np.concatenate(found), axis=1)
-    return np.unique(pairs, axis=0)
+    return np.sort(np.concatenate(found), axis=1)
 
 
 def encode(pictures: Pixels) -> NDArray[np.uint64]:
@@ -77,7 +77,7 @@ def _projections() -> NDArray[np.float32]:
     return np.einsum("fy,gx,fgcb->yxcb", cosines, cosines, drawn).reshape(-1, BITS).astype(np.float32)
 
 
-def _same_code(codes: NDArray[np.uint64], read: Read) -> tuple[list[NDArray[np.int64]], Rows]:
+def _same_code(codes: NDArray[np.uint64], read: Read) -> tuple[NDArray[np.int64], Rows]:
     """Pairs of near-copies that have one code, and the rows that others have still to be compared with.
 
     Thousands of empty pages would be millions of pairs: each is compared with the first of its code alone.
@@ -86,13 +86,14 @@ def _same_code(codes: NDArray[np.uint64], read: Read) -> tuple[list[NDArray[np.i
     pairs = np.stack([first[number], np.arange(len(codes))], axis=1)
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
     copies = pairs[_is_copy(pairs, read)]
-    return [copies], np.setdiff1d(np.arange(len(codes)), copies[:, 1])
+    return copies, np.setdiff1d(np.arange(len(codes)), copies[:, 1])
 
 
 def _candidates(codes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """Pairs of rows whose codes agree in a band but for one bit and differ in few bits overall; int64 (pairs, 2)."""
-    for band in range(BANDS):
-        keys = ((codes >> np.uint64(band * BAND_BITS)) & np.uint64(2**BAND_BITS - 1)).astype(np.int64)
+    """Pairs of rows, none twice, whose codes agree in a band but for one bit and are near; int64 (pairs, 2)."""
+    bands = [codes >> np.uint64(band * BAND_BITS) & np.uint64(2**BAND_BITS - 1) for band in range(BANDS)]
+    for number, band in enumerate(bands):
+        keys = band.astype(np.int64)
         order = np.argsort(keys, kind="stable")
         ranked = keys[order]
         for flip in (0, *(1 << bit for bit in range(BAND_BITS))):
@@ -100,11 +101,16 @@ def _candidates(codes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
             start, end = np.searchsorted(ranked, other, "left"), np.searchsorted(ranked, other, "right")
             # Each pair from one side alone.
             start = np.where(other == ranked, np.arange(len(ranked)) + 1, np.where(other > ranked, start, end))
-            yield from _near(codes, order, start, end)
+            for one, two in _expanded(order, start, end):
+                is_new = np.bitwise_count(codes[one] ^ codes[two]) <= FAR
+                for earlier in bands[:number]:
+                    is_new &= np.bitwise_count(earlier[one] ^ earlier[two]) > 1
+                if is_new.any():
+                    yield np.stack([one[is_new], two[is_new]], axis=1)
 
 
-def _near(codes: NDArray[np.uint64], order: Rows, start: Rows, end: Rows) -> Iterator[NDArray[np.int64]]:
-    """Of the pairs (order[i], order[start[i]:end[i]]) those whose codes differ in few bits, block by block."""
+def _expanded(order: Rows, start: Rows, end: Rows) -> Iterator[tuple[Rows, Rows]]:
+    """All pairs (order[i], order[start[i]:end[i]]), block by block."""
     counts = end - start
     total = np.cumsum(counts)
     first = 0
@@ -114,10 +120,7 @@ def _near(codes: NDArray[np.uint64], order: Rows, start: Rows, end: Rows) -> Ite
         size = counts[first:last]
         left = np.repeat(np.arange(first, last), size)
         right = np.arange(len(left)) - np.repeat(np.cumsum(size) - size, size) + np.repeat(start[first:last], size)
-        pairs = np.stack([order[left], order[right]], axis=1)
-        near = np.bitwise_count(codes[pairs[:, 0]] ^ codes[pairs[:, 1]]) <= FAR
-        if near.any():
-            yield pairs[near]
+        yield order[left], order[right]
         first = last
 
 

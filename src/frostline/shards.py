@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHARD_BYTES = 64 * 2**20
+PIECE = 4096  # rows of an index that are written at a time
 RESIDENT = 4 * SHARD_BYTES  # of the pictures that a stage without a budget of its own has read
 
 Pixels = NDArray[np.uint8]
@@ -124,7 +125,7 @@ def write(
     if next(stream, None) is not None:
         raise ValueError(f"more images than the {len(index)} rows of the index")
     index = index[["path", "label", "sha256"]].assign(digest=np.array(digests, object))
-    index.to_parquet(folder / "index.parquet", index=False)
+    _save(index, folder / "index.parquet")
     meta: dict[str, Any] = {
         "classes": list(layout.classes),
         "image_size": size,
@@ -133,7 +134,27 @@ def write(
         "digest": digest.of_value([layout.classes, size, index["label"].tolist(), digests]),
     }
     (folder / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return open_folder(folder)
+    opened = open_folder(folder)
+    vars(opened)["index"] = index  # cached: it need not be read to be known
+    return opened
+
+
+def _save(index: pd.DataFrame, path: Path) -> None:
+    """Write an index a piece at a time, so that memory holds it once."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own allocator keeps 40 MB for a few megabytes
+    try:
+        schema = pa.Schema.from_pandas(index.head(1), preserve_index=False)
+        with parquet.ParquetWriter(path, schema) as writer:
+            for start in range(0, len(index), PIECE):
+                writer.write_table(
+                    pa.Table.from_pandas(index.iloc[start : start + PIECE], schema, preserve_index=False)
+                )
+    finally:
+        pa.set_memory_pool(before)
 
 
 def open_folder(folder: Path, memory: Memory | None = None) -> Shards:

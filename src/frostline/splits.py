@@ -77,18 +77,13 @@ def _places(pool: pd.DataFrame, seed: int) -> pd.Series:
     if alone.all():
         return drawn
     rest = pool[~alone]
-    name = "group " + rest["group"].where(rest["group"].notna(), "").astype(object)
-    key = name.where(rest["group"].notna(), rest["sha256"])
-    order = pd.DataFrame(
-        {
-            "together": rest["together"],
-            "key": key,
-            "unnamed": rest["group"].isna(),
-            "drawn": key.map(lambda key: position(key, seed, "of a set")),
-        }
-    )
-    first = order.sort_values(["unnamed", "drawn"]).groupby("together")["key"].first()
-    drawn[rest.index] = rest["together"].map(first).map(lambda key: position(key, seed, "split"))
+    # What the place is drawn from: the name of the set's group, the first of several; else one of its pictures.
+    names = {name: f"group {name}" for name in rest["group"].dropna().unique()}
+    key = rest["sha256"].where(rest["group"].isna(), rest["group"].map(names))
+    rank = rest["group"].isna() + key.map(lambda key: position(key, seed, "of a set"))
+    chosen = key[rank.groupby(rest["together"]).idxmin()]
+    places = chosen.map(lambda key: position(key, seed, "split")).set_axis(rest["together"][chosen.index])
+    drawn[rest.index] = rest["together"].map(places)
     return drawn
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,7 +44,9 @@ def run(params: Params) -> str:
             rows = found.usable[found.usable["split"] == name]
             (folder / name).mkdir()
             index = rows.assign(label=rows["label"].map(number).astype("int64"))
-            made = shards.write(folder / name, layout, index, decoder.pixels(rows.index), rows["digest"].tolist())
+            made = shards.write(
+                folder / name, layout, index, decoder.pixels(rows.index), list(decoder.digests(rows.index))
+            )
             written[name] = {"source": made.source_digest(), "shards": made.digest}
         shutil.rmtree(work)
         report = data_report.build(data, found, layout.classes, spare, written)
@@ -54,20 +55,22 @@ def run(params: Params) -> str:
 
 
 def _decoded(source: Source, decoder: Decoder) -> tuple[pd.DataFrame, list[Problem]]:
-    """The readable pictures with the columns sha256, digest, is_coded, width and height; all others' problems."""
+    """The readable pictures with the columns sha256, prepared, is_coded, width and height; all others' problems."""
     table, problems = source.table, list(source.problems)
-    paths, labels = table["path"].tolist(), table["label"].tolist()
-    rows: list[int] = []
-    known: dict[str, list[Any]] = {"sha256": [], "digest": [], "is_coded": [], "width": [], "height": []}
+    paths, labels = table["path"].to_numpy(), table["label"].to_numpy()
+    rows = []
+    shas = np.empty(len(table), object)
+    numbers = np.empty((len(table), 4), np.int64)
     for row, picture in enumerate(decoder.all(paths)):
         if picture.kind:
             problems.append(Problem(paths[row], labels[row], picture.kind, picture.reason))
             continue
         rows.append(row)
-        values = (picture.sha256.hex(), picture.digest.hex(), picture.is_coded, *picture.size)
-        for column, value in zip(known.values(), values, strict=True):
-            column.append(value)
-    return table.iloc[rows].assign(**known).astype({"sha256": object, "digest": object}), problems
+        shas[row] = picture.sha256.hex()
+        numbers[row] = picture.prepared, picture.is_coded, *picture.size
+    known = pd.DataFrame(numbers, columns=["prepared", "is_coded", "width", "height"]).astype({"is_coded": bool})
+    known.insert(0, "sha256", pd.Series(shas, dtype=object))
+    return pd.concat([table, known], axis=1).iloc[rows], problems
 
 
 def _near_copies(readable: pd.DataFrame, decoder: Decoder) -> NDArray[np.int64]:
