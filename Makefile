@@ -26,6 +26,8 @@ lint: $(VENV)/.ready  ## style, types, architecture
 bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
 	python benchmarks/digits.py
 	python benchmarks/photos.py
+	python benchmarks/prepare.py
+	python benchmarks/near_copies.py
 	python benchmarks/main_job.py
 	python benchmarks/frozen.py
 	python benchmarks/plans.py

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -151,8 +152,10 @@ def measured(source: Path) -> dict[str, float]:
     start = time.perf_counter()
     prepare.run(params(settings(source)))
     seconds = time.perf_counter() - start
-    peaks = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {"seconds": seconds, "process": peaks[0], "worker": peaks[1]}
+    # Not ru_maxrss of this process: that begins with what the process had that started it.
+    own = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"))
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return {"seconds": seconds, "process": 1024 * int(own[1]), "worker": 1024 * worker}
 
 
 def scale(source: Path) -> None:

@@ -75,6 +75,19 @@ def test_its_serving_figures_are_those_of_the_committed_table():
     assert [each for each in told if each not in table] == []
 
 
+def test_its_figures_of_prepare_are_those_of_the_committed_tables():
+    results = ROOT / "benchmarks" / "results"
+    measured = re.findall(r"\| ([\d.]+ s) \| [\d,]+/s \| ([\d.]+) \|", (results / "prepare.md").read_text())
+    section = TEXT.split("| [`prepare`]")[1].split("| [one picture")[0]
+    assert re.findall(r"[\d.]+ s(?= \|)", section) == [seconds for seconds, _ in measured]
+    assert f"**{measured[-1][1]}x** of the bare limit" in section
+    copies = re.findall(
+        r"\| ([\d,]+) \| (\d\.\d{4}) \| (\d\.\d{4}) \| (\d+) \|", (results / "near_copies.md").read_text()
+    )
+    assert f"at least {min(float(recall) for _, recall, _, _ in copies):.3f} are found, with one wrong pair" in section
+    assert max(int(wrong) for *_, wrong in copies) == 1
+
+
 def test_its_speed_is_that_of_the_committed_table():
     table = (ROOT / "benchmarks" / "results" / "frozen.md").read_text()
     rows = re.findall(r"\| ([\d.]+ s) \| ([\d.]+ s) \| ([\d.]+)x \| ([\d.]+) \| ([\d.]+) \|", table)

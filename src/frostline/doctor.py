@@ -19,7 +19,7 @@ def check(params: Params) -> str:
     """
     source = Path(params.data.source)
     if not source.exists():
-        raise DataError(f"{source}: not found; set data.source to a folder with one subfolder a class, or to a card")
+        raise DataError(f"{source}: not found; set data.source to a folder, a table, an archive or a card")
     backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
     for place in (catalog.features(), catalog.checkpoints(), catalog.PREPARED.parent, catalog.REPORTS):
         atomic.require_writable(place)

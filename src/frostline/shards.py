@@ -2,7 +2,7 @@
 
 folder/
 ├── images-00000.npy ...   uint8 (rows, size, size, 3); every shard but the last holds the same number of rows
-├── index.parquet          one row an image: path, label (class number), sha256 (of the original's pixels),
+├── index.parquet          one row an image: path, label (class number), sha256 (of the original, see `reading`),
 │                          digest (of the pixels as they are here)
 └── meta.json              classes, image_size, resize, rows_per_shard, digest
 """
