@@ -13,7 +13,7 @@ import pytest
 from conftest import make_bundle, make_params, make_shards
 from PIL import Image
 
-from frostline import catalog, digest, packaging, registry, run_log, tracking
+from frostline import digest, packaging, registry, run_log, tracking
 from frostline.errors import RefusedError, StateError
 from frostline.scoring import Scorer
 from frostline.stages import promote
@@ -76,9 +76,7 @@ def params(**changes):
 def versions(logged, request):
     """A registered model of this test's own with all classifiers; numbers by name."""
     settings = params(registry__name=request.node.name.replace("[", "-").rstrip("]"))
-    with registry.registry(
-        tracking.tracker(settings.tracking), settings.registry.name, catalog.registry_lock()
-    ) as known:
+    with registry.registry(settings.tracking, settings.registry.name) as known:
         numbers = {
             name: known.register(
                 bundle, {run_log.TEST_DIGEST: ("f" if name == "other" else "e") * 64}, f"the {name} one"
@@ -98,7 +96,7 @@ def test_a_version_is_made_once_and_knows_what_it_was_made_from(versions, logged
     assert known.version(registry.CHALLENGER).number == 1
     folder = known.bundle(again)
     assert digest.of_folder(folder) == again.bundle == logged[1]["good"]
-    found = registry.bundle_folder(tracking.tracker(versions[0].tracking), f"models:/{known.name}@challenger")
+    found = registry.bundle_folder(versions[0].tracking, f"models:/{known.name}@challenger")
     assert found.name == folder.name
     for wanted in ("9", "nobody"):
         with pytest.raises(StateError, match=f"has no version or alias {wanted}; take one of 1, 2, 3, 4, 5"):
@@ -192,7 +190,7 @@ def test_reevaluation_tests_both_on_the_present_pictures_and_keeps_that(versions
     wide = params(registry__name=settings.registry.name, registry__gate=gate, data__source="source")
     assert "on the same 60 images" in promote.promote(wide, numbers["other"], True)
     assert capsys.readouterr().out.count("testing version") == 2
-    with registry.registry(tracking.tracker(wide.tracking), wide.registry.name, catalog.registry_lock()) as known:
+    with registry.registry(wide.tracking, wide.registry.name) as known:
         table = known.predictions(known.version(numbers["other"]), pictures.source_digest())
         scorer = Scorer(known.bundle(known.version(numbers["other"])))  # takes 48 pixels, from the original files
     there = [scorer.picture(tmp_path / "source" / path) for path in pictures.index["path"]]
@@ -211,7 +209,7 @@ def test_there_is_no_registry_without_tracking(logged):
     for wrong in ("frostline", "models:/frostline", "models:/a/b/c"):
         with (
             pytest.raises(StateError, match="write models:/NAME@ALIAS"),
-            registry.located(tracking.tracker(params().tracking), wrong, catalog.registry_lock()),
+            registry.located(params().tracking, wrong),
         ):
             pass
 

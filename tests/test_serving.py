@@ -16,7 +16,7 @@ import pytest
 from conftest import make_bundle
 from PIL import Image
 
-from frostline import packaging, serving
+from frostline import packaging, scoring, serving
 from frostline.errors import StateError
 from frostline.scoring import Scorer
 from frostline.stages import serve
@@ -43,7 +43,7 @@ def port(bundle):
 
     model = bundle.with_name("model")
     packaging.save(bundle, model)
-    explain = serve.explainer(bundle)
+    explain = serve.explainer(bundle, Scorer(bundle))
     application = serving.application(packaging.load(model), serve.about(bundle, "pets"), explain)
     chosen = browser.free_port()
     server = uvicorn.Server(uvicorn.Config(application, host="127.0.0.1", port=chosen, log_level="warning"))
@@ -170,7 +170,7 @@ def test_many_clients_at_once_get_their_own_answers(bundle, port):
 def test_paths_are_not_read_for_other_machines(port, monkeypatch, tmp_path):
     (tmp_path / "a.png").write_bytes(photo())
     assert ask(port, split(str(tmp_path / "a.png"), column="path"))[0] == 200
-    monkeypatch.setenv(packaging.NO_PATHS, "1")
+    monkeypatch.setenv(scoring.NO_PATHS, "1")
     status, answer = ask(port, split(str(tmp_path / "a.png"), column="path"))
     assert status == 400
     assert b"reads no files of its own" in answer

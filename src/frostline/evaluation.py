@@ -59,6 +59,15 @@ def macro_f1(hits: Counts, occurs: Counts) -> float:
     return float(f1(hits, occurs).sum() / max(1, np.count_nonzero(occurs)))
 
 
+def weighted_macro_f1(labels: Labels, predicted: Labels, weights: NDArray[np.float64], classes: int) -> float:
+    """Mean F1 of pictures that count as often as their weights say, float (n,): a resample's draws."""
+    hits, truths, predictions = (
+        np.bincount(of, weight, classes)
+        for of, weight in ((labels, weights * (labels == predicted)), (labels, weights), (predicted, weights))
+    )
+    return macro_f1(hits, truths + predictions)
+
+
 def losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     """Negative log of the true class's probability, in nats, float (n,); one below float32's epsilon counts as that."""
     true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
@@ -129,15 +138,10 @@ def _bootstrap(labels: Labels, probabilities: Probabilities, resamples: int, see
     """Percentile intervals. A resample is how often each picture is drawn; no probability is looked at again."""
     n, classes = probabilities.shape
     predicted, loss = probabilities.argmax(axis=1), losses(labels, probabilities)
-    right = predicted == labels
     rng = np.random.default_rng(seed)
     scores = np.empty((resamples, 2))
     for score in scores:
         drawn = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
-        hits, truths, predictions = (
-            np.bincount(of, weights, classes)
-            for of, weights in ((labels, drawn * right), (labels, drawn), (predicted, drawn))
-        )
-        score[:] = macro_f1(hits, truths + predictions), drawn @ loss / n
+        score[:] = weighted_macro_f1(labels, predicted, drawn, classes), drawn @ loss / n
     low, high = np.quantile(scores, [0.025, 0.975], axis=0)
     return {name: [float(low[at]), float(high[at])] for at, name in enumerate(("macro_f1", "log_loss"))}

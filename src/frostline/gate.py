@@ -77,7 +77,7 @@ def compare(
     if metric == "macro_f1":
         classes, every = challenger.shape[1], np.ones(len(labels))
         guessed = challenger.argmax(axis=1), champion.argmax(axis=1)
-        scores = tuple(_macro_f1(labels, each, every, classes) for each in guessed)
+        scores = tuple(evaluation.weighted_macro_f1(labels, each, every, classes) for each in guessed)
         gain, drawn = scores[0] - scores[1], _macro_f1_differences(labels, *guessed, classes, rng)
     else:
         each = hits if metric == "accuracy" else tuple(evaluation.losses(labels, by) for by in (challenger, champion))
@@ -104,15 +104,6 @@ def _hits(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
     return (probabilities.argmax(axis=1) == labels).astype(np.float64)
 
 
-def _macro_f1(labels: Labels, predicted: Labels, weights: NDArray[np.float64], classes: int) -> float:
-    """Of pictures that count as often as their weights say."""
-    hits, truths, predictions = (
-        np.bincount(of, weight, classes)
-        for of, weight in ((labels, weights * (labels == predicted)), (labels, weights), (predicted, weights))
-    )
-    return evaluation.macro_f1(hits, truths + predictions)
-
-
 def _mean_differences(differences: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Means of resampled differences, (RESAMPLES,); those of equal value are drawn together."""
     values, counts = np.unique(differences, return_counts=True)
@@ -133,6 +124,7 @@ def _macro_f1_differences(
     made = np.empty(RESAMPLES)
     for number in range(RESAMPLES):
         drawn = rng.multinomial(n, counts / n).astype(np.float64)
-        scores = [_macro_f1(cells[:, 0], cells[:, column], drawn, classes) for column in (1, 2)]
+        truths, *guessed = cells.T
+        scores = [evaluation.weighted_macro_f1(truths, each, drawn, classes) for each in guessed]
         made[number] = scores[0] - scores[1]
     return made

@@ -22,8 +22,6 @@ from frostline import digest, engine, images, scoring
 PYFUNC = Path(__file__).with_name("pyfunc.py")
 TRAVELS = (Path(images.__file__), Path(scoring.__file__), PYFUNC)
 
-NO_PATHS = "FROSTLINE_NO_PATHS"  # an environment variable; where it is set, models read no files of the machine
-
 
 def log(bundle: Path, name: str) -> str:
     """Log a bundle's folder as a model of the active MLflow run; its URI."""

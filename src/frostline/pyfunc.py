@@ -10,7 +10,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel
 
-from .scoring import Scorer, UnusableInputError
+from .scoring import NO_PATHS, Scorer, UnusableInputError
 
 
 class Classifier(PythonModel):
@@ -26,7 +26,7 @@ class Classifier(PythonModel):
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """One row of answers for each row. Raises MlflowException, a server's status 400, for what is no picture."""
-        if "path" in model_input.columns and os.environ.get("FROSTLINE_NO_PATHS"):
+        if "path" in model_input.columns and os.environ.get(NO_PATHS):
             raise MlflowException.invalid_parameter_value("this server reads no files of its own; send `image`")
         try:
             pictures = self.scorer.read(model_input)

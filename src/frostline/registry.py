@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frostline import atomic, catalog, lineage, run_log
+from frostline import atomic, catalog, lineage, run_log, tracking
 from frostline.errors import StateError
-from frostline.tracking import BUNDLE, Tracker, reachable
+from frostline.params import Tracking
+from frostline.tracking import BUNDLE, reachable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,33 +223,35 @@ class Registry:
 
 
 @contextmanager
-def registry(tracker: Tracker, name: str, lock: Path) -> Iterator[Registry]:
-    """The registry beside a tracker's runs. Raises StateError where it can't be reached, or tracking is off."""
+def registry(settings: Tracking, name: str) -> Iterator[Registry]:
+    """The registry beside the runs. Raises StateError where it can't be reached, or tracking is off."""
+    tracker = tracking.tracker(settings)
     if tracker.uri == "none":
         raise StateError("params.yaml: tracking.uri is none, so there is no registry; set it to auto or a URI")
     experiment = tracker.connect()
     with reachable(tracker.uri):
-        yield Registry(tracker.uri, experiment, name, lock)
+        yield Registry(tracker.uri, experiment, name, catalog.registry_lock())
 
 
 @contextmanager
-def located(tracker: Tracker, uri: str, lock: Path) -> Iterator[tuple[Registry, Version]]:
+def located(settings: Tracking, uri: str) -> Iterator[tuple[Registry, Version]]:
     """The version that `models:/NAME@ALIAS` or `models:/NAME/3` names, and its registry. Raises StateError."""
     parts = re.fullmatch(r"models:/([^/:@]+)[/@]([^/:@]+)", uri)
     if parts is None:
         raise StateError(f"{uri}: is no registered model; write models:/NAME@ALIAS or models:/NAME/VERSION")
-    with registry(tracker, parts[1], lock) as known:
+    with registry(settings, parts[1]) as known:
         yield known, known.version(parts[2])
 
 
-def bundle_folder(tracker: Tracker | None, model: str) -> Path:
+def bundle_folder(settings: Tracking | None, model: str) -> Path:
     """The folder of a bundle: `model` itself, or that of a registered or logged model, `models:/NAME@ALIAS`.
 
-    It is fetched where it is not on this machine. tracker: where it is registered. Raises StateError where there is no
+    It is fetched where it is not on this machine. settings: where it is registered. Raises StateError where there is no
     such model, or it is none of frostline's.
     """
     if not model.startswith("models:/"):
         return Path(model)
+    tracker = tracking.tracker(settings) if settings else None
     if tracker is None or tracker.uri == "none":
         raise StateError(f"{model}: tracking.uri in params.yaml is none, so nothing is registered; name a folder")
     tracker.connect()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
+NO_PATHS = "FROSTLINE_NO_PATHS"  # an environment variable; where it is set, models read no files of the machine
 BATCH = 32  # pictures that go through the network at once
 BASE64 = re.compile(rb"[A-Za-z0-9+/]+=*")  # of bytes; a picture's first few already are no such text
 COLUMNS = ("image", "path", "pixels")

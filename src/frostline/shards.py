@@ -144,17 +144,10 @@ def _save(index: pd.DataFrame, path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    before = pa.default_memory_pool()
-    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own allocator keeps 40 MB for a few megabytes
-    try:
-        schema = pa.Schema.from_pandas(index.head(1), preserve_index=False)
-        with parquet.ParquetWriter(path, schema) as writer:
-            for start in range(0, len(index), PIECE):
-                writer.write_table(
-                    pa.Table.from_pandas(index.iloc[start : start + PIECE], schema, preserve_index=False)
-                )
-    finally:
-        pa.set_memory_pool(before)
+    schema = pa.Schema.from_pandas(index.head(1), preserve_index=False)
+    with parquet.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(index), PIECE):
+            writer.write_table(pa.Table.from_pandas(index.iloc[start : start + PIECE], schema, preserve_index=False))
 
 
 def open_folder(folder: Path, memory: Memory | None = None) -> Shards:

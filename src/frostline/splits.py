@@ -45,7 +45,7 @@ def assign(table: pd.DataFrame, shares: Shares, seed: int) -> pd.Series:
     given = set(table["split"].dropna())
     needed = [name for name in ("test", "val") if name not in given]
     result = table["split"].where(table["split"].notna(), "train").astype(object)
-    pool = table[result == "train"]
+    pool = table.loc[result == "train", ["label", "sha256", "group", "together"]]
     if not needed or pool.empty:
         return result
     total = shares.train + sum(getattr(shares, name) for name in needed)
@@ -53,7 +53,7 @@ def assign(table: pd.DataFrame, shares: Shares, seed: int) -> pd.Series:
     place = _places(pool, seed)
     # Sets that hold several classes can't be moved for the sake of one of them.
     is_mixed = pool.groupby("together")["label"].transform("nunique") > 1
-    side = place.map(lambda at: _side(at, widths))
+    side = _naturally(place, widths)
     for label, rows in pool[is_mixed].groupby("label", sort=True):
         if len(rows) == (pool["label"] == label).sum() and "train" not in set(side[rows.index]):
             side[pool["together"] == pool.loc[place[rows.index].idxmax(), "together"]] = "train"
@@ -87,20 +87,17 @@ def _places(pool: pd.DataFrame, seed: int) -> pd.Series:
     return drawn
 
 
-def _side(place: float, widths: dict[str, float]) -> str:
-    """The split whose share a place falls in."""
-    start = 0.0
-    for name, width in widths.items():
-        if start <= place < start + width:
-            return name
-        start += width
-    return "train"
+def _naturally(places: pd.Series, widths: dict[str, float]) -> pd.Series:
+    """The splits whose shares places fall in."""
+    ends = np.cumsum(list(widths.values()))
+    names = np.array([*widths, "train"], object)
+    return pd.Series(names[np.searchsorted(ends, places.to_numpy(float), side="right")], places.index, dtype=object)
 
 
 def _sides(places: pd.Series, widths: dict[str, float], settled: set[str]) -> dict[int, str]:
     """The splits of one class's sets by their places; settled: splits that have images of it anyway."""
     free = places.sort_values(kind="stable")
-    natural = free.map(lambda at: _side(at, widths))
+    natural = _naturally(free, widths)
     result = dict.fromkeys(free.index, "train")
     names = list(widths)
     for number, name in enumerate(names):

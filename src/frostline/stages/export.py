@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 
-from frostline import atomic, engine, registry, tracking
+from frostline import atomic, engine, registry
 from frostline.errors import DataError, UserError
 from frostline.params import Params
 
@@ -27,7 +27,7 @@ def run(params: Params | None, model: str, form: str, target: Path) -> str:
         raise UserError(f"--format: {form} is unknown; use one of {', '.join(FORMATS)}")
     if target.exists():
         raise DataError(f"{target}: is there already; name a new folder")
-    folder = registry.bundle_folder(tracking.tracker(params.tracking) if params else None, model)
+    folder = registry.bundle_folder(params.tracking if params else None, model)
     with engine.quiet():
         from frostline import classifier
 
@@ -41,7 +41,6 @@ def run(params: Params | None, model: str, form: str, target: Path) -> str:
             raise UserError(
                 f"--format: {form} wants a package more ({reason}); pip install 'frostline[onnx]'"
             ) from error
-        layout = bundle.layout
-        about = {"classes": list(layout.classes), "image_size": layout.image_size, "resize": layout.resize}
-        (written / "labels.json").write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return f"export: {target / name}; takes uint8 (n, {layout.image_size}, {layout.image_size}, 3), see labels.json"
+        atomic.write_json(written / "labels.json", asdict(bundle.layout))
+    size = bundle.layout.image_size
+    return f"export: {target / name}; takes uint8 (n, {size}, {size}, 3), see labels.json"

@@ -14,7 +14,7 @@ def run(params: Params, uri: str, as_json: bool) -> str:
 
     Raises StateError where there is no such version, or it has none.
     """
-    with registry.located(tracking.tracker(params.tracking), uri, catalog.registry_lock()) as (known, version):
+    with registry.located(params.tracking, uri) as (known, version):
         state = known.state(version)
     tags = version.tags
     stages = {name: vars(stage) for name, stage in lineage.stages(state / catalog.DVC_LOCK).items()}

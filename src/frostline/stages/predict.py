@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 from PIL import Image
 
-from frostline import engine, images, machine, progress, registry, tracking
+from frostline import engine, images, machine, progress, registry
 from frostline.errors import DataError
 from frostline.params import Params
 
@@ -40,7 +40,7 @@ def run(params: Params | None, asked: Sequence[str], model: str, form: Form, out
     DataError for what is not there, and, after all the others are predicted, where some pictures could not be read.
     """
     wanted = _found(asked)
-    folder = registry.bundle_folder(tracking.tracker(params.tracking) if params else None, model)
+    folder = registry.bundle_folder(params.tracking if params else None, model)
     scorer = scorer_of(folder)
     writers: dict[Form, type[_Writer]] = {"table": _Table, "json": _Json, "csv": _Csv}
     writer = writers[form](out, scorer.classes)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from frostline import atomic, catalog, checks, data_report, near_copies, shards, splits, thumbnails
@@ -20,16 +21,19 @@ from frostline.problems import Problem
 
 def run(params: Params) -> str:
     """Prepare the data; a line that says what came out, and more where something was wrong."""
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps tens of megabytes for a few
     data = params.data
     with atomic.folder(catalog.PREPARED) as folder:
         work = folder / "work"
         work.mkdir()
         source = open_source(Path(data.source), work)
         decoder = Decoder(source.reader, data.image_size, data.resize, data.min_side, work / "scratch")
+        given = set(source.table["split"].dropna())
         readable, problems = _decoded(source, decoder)
+        del source  # its table is a copy now
         pairs = _near_copies(readable, decoder)
         found = checks.copies(readable, problems, pairs, data.near_duplicates, decoder.pixel_digests)
-        _require_classes(found, set(source.table["split"].dropna()), data)
+        _require_classes(found, given, data)
         found.usable["split"] = splits.assign(found.usable, splits.Shares(**data.split.model_dump()), params.seed)
         checks.balance(found)
         spare = 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import catalog, gate, images, manifest, progress, registry, shards, tracking
+from frostline import catalog, gate, images, manifest, progress, registry, shards
 from frostline.errors import RefusedError, StateError
 from frostline.params import Params
 from frostline.registry import Registry, Version
@@ -56,7 +56,7 @@ def rollback(params: Params, reason: str) -> str:
 
 
 def _registry(params: Params) -> AbstractContextManager[Registry]:
-    return registry.registry(tracking.tracker(params.tracking), params.registry.name, catalog.registry_lock())
+    return registry.registry(params.tracking, params.registry.name)
 
 
 def _compared(

@@ -15,11 +15,10 @@ def run(params: Params) -> str:
 
     Raises StateError where files and dvc.lock differ, or the registry can't be had.
     """
-    tracker = tracking.tracker(params.tracking)
-    with registry.registry(tracker, params.registry.name, catalog.registry_lock()) as known:
+    with registry.registry(params.tracking, params.registry.name) as known:
         lineage.require_up_to_date()
         tags = lineage.state_tags(Path(), catalog.DVC_LOCK)
-        sync.bring(tracker, Path(), tags)
+        sync.bring(tracking.tracker(params.tracking), Path(), tags)
         metrics = json.loads(catalog.METRICS.read_text(encoding="utf-8"))
         numbers = {f"test_{key}": f"{value:.6g}" for key, value in metrics.items() if isinstance(value, int | float)}
         low, high = metrics["accuracy_ci95"]

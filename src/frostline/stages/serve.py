@@ -15,34 +15,37 @@ from typing import Any
 
 from PIL import Image
 
-from frostline import engine, packaging, registry, serving, tracking
+from frostline import engine, packaging, registry, scoring, serving
 from frostline.errors import StateError
 from frostline.params import Params
-from frostline.stages import predict
 
 
 def run(params: Params | None, model: str, host: str, port: int) -> None:
     """Serve a bundle's folder or a registered model until interrupted. Raises StateError where the port is taken."""
     _require_free(host, port)
-    folder = registry.bundle_folder(tracking.tracker(params.tracking) if params else None, model)
+    folder = registry.bundle_folder(params.tracking if params else None, model)
     with engine.quiet():
         import keras  # noqa: F401
         import uvicorn
     with ExitStack() as stack:
         if not is_loopback(host):
-            os.environ[packaging.NO_PATHS] = "1"  # who asks from elsewhere must not learn what files are here
+            os.environ[scoring.NO_PATHS] = "1"  # who asks from elsewhere must not learn what files are here
         place = folder.parent.parent  # of the MLflow model that a registered bundle lies in
         if not model.startswith("models:/"):
             place = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
             packaging.save(folder, place)
-        application = serving.application(packaging.load(place), about(folder, model), explainer(folder))
+        loaded = packaging.load(place)
+        explain = explainer(folder, loaded.unwrap_python_model().scorer)
+        application = serving.application(loaded, about(folder, model), explain)
         print(f"serve: {model} on http://{host}:{port} (Ctrl-C ends it)", flush=True)
         uvicorn.run(application, host=host, port=port, log_level="warning")
 
 
-def explainer(folder: Path) -> serving.Explain:
-    """Encoded picture -> PNG of the picture, as a bundle's network sees it, under the heat map of its label."""
-    scorer = predict.scorer_of(folder)
+def explainer(folder: Path, scorer: scoring.Scorer) -> serving.Explain:
+    """Encoded picture -> PNG of the picture, as a bundle's network sees it, under the heat map of its label.
+
+    scorer: of the same bundle.
+    """
     from frostline import classifier, explaining
 
     heat_of, one_by_one = explaining.GradCam(classifier.load(folder)), threading.Lock()
