@@ -51,7 +51,7 @@ def test_its_figures_are_those_of_the_committed_tables(table):
 def test_its_search_figures_are_those_of_the_committed_table():
     clothing = (ROOT / "benchmarks" / "results" / "sweep.md").read_text().split("digits, frostnet")[0]
     rows = [line.split(" | ") for line in clothing.splitlines() if line.startswith(("| Optuna, Keras", "| **frost"))]
-    (guide, ours) = ([cell.strip(" |") for cell in row] for row in rows)
+    guide, ours = ([cell.strip(" |") for cell in row] for row in rows[:2])  # below: what each part contributes
     section = TEXT.split("| [search]")[1].split("- **Honest")[0]
     for said in (
         guide[3],
@@ -65,6 +65,22 @@ def test_its_search_figures_are_those_of_the_committed_table():
     ):
         assert said in section
     assert f"**{float(guide[4].rstrip('x')):.1f}x**" in section
+
+
+def test_what_it_says_of_each_part_is_in_the_committed_table():
+    table = (
+        (ROOT / "benchmarks" / "results" / "sweep.md")
+        .read_text()
+        .split("What each part")[1]
+        .split("digits, frostnet")[0]
+    )
+    told = re.findall(
+        r"without ([a-z ]+?) (\d\.\dx)", TEXT.split("One seed.")[1].split("[All of it")[0].replace("\n", " ")
+    )
+    assert len(told) == 5
+    for part, ratio in told:
+        row = next(line for line in table.splitlines() if f"without {part.split(' of ')[0]}" in line)
+        assert f"{float(row.split(' | ')[4].rstrip('x')):.1f}x" == ratio
 
 
 def test_its_serving_figures_are_those_of_the_committed_table():
