@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,3 +184,45 @@ def test_a_worker_that_dies_is_our_error_and_not_a_hang(
     with pytest.raises(InternalError, match="a decoding process died"):
         list(Decoder(Deadly(bytes(300_000)), 4, "stretch", 1, tmp_path / "scratch").all([str(i) for i in range(2000)]))
     assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from frostline import decoding, images
+
+class Slow:
+    def read(self, path, least):
+        Path(path).write_text(str(os.getpid()))
+        time.sleep(60)
+
+decoding.INLINE = 0
+decoding.machine.cores = lambda: 2
+decoding._start_method = lambda: "fork"
+list(decoding.Decoder(Slow(), 4, "stretch", 1, Path("scratch")).all([str(i) for i in range(64)]))
+"""
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be buried does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=tmp_path)
+    written = [tmp_path / "0", tmp_path / "32"]
+
+    def wait(until: Callable[[], bool]) -> None:
+        end = time.monotonic() + 20
+        while not until():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    wait(lambda: all(path.exists() and path.read_text() for path in written))
+    workers = [int(path.read_text()) for path in written]
+    parent.kill()
+    parent.wait()
+    wait(lambda: not any(lives(worker) for worker in workers))

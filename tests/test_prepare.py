@@ -298,6 +298,16 @@ def test_a_crowd_of_lookalikes_is_warned_of_and_split_like_all_others(pictures: 
     assert len(sides) > 1
 
 
+def test_exact_copies_are_no_crowd(pictures: Path) -> None:
+    for number in range(16):
+        blotches(1).save(pictures / "ant" / f"b{number:02d}.png")
+    blotches(1).resize((51, 45)).save(pictures / "ant" / "c.png")
+    prepare.run(params())
+    assert report()["warnings"] == []
+    assert report()["near_duplicates"] == [["ant/b00.png", "ant/c.png"]]
+    assert report()["problem_counts"] == {"duplicate": 15}
+
+
 @pytest.mark.parametrize("noise", [0, 1, 3, 10, 40])
 def test_a_class_of_one_pattern_reaches_every_split(noise: int) -> None:
     for place, label in enumerate(("ant", "bee")):

@@ -126,9 +126,8 @@ def _drop_unlearnable(found: Findings) -> None:
 def _without_crowds(found: Findings, table: pd.DataFrame, pairs: Pairs) -> Pairs:
     """Pairs but those of sets so large that they are no copies but a class of lookalikes, of which is warned."""
     alike = duplicates.together(table.assign(group=None), pairs)
-    members = table.groupby(alike)
-    size, sizes = members["path"].transform("size"), table.groupby("label")["path"].transform("size")
-    # Of a set over several classes the largest counts.
+    # Exact copies count once; of a set over several classes the largest class counts.
+    size, sizes = (table.groupby(by)["same"].transform("nunique") for by in (alike, "label"))
     of = sizes.groupby(alike).transform("max")
     is_crowd = (size > 2) & ((size > of / 2) | (size > np.maximum(CROWD * of, CROWD_LEAST)))
     for _, rows in table[is_crowd].groupby(alike[is_crowd], sort=False):

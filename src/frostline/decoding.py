@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -120,7 +121,7 @@ class Decoder:
         handover = self.scratch.with_name("decoder.pickle")
         handover.write_bytes(pickle.dumps(self))
         try:
-            with ProcessPoolExecutor(workers, get_context(_start_method()), _begin, (handover,)) as pool:
+            with ProcessPoolExecutor(workers, get_context(_start_method()), _begin, (handover, os.getpid())) as pool:
                 yield from _tracked(pool.map(_task, starts, chunks), len(paths))
         except BrokenProcessPool:
             raise InternalError("a decoding process died, probably for want of memory; free some and repeat") from None
@@ -161,9 +162,17 @@ def _tracked(parts: Iterable[list[Decoded]], total: int) -> Iterator[Decoded]:
 _decoder: Decoder  # set once in each worker process, so that it is not sent with every task
 
 
-def _begin(handover: Path) -> None:
+def _begin(handover: Path, parent: int) -> None:
     global _decoder
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _decoder = pickle.loads(handover.read_bytes())
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when its parent is killed: it would wait for the next task for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _task(first: int, paths: Sequence[str]) -> list[Decoded]:

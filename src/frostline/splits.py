@@ -1,6 +1,6 @@
 """Which image is learned from, which is validated on, and which is only tested on.
 
-An image's split is a function of its pixels and the seed, not of its name or of the order of a scan: it keeps its
+An image's split is a function of its content and the seed, not of its name or of the order of a scan: it keeps its
 split when files are added. Images that belong together, near-copies or those of a group, go to one side.
 """
 
