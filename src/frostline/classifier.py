@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +38,28 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 class Head:
     """pool: feature map -> vector; top: vector -> logits (n, units); units: 1 for a sigmoid, else one a class.
 
-    dropout: the rate, a variable, so that what is compiled for training serves any.
+    rates: of the Dropout layers, variables, so that what is compiled for training serves any.
     """
 
     pool: keras.layers.Layer
     top: keras.Sequential
     units: int
-    dropout: keras.Variable = field(default_factory=lambda: keras.Variable(0.0, trainable=False, name="dropout_rate"))
 
-    def set_dropout(self, rate: float) -> None:
-        """Drop that share, in [0, 1), of the activations in training from here on."""
-        self.dropout.assign(rate)
-        for layer in self.top.layers:
-            if isinstance(layer, keras.layers.Dropout):
-                layer.rate = rate
+    @cached_property
+    def rates(self) -> dict[str, keras.Variable]:
+        """The rate of each Dropout layer, by the layer's name."""
+        return {
+            layer.name: keras.Variable(layer.rate, trainable=False, name=f"{layer.name}_rate")
+            for layer in self.top.layers
+            if isinstance(layer, keras.layers.Dropout)
+        }
+
+    def set_dropout(self, rates: float | Sequence[float]) -> None:
+        """Drop that share, in [0, 1), of the activations in training from here on: one rate, or one for each layer."""
+        given = np.broadcast_to(rates, len(self.rates)).tolist()
+        for (name, variable), rate in zip(self.rates.items(), given, strict=True):
+            variable.assign(rate)
+            self.top.get_layer(name).rate = rate
 
 
 class _Dropout(keras.layers.Layer):
@@ -121,12 +130,20 @@ def by_class(raw: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def build_head(
-    shape: tuple[int, ...], classes: int, pooling: str, hidden: list[int], activation: str, binary: bool
+    shape: tuple[int, ...],
+    classes: int,
+    pooling: str,
+    hidden: Sequence[int],
+    activation: str,
+    binary: bool,
+    batch_norm: bool = False,
+    l2: float = 0.0,
 ) -> Head:
     """A head for feature maps of `shape` (height, width, channels), with nothing dropped as yet.
 
-    hidden: widths of Dense layers, each followed by `activation` and dropout; with none, dropout acts on the pooled
-    features. binary: one sigmoid unit for two classes. Raises ParamsError for a binary head with other than 2 classes.
+    hidden: widths of Dense layers, each followed by BatchNorm where that is asked for, `activation` and dropout; with
+    none, dropout acts on the pooled features. l2: what is added to the loss for each squared kernel weight of a Dense
+    layer. binary: one sigmoid unit for two classes. Raises ParamsError for a binary head with other than 2 classes.
     """
     if binary and classes != 2:
         raise ParamsError(f"params.yaml: head.binary is true, but data.source has {classes} classes; set it to false")
@@ -140,14 +157,27 @@ def build_head(
     # Every name is given: Keras's own are numbered by what the process built before, and would end up in the bundle.
     stack: list[keras.layers.Layer] = [keras.Input(pool.compute_output_shape((None, *shape))[1:], name="pooled")]
     for number, width in enumerate(hidden, 1):
-        stack.append(keras.layers.Dense(width, activation=activation, name=f"hidden{number}"))
+        if batch_norm:
+            stack += [
+                keras.layers.Dense(width, use_bias=False, kernel_regularizer=_l2(l2), name=f"hidden{number}"),
+                keras.layers.BatchNormalization(name=f"norm{number}"),
+                keras.layers.Activation(activation, name=f"activation{number}"),
+            ]
+        else:
+            stack.append(
+                keras.layers.Dense(width, activation=activation, kernel_regularizer=_l2(l2), name=f"hidden{number}")
+            )
         stack.append(keras.layers.Dropout(PLACEHOLDER, name=f"dropout{number}"))
     if not hidden:
         stack.append(keras.layers.Dropout(PLACEHOLDER, name="dropout"))
-    stack.append(keras.layers.Dense(units, name="logits"))
+    stack.append(keras.layers.Dense(units, kernel_regularizer=_l2(l2), name="logits"))
     head = Head(pool, keras.Sequential(stack, name="head"), units)
     head.set_dropout(0.0)
     return head
+
+
+def _l2(factor: float) -> keras.regularizers.Regularizer | None:
+    return keras.regularizers.L2(factor) if factor else None
 
 
 def segment(backbone: Backbone, head: Head, start: CutPoint | None, end: CutPoint) -> keras.Model:
@@ -256,7 +286,7 @@ def _logits(head: Head, pooled: keras.KerasTensor) -> keras.KerasTensor:
     x = pooled
     for layer in head.top.layers:
         # Dropout layers have a generator, but for those of rate 0 in a bundle that was loaded.
-        x = _Dropout(layer, head.dropout)(x) if hasattr(layer, "seed_generator") else layer(x)
+        x = _Dropout(layer, head.rates[layer.name])(x) if hasattr(layer, "seed_generator") else layer(x)
     return x
 
 

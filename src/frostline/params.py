@@ -59,8 +59,13 @@ class Data(_Section):
 
 
 class Augment(_Section):
-    """Ranges of the seeded variants; angles in degrees, shifts and zoom as shares of the side."""
+    """Ranges of the seeded variants; angles in degrees, shifts and zoom as shares of the side.
 
+    `mode`: `stored` variants on the disk, `copies` of them, or `live` ones, drawn afresh for every batch. `mixup`,
+    `cutmix`: alpha of the Beta distribution that says how much of two pictures is mixed in a batch, 0 for none.
+    """
+
+    mode: Literal["stored", "live"]
     copies: Count
     rotation: Annotated[float, Field(ge=0, le=180)]
     width_shift: Fraction
@@ -71,6 +76,8 @@ class Augment(_Section):
     vertical_flip: bool
     brightness: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None
     fill_mode: Literal["constant", "nearest", "reflect", "wrap"]
+    mixup: Annotated[float, Field(ge=0)]
+    cutmix: Annotated[float, Field(ge=0)]
 
     @model_validator(mode="before")
     @classmethod
@@ -87,34 +94,108 @@ class Augment(_Section):
 
 
 class Backbone(_Section):
-    """`weights`: `imagenet`, `builtin` (frostnet), `none`, or a path. `until`: cut the body after this layer."""
+    """`weights`: `imagenet`, `builtin` (frostnet), `none`, a file, a bundle's folder or a model of the registry
+    (`models:/NAME@ALIAS`). `alpha`: the width of backbones that have one, null for their own. `until`: cut the body
+    after this layer."""
 
     name: str
-    weights: str
+    weights: Annotated[str, Field(min_length=1)]
+    alpha: Annotated[float, Field(gt=0)] | None
     until: str | None
 
 
 class Head(_Section):
-    """What stands on the backbone: pooling, hidden Dense layers each followed by dropout, one logit a class."""
+    """What stands on the backbone: pooling, hidden Dense layers each followed by dropout, one logit a class.
+
+    `dropout`: one rate, or a list with one for each hidden layer; `batch_norm`: between a hidden layer and its
+    activation; `l2`: penalty on the kernels of all Dense layers, as Keras's `L2` has it. `classifier`: `dense`, or
+    one of scikit-learn's, with `classifier_args` for its constructor, trained on frozen features.
+    """
 
     pooling: Literal["avg", "max", "flatten"]
     hidden: list[Positive]
     activation: Literal["relu", "gelu", "silu", "elu", "tanh"]
-    dropout: Fraction
+    dropout: Fraction | list[Fraction]
+    batch_norm: bool
+    l2: Annotated[float, Field(ge=0)]
     binary: bool
+    classifier: Literal["dense", "logistic_regression", "linear_svm", "random_forest", "knn"]
+    classifier_args: dict[str, int | float | str | bool | None]
+
+    @model_validator(mode="after")
+    def _a_rate_each(self) -> Self:
+        if isinstance(self.dropout, list) and len(self.dropout) != max(1, len(self.hidden)):
+            raise ValueError(
+                f"head.dropout has {len(self.dropout)} rates for {len(self.hidden)} layers of head.hidden; give one "
+                "rate, or one for each"
+            )
+        return self
+
+
+Monitor = Literal["val_loss", "val_accuracy"]
 
 
 class EarlyStopping(_Section):
-    """Stop a phase after `patience` epochs without a better `monitor`; the best weights are restored."""
+    """Stop a phase after `patience` epochs without a better `monitor`; the best weights are restored.
 
-    monitor: Literal["val_loss", "val_accuracy"]
+    `min_delta`: an improvement must be more than this; `start_from_epoch`: epochs before that don't count.
+    """
+
+    monitor: Monitor
     patience: Positive
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    start_from_epoch: Count = 0
+
+
+class ReduceLROnPlateau(_Section):
+    """Keras's callback: the learning rate times `factor` after `patience` epochs without a better `monitor`."""
+
+    monitor: Monitor = "val_loss"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: Positive = 10
+    min_delta: Annotated[float, Field(ge=0)] = 1e-4
+    cooldown: Count = 0
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+
+
+class LearningRateScheduler(_Section):
+    """Keras's callback, with a table instead of a function: the learning rate from each epoch (from 0) on."""
+
+    schedule: Annotated[dict[Count, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+
+
+class ModelCheckpoint(_Section):
+    """Keras's callback: keep the weights of the epoch with the best `monitor`, without stopping."""
+
+    monitor: Monitor = "val_loss"
+    save_best_only: Literal[True] = True
+
+
+class TensorBoard(_Section):
+    """Keras's callback: the epochs' numbers for TensorBoard, in a folder for each training below `log_dir`."""
+
+    log_dir: Annotated[str, Field(min_length=1)] = "logs"
+
+
+class TerminateOnNaN(_Section):
+    """Keras's callback; a training always ends where its loss is no number."""
+
+
+class Callbacks(_Section):
+    """Keras's callbacks by their names, each with its arguments; what is left out has Keras's own default."""
+
+    ReduceLROnPlateau: ReduceLROnPlateau | None = None
+    LearningRateScheduler: LearningRateScheduler | None = None
+    ModelCheckpoint: ModelCheckpoint | None = None
+    TensorBoard: TensorBoard | None = None
+    TerminateOnNaN: TerminateOnNaN | None = None
 
 
 class Finetune(_Section):
     """Two phases: the head alone on frozen features, then everything above the freeze line."""
 
-    freeze: int | str
+    freeze: int | str | list[int | str]
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
     batch_norm: Literal["auto", "freeze", "train"]
     head_epochs: Count
     head_learning_rate: Annotated[float, Field(gt=0)]
@@ -124,17 +205,26 @@ class Finetune(_Section):
     learning_rate: Annotated[float, Field(gt=0)]
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0)]
-    schedule: Literal["constant", "cosine"]
+    schedule: str | dict[str, dict[str, Any]]
     early_stopping: EarlyStopping | None
+    callbacks: Callbacks
+    loss: Literal["cross_entropy", "focal"]
+    focal_gamma: Annotated[float, Field(ge=0)]
     class_weight: Literal["none", "balanced"]
     label_smoothing: Fraction
     ema_momentum: Fraction
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
 
     @model_validator(mode="after")
     def _some_training(self) -> Self:
         if self.head_epochs + self.epochs == 0:
             raise ValueError("head_epochs and epochs are both 0, so nothing would be trained")
+        best = self.callbacks.ModelCheckpoint
+        if best and self.early_stopping and best.monitor != self.early_stopping.monitor:
+            raise ValueError(
+                "finetune.early_stopping.monitor and finetune.callbacks.ModelCheckpoint.monitor differ, so it is not "
+                "said which weights are the best; make them the same"
+            )
         return self
 
 

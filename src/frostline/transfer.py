@@ -20,6 +20,9 @@ from frostline.store import Store
 # What is kept at most: networks, and of each the compiled learners and the trained heads.
 NETWORKS, LEARNERS, HEADS = 4, 16, 64
 
+# Settings of the head that its layers are not built by.
+NOT_BUILT = {"dropout", "classifier", "classifier_args"}
+
 
 @dataclass(frozen=True)
 class Data:
@@ -121,7 +124,7 @@ class Trainer:
         """The network of those settings, as it is before any training."""
         layout = data.validation.layout
         named, precision = params.backbone, params.finetune.precision
-        fixed = params.head.model_dump_json(exclude={"dropout"})
+        fixed = params.head.model_dump_json(exclude=NOT_BUILT)
         key = (named, fixed, layout.image_size, len(layout.classes), params.seed, precision)
         keras.config.set_dtype_policy(precision)
         network = self._networks.get(key)
@@ -129,7 +132,7 @@ class Trainer:
             training.make_deterministic(params.seed)
             backbone = backbones.build(named.name, named.weights, layout.image_size, named.until)
             shape = backbone.model.output.shape[1:]
-            head = classifier.build_head(shape, len(layout.classes), **params.head.model_dump(exclude={"dropout"}))
+            head = classifier.build_head(shape, len(layout.classes), **params.head.model_dump(exclude=NOT_BUILT))
             network = _Network(backbone, head, classifier.whole(backbone, head))
             self._networks.put(key, network)
         network.reset()
@@ -194,7 +197,7 @@ class _Recent(Generic[T]):
 def _head_key(params: Params, data: Data, phase: training.Phase | None) -> Hashable:
     """What the first phase's outcome depends on besides the network."""
     pictures = [each.digest for each in (*data.variants, data.validation)]
-    return (phase, params.head.dropout, params.finetune.class_weight, params.cache.dtype, *pictures)
+    return (phase, str(params.head.dropout), params.finetune.class_weight, params.cache.dtype, *pictures)
 
 
 def _weights_digest(weights: str) -> str | None:

@@ -33,7 +33,7 @@ def run(params: Params) -> str:
 def write(params: Params, train: shards.Shards, folder: Path) -> Policy:
     """Make the variants of the training split in an empty folder; by which policy."""
     settings = params.augment
-    policy = Policy(**settings.model_dump(exclude={"copies"}))
+    policy = Policy(**settings.model_dump(exclude={"mode", "copies", "mixup", "cutmix"}))
     for variant in range(1, settings.copies + 1):
         (folder / f"variant-{variant:05d}").mkdir()
         made = progress.track(_variants(train, policy, variant, params.seed), len(train), f"augment {variant}")
