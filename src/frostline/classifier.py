@@ -207,15 +207,19 @@ def keys(backbone: Backbone, head: Head, cuts: Sequence[CutPoint]) -> list[str]:
     return [found[id(pooled if _is_end(backbone.model, cut) else cut.tensor)] for cut in cuts]
 
 
-def suffix(backbone: Backbone, head: Head, cut: CutPoint | None) -> keras.Model:
+def suffix(
+    backbone: Backbone, head: Head, cut: CutPoint | None, augmenter: keras.layers.Layer | None = None
+) -> keras.Model:
     """What crosses the cut -> logits; without a cut, pictures -> logits. Shares its layers with the backbone.
 
-    It is for training, after `freezing.freeze`: what is frozen then is computed the quickest way.
+    It is for training, after `freezing.freeze`: what is frozen then is computed the quickest way. augmenter: pictures
+    -> their variants in training, where there is no cut.
     """
     body = backbone.model
     if cut is None:
         pictures = _pictures(body)
-        return keras.Model(pictures, _logits(head, head.pool(graph.Fused(body)(backbone.preprocess(pictures)))))
+        x = pictures if augmenter is None else augmenter(pictures)
+        return keras.Model(pictures, _logits(head, head.pool(graph.Fused(body)(backbone.preprocess(x)))))
     if _is_end(body, cut):
         pooled = keras.Input(crossing_shape(backbone, head, cut), name="crossing")
         return keras.Model(pooled, _logits(head, pooled))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from frostline import schedules
 from frostline.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -86,6 +87,12 @@ class Augment(_Section):
             return {**values, "brightness": tuple(values["brightness"])}
         return values
 
+    @property
+    def stored(self) -> dict[str, Any] | None:
+        """What stored variants depend on; None where there are none."""
+        has_none = self.mode == "live" or self.copies == 0
+        return None if has_none else self.model_dump(exclude={"mode", "mixup", "cutmix"})
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.brightness and self.brightness[0] > self.brightness[1]:
@@ -147,7 +154,7 @@ class EarlyStopping(_Section):
     start_from_epoch: Count = 0
 
 
-class ReduceLROnPlateau(_Section):
+class _ReduceLROnPlateau(_Section):
     """Keras's callback: the learning rate times `factor` after `patience` epochs without a better `monitor`."""
 
     monitor: Monitor = "val_loss"
@@ -158,37 +165,37 @@ class ReduceLROnPlateau(_Section):
     min_lr: Annotated[float, Field(ge=0)] = 0.0
 
 
-class LearningRateScheduler(_Section):
+class _LearningRateScheduler(_Section):
     """Keras's callback, with a table instead of a function: the learning rate from each epoch (from 0) on."""
 
     schedule: Annotated[dict[Count, Annotated[float, Field(gt=0)]], Field(min_length=1)]
 
 
-class ModelCheckpoint(_Section):
+class _ModelCheckpoint(_Section):
     """Keras's callback: keep the weights of the epoch with the best `monitor`, without stopping."""
 
     monitor: Monitor = "val_loss"
     save_best_only: Literal[True] = True
 
 
-class TensorBoard(_Section):
+class _TensorBoard(_Section):
     """Keras's callback: the epochs' numbers for TensorBoard, in a folder for each training below `log_dir`."""
 
     log_dir: Annotated[str, Field(min_length=1)] = "logs"
 
 
-class TerminateOnNaN(_Section):
+class _TerminateOnNaN(_Section):
     """Keras's callback; a training always ends where its loss is no number."""
 
 
 class Callbacks(_Section):
     """Keras's callbacks by their names, each with its arguments; what is left out has Keras's own default."""
 
-    ReduceLROnPlateau: ReduceLROnPlateau | None = None
-    LearningRateScheduler: LearningRateScheduler | None = None
-    ModelCheckpoint: ModelCheckpoint | None = None
-    TensorBoard: TensorBoard | None = None
-    TerminateOnNaN: TerminateOnNaN | None = None
+    ReduceLROnPlateau: _ReduceLROnPlateau | None = None
+    LearningRateScheduler: _LearningRateScheduler | None = None
+    ModelCheckpoint: _ModelCheckpoint | None = None
+    TensorBoard: _TensorBoard | None = None
+    TerminateOnNaN: _TerminateOnNaN | None = None
 
 
 class Finetune(_Section):
@@ -219,6 +226,11 @@ class Finetune(_Section):
     def _some_training(self) -> Self:
         if self.head_epochs + self.epochs == 0:
             raise ValueError("head_epochs and epochs are both 0, so nothing would be trained")
+        if schedules.parse(self.schedule).name != "Constant" and self.callbacks.LearningRateScheduler:
+            raise ValueError(
+                "finetune.schedule and finetune.callbacks.LearningRateScheduler both set the learning rate; set the "
+                "former to constant, or remove the latter"
+            )
         best = self.callbacks.ModelCheckpoint
         if best and self.early_stopping and best.monitor != self.early_stopping.monitor:
             raise ValueError(
@@ -323,7 +335,10 @@ class Registry(_Section):
 
 
 class Params(_Section):
-    """The whole of params.yaml."""
+    """The whole of params.yaml.
+
+    Raises ParamsError, beside pydantic's own errors, for sections that don't go together.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: Data
@@ -336,6 +351,20 @@ class Params(_Section):
     sweep: Sweep
     tracking: Tracking
     registry: Registry
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if self.augment.mode == "live" and not self.finetune.epochs:
+            raise ParamsError(
+                "params.yaml: augment.mode is live, but finetune.epochs is 0, and the head is trained on the originals "
+                "alone; set augment.mode to stored, or finetune.epochs to more than 0"
+            )
+        if self.augment.cutmix and self.finetune.freeze == "all":
+            raise ParamsError(
+                "params.yaml: augment.cutmix needs feature maps to cut from, but with finetune.freeze all there are "
+                "none behind the line; set augment.cutmix to 0 (augment.mixup works), or freeze less"
+            )
+        return self
 
 
 def load(path: Path) -> Params:

@@ -11,10 +11,11 @@ import pandas as pd
 
 from frostline import atomic, backbones, catalog, digest, engine, jobs, lineage, run_log, shards, store, tracking
 from frostline.errors import DataError
-from frostline.params import Params
+from frostline.params import Augment, Params
 
 if TYPE_CHECKING:
-    from frostline.training import OnEpoch, Row, Snapshot
+    from frostline.phases import Row
+    from frostline.training import OnEpoch, Snapshot
 
 
 def run(params: Params) -> str:
@@ -27,7 +28,7 @@ def run(params: Params) -> str:
 
     features = store.opened(params.cache)
     train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
-    variants = [train, *augmented(train, params.augment.copies)]
+    variants = [train, *augmented(train, params.augment)]
     job = jobs.key(params, [*variants, validation])
     checkpoint = Checkpoint(catalog.checkpoints() / f"{job}.npz")
     name = run_log.name(params.backbone.name, params.finetune.model_dump())
@@ -77,8 +78,10 @@ def _origin(job: str) -> dict[str, str]:
     return {f"frostline.{key}": str(value) for key, value in known.items()}
 
 
-def augmented(train: shards.Shards, copies: int) -> list[shards.Shards]:
-    """The variants of exactly these training pictures. Raises DataError where augment has not run for them."""
+def augmented(train: shards.Shards, settings: Augment) -> list[shards.Shards]:
+    """The stored variants of exactly these training pictures, none where they are drawn live. Raises DataError where
+    augment has not run for them."""
+    copies = settings.copies if settings.stored else 0
     variants = [shards.open_folder(path, train.memory) for path in sorted(catalog.AUGMENTED.glob("variant-*"))]
     originals = train.index["sha256"]
     if len(variants) != copies or not all(variant.index["sha256"].equals(originals) for variant in variants):
