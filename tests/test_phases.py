@@ -22,7 +22,8 @@ def test_a_plateau_lowers_the_rate_as_keras_does(monitor, arguments):
     values = np.random.default_rng(3).normal(0.5, 0.1, 40) + np.linspace(0.2, 0, 40)
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(0.1))
-    theirs = keras.callbacks.ReduceLROnPlateau(monitor=monitor, **arguments)
+    mode = "max" if monitor == "val_accuracy" else "min"
+    theirs = keras.callbacks.ReduceLROnPlateau(monitor=monitor, mode=mode, **arguments)
     theirs.set_model(model)
     theirs.on_train_begin()
     for epoch, value in enumerate(values):

@@ -28,6 +28,7 @@ PER_CLASS = REPORTS / "per_class.csv"
 PLOTS = REPORTS / "plots"
 MODEL_CARD = REPORTS / "model_card.md"
 SWEEP = REPORTS / "sweep"
+LR_FIND = REPORTS / "lr_find"
 
 
 def root() -> Path:

@@ -83,6 +83,20 @@ def sweep(
         print(stage.run(load(catalog.PARAMS), apply, as_json))
 
 
+@app.command(name="lr-find")
+def lr_find(
+    low: Annotated[float, typer.Option(help="The first learning rate.")] = 1e-7,
+    high: Annotated[float, typer.Option(help="The last, if training does not break before.")] = 1.0,
+    steps: Annotated[int, typer.Option(min=20, help="Batches.")] = 150,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Draw loss against learning rate; name a range to search."""
+    with _errors():
+        from frostline.stages import lr_find as stage
+
+        print(stage.run(load(catalog.PARAMS), low, high, steps, as_json))
+
+
 @app.command()
 def register() -> None:
     """Register the trained classifier, as the challenger."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -24,16 +24,17 @@ class _Momentum(keras.optimizers.SGD):
 class _ByBlock(keras.optimizers.Optimizer):
     """Mixed into an optimizer: a variable n blocks below the top is trained at `layer_decay ** n` of the rate.
 
-    layer_decay, block_weight_decay: set for each batch. Weight decay, as Keras does it, knows only one rate.
+    blocks: that n of each variable, in the model's order; layer_decay, block_weight_decay: set for each batch. Weight
+    decay, as Keras does it, knows only one rate.
     """
 
     layer_decay: Any = 1.0
     block_weight_decay: Any = None
-    blocks: Mapping[str, int]
+    blocks: Sequence[int] = ()
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
-        rate = keras.ops.cast(learning_rate, variable.dtype)
-        rate = rate * keras.ops.cast(self.layer_decay, variable.dtype) ** self.blocks.get(variable.path, 0)
+        below = self.blocks[self._get_variable_index(variable)]
+        rate = keras.ops.cast(learning_rate, variable.dtype) * keras.ops.cast(self.layer_decay, variable.dtype) ** below
         if self.block_weight_decay is not None:
             self.assign_sub(variable, variable * (rate * keras.ops.cast(self.block_weight_decay, variable.dtype)))
         super().update_step(gradient, variable, rate)
@@ -62,11 +63,12 @@ def compile_for(model: keras.Model, rule: Rule, blocks: Mapping[str, int]) -> No
     """Compile a model that gives logits (n, units). blocks: how many blocks from the top each variable is, by path."""
     is_binary = model.output.shape[-1] == 1
     right = _BinaryAccuracy("accuracy", threshold=0.0) if is_binary else keras.metrics.CategoricalAccuracy("accuracy")
-    model.compile(_optimizer(rule, blocks), _loss(rule.focal_gamma, is_binary), metrics=[right])
+    below = [blocks.get(variable.path, 0) for variable in model.trainable_variables]
+    model.compile(_optimizer(rule, below), _loss(rule.focal_gamma, is_binary), metrics=[right])
     model.optimizer.build(model.trainable_variables)
 
 
-def _optimizer(rule: Rule, blocks: Mapping[str, int]) -> keras.optimizers.Optimizer:
+def _optimizer(rule: Rule, blocks: Sequence[int]) -> keras.optimizers.Optimizer:
     rate = 0.0  # as the decay and the momentum: every step is given its own
     decay = 0.0 if rule.has_weight_decay and not rule.has_layer_decay else None
     average = {"use_ema": rule.has_average, "ema_overwrite_frequency": None}

@@ -140,6 +140,28 @@ class Learner:
             self._take_average()
         return at.history
 
+    def range_test(
+        self, phase: Phase, train: Examples, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
+    ) -> list[float]:
+        """The loss of a batch before its step at each learning rate, until it is over by the losses so far.
+
+        The model is trained in place, from its variables as they are, by the phase's rule.
+        """
+        assign(self.model.optimizer.variables, self._fresh)
+        batches = Batches(train, self.units, phase.label_smoothing, phase.batch_size, per_chunk=1)
+        numbers = phase.numbers(phase.stage.start, len(rates), [])[:-1]
+        numbers[:, 0] = rates
+        steps, losses = self._compiled(False), list[float]()
+        while len(losses) < len(rates):
+            order = np.random.default_rng([phase.seed, len(losses)]).permutation(len(train.labels))
+            last = min(math.ceil(len(order) / phase.batch_size), len(rates) - len(losses))
+            variant = len(losses) * phase.batch_size // len(order) % len(train.variants)
+            for chunk in batches.chunks(variant, order, numbers[len(losses) :], 0, last):
+                losses.append(steps.train([chunk])["loss"])
+                if is_over(losses):
+                    return losses
+        return losses
+
     @contextmanager
     def _averaged(self) -> Iterator[None]:
         """Put the averaged weights, where there are any, into the places of those that are trained."""

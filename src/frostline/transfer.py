@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import keras
+import numpy as np
 from numpy.typing import NDArray
 
 from frostline import (
@@ -87,9 +88,7 @@ class Trainer:
         settings = params.finetune
         network = self._network(params, data)
         body = network.backbone.model
-        train_batch_norm = settings.batch_norm == "train" or (
-            settings.batch_norm == "auto" and not network.backbone.pretrained
-        )
+        train_batch_norm = _trains_batch_norm(params, network)
         stages = _stages(params, body)
         history = list(resume.history) if resume else []
         head = next((stage.phase for stage in stages if stage.phase.name == "head"), None)
@@ -133,8 +132,31 @@ class Trainer:
         layout = data.validation.layout
         return Result(classifier.Bundle(network.whole, layout, made_from), history, kept, audit)
 
-    def _network(self, params: Params, data: Data) -> _Network:
-        """The network of those settings, as it is before any training."""
+    def range_test(
+        self, params: Params, data: Data, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
+    ) -> list[float]:
+        """The losses of batches at rising learning rates, as fine-tuning (or the head, where nothing is fine-tuned)
+        would begin: behind the final freeze line, with the head trained. is_over: see `training.Learner.range_test`."""
+        settings = params.finetune
+        if settings.head_epochs and settings.epochs:
+            alone = settings.model_copy(update={"epochs": 0})
+            self.run(
+                params.model_copy(update={"finetune": alone}), data, None, lambda plan: None, lambda row, now: None
+            )
+            network = self._network(params, data, is_fresh=False)
+        else:
+            network = self._network(params, data)
+        body = network.backbone.model
+        stage = _stages(params, body)[-1]
+        plan = _plan(params, network, [stage], data, self.store)
+        train_batch_norm = _trains_batch_norm(params, network)
+        freezing.freeze(body, stage.phase.frozen_layers, train_batch_norm)
+        with freezing.without_noise(body, stage.phase.frozen_layers):
+            learned, _ = _examples(params, data, plan, stage.name)
+            return network.learner(stage, train_batch_norm).range_test(stage.phase, learned, rates, is_over)
+
+    def _network(self, params: Params, data: Data, is_fresh: bool = True) -> _Network:
+        """The network of those settings, as it is before any training, or as the last one left it."""
         layout = data.validation.layout
         named, precision = params.backbone, _precision(params)
         fixed = params.head.model_dump_json(exclude=NOT_BUILT)
@@ -148,7 +170,8 @@ class Trainer:
             head = classifier.build_head(shape, len(layout.classes), **params.head.model_dump(exclude=NOT_BUILT))
             network = _Network(backbone, head, classifier.whole(backbone, head))
             self._networks.put(key, network)
-        network.reset()
+        if is_fresh:
+            network.reset()
         network.head.set_dropout(params.head.dropout)
         return network
 
@@ -303,6 +326,12 @@ def _phase(params: Params, name: str, epochs: int, stage: range, frozen: int) ->
         seed=params.seed,
         frozen_layers=frozen,
     )
+
+
+def _trains_batch_norm(params: Params, network: _Network) -> bool:
+    """Whether BatchNorm above the line is trained."""
+    named = params.finetune.batch_norm
+    return named == "train" or (named == "auto" and not network.backbone.pretrained)
 
 
 def _precision(params: Params) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from frostline import atomic, backbones, catalog, digest, engine, jobs, lineage, run_log, shards, store, tracking
-from frostline.errors import DataError
+from frostline.errors import DataError, ParamsError
 from frostline.params import Augment, Params
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 def run(params: Params) -> str:
     """Train; one line that says how it went."""
     backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
+    if params.finetune.callbacks.TensorBoard and find_spec("tensorboard") is None:
+        raise ParamsError(
+            "params.yaml: finetune.callbacks.TensorBoard needs a package that is not here; "
+            "pip install 'frostline[tensorboard]', or remove the key"
+        )
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
     with engine.quiet():
         from frostline import calibration, classifier, predictor, transfer
@@ -49,7 +55,9 @@ def run(params: Params) -> str:
             log.tags({"frostline.plan": plan})
 
         data = transfer.Data(variants, validation)
-        result = transfer.Trainer(features).run(params, data, resume, tell, _reporter(params, checkpoint.save, log))
+        result = transfer.Trainer(features).run(
+            params, data, resume, tell, _reporter(params, job, checkpoint.save, log)
+        )
         bundle = result.bundle
         if params.evaluate.calibrate == "temperature":
             logits = predictor.logits(bundle, validation, features, params.cache.mode)
@@ -92,15 +100,17 @@ def augmented(train: shards.Shards, settings: Augment) -> list[shards.Shards]:
     return variants
 
 
-def _reporter(params: Params, save: Callable[[Snapshot], None], log: tracking.Run) -> OnEpoch:
+def _reporter(params: Params, job: str, save: Callable[[Snapshot], None], log: tracking.Run) -> OnEpoch:
     """After every epoch: a line for the person, the numbers for the tracker, a snapshot for the case of a kill."""
     epochs = {"head": params.finetune.head_epochs, "finetune": params.finetune.epochs}
     began = time.monotonic()
+    board = _board(params, job)
 
     def report(row: Row, snapshot: Callable[[], Snapshot]) -> None:
         nonlocal began
         now = time.monotonic()
         run_log.history(log, [{**row, "seconds": now - began}])
+        board(row)
         save(snapshot())
         print(
             f"{row['phase']:>8} {row['epoch']:>3}/{epochs[row['phase']]}  loss {row['loss']:.4f}  "
@@ -111,3 +121,22 @@ def _reporter(params: Params, save: Callable[[Snapshot], None], log: tracking.Ru
         began = time.monotonic()
 
     return report
+
+
+def _board(params: Params, job: str) -> Callable[[Row], None]:
+    """What writes an epoch's numbers for TensorBoard, by Keras's own callback, where params.yaml asks for that."""
+    settings = params.finetune.callbacks.TensorBoard
+    if settings is None:
+        return lambda row: None
+    import keras
+
+    callback = keras.callbacks.TensorBoard(str(catalog.root() / settings.log_dir / job[:12]), write_graph=False)
+    callback.set_model(keras.Model())  # it asks for an optimizer's rate, and there is none to ask
+
+    def write(row: Row) -> None:
+        numbers = {key: float(value) for key, value in row.items() if key not in {"step", "phase", "epoch"}}
+        callback.on_epoch_end(row["step"], numbers)
+        for writer in callback._writers.values():
+            writer.flush()
+
+    return write
