@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+RECIPES = Path("recipes")
 DVC_LOCK = Path("dvc.lock")
 
 PREPARED = Path("data/prepared")

@@ -211,6 +211,20 @@ def report(as_json: Annotated[bool, typer.Option("--json", help="Print reports/m
 
 
 @app.command()
+def recipe(
+    name: Annotated[str | None, typer.Argument(help="Default: list them all.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Make it params.yaml; data: stays.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before params.yaml is overwritten.")] = False,
+    image_size: Annotated[bool, typer.Option("--image-size", help="Take the recipe's data.image_size too.")] = False,
+) -> None:
+    """List recipes, show one, or make it params.yaml."""
+    with _errors():
+        from frostline.stages import recipe as stage
+
+        print(stage.run(name, apply, yes, image_size))
+
+
+@app.command()
 def doctor() -> None:
     """Check params.yaml, its files and places before anything runs."""
     with _errors():
