@@ -10,12 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 import keras
 import numpy as np
 
 from frostline import digest, graph
 from frostline.errors import InternalError, ParamsError
+
+# What layers call the rate of what they drop: Dropout, and ConvNeXt's StochasticDepth.
+NOISE = ("rate", "drop_path_rate")
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def depth(model: keras.Model, freeze: int | str) -> int:
     """How many of `model.layers` the rule freezes, 0 to len(layers).
 
     freeze: `none`, `all`, an integer with a slice's meaning, or a layer's name (frozen up to and including it).
-    Raises ParamsError for a name that no layer has.
+    Raises ParamsError for a name that no layer has, and for one that `backbone.until` cut away.
     """
     total = len(model.layers)
     if isinstance(freeze, int):
@@ -54,11 +58,27 @@ def depth(model: keras.Model, freeze: int | str) -> int:
     names = [layer.name for layer in model.layers]
     if freeze in names:
         return names.index(freeze) + 1
+    if freeze in _cut_away(model):
+        raise ParamsError(
+            f"params.yaml: finetune.freeze {freeze!r} lies behind {names[-1]!r}, where backbone.until cuts; name a "
+            "layer up to that one in finetune.freeze, or a deeper one in backbone.until"
+        )
     near = get_close_matches(freeze, names, n=1, cutoff=0.0)[0]
     raise ParamsError(
         f"params.yaml: finetune.freeze {freeze!r} is no layer of {model.name}; use none, all, a number, "
         f"or a layer's name (did you mean {near}?)"
     )
+
+
+def _cut_away(model: keras.Model) -> set[str]:
+    """Names of the operations behind the output of a body that was cut out of a larger network."""
+    found: dict[str, Any] = {}
+    ahead = [model.output._keras_history.operation]
+    while ahead:
+        after = [node.operation for node in ahead.pop()._outbound_nodes]
+        ahead += [operation for operation in after if operation.name not in found]
+        found |= {operation.name: operation for operation in after}
+    return set(found)
 
 
 def cut_points(model: keras.Model) -> list[CutPoint]:
@@ -129,15 +149,15 @@ def without_noise(model: keras.Model, frozen: int) -> Iterator[None]:
 
     Freezing does not silence them. Their rates are put back afterwards, so that the saved model is as it was.
     """
-    noisy = [layer for layer in model.layers[:frozen] if getattr(layer, "rate", 0)]
-    rates = [layer.rate for layer in noisy]
-    for layer in noisy:
-        layer.rate = 0.0
+    noisy = [(layer, key) for layer in model.layers[:frozen] for key in NOISE if getattr(layer, key, 0)]
+    rates = [getattr(layer, key) for layer, key in noisy]
+    for layer, key in noisy:
+        setattr(layer, key, 0.0)
     try:
         yield
     finally:
-        for layer, rate in zip(noisy, rates, strict=True):
-            layer.rate = rate
+        for (layer, key), rate in zip(noisy, rates, strict=True):
+            setattr(layer, key, rate)
 
 
 def fingerprint(model: keras.Model) -> dict[str, str]:

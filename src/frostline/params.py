@@ -147,7 +147,7 @@ class EarlyStopping(_Section):
     start_from_epoch: Count = 0
 
 
-class ReduceLROnPlateau(_Section):
+class _ReduceLROnPlateau(_Section):
     """Keras's callback: the learning rate times `factor` after `patience` epochs without a better `monitor`."""
 
     monitor: Monitor = "val_loss"
@@ -158,37 +158,37 @@ class ReduceLROnPlateau(_Section):
     min_lr: Annotated[float, Field(ge=0)] = 0.0
 
 
-class LearningRateScheduler(_Section):
+class _LearningRateScheduler(_Section):
     """Keras's callback, with a table instead of a function: the learning rate from each epoch (from 0) on."""
 
     schedule: Annotated[dict[Count, Annotated[float, Field(gt=0)]], Field(min_length=1)]
 
 
-class ModelCheckpoint(_Section):
+class _ModelCheckpoint(_Section):
     """Keras's callback: keep the weights of the epoch with the best `monitor`, without stopping."""
 
     monitor: Monitor = "val_loss"
     save_best_only: Literal[True] = True
 
 
-class TensorBoard(_Section):
+class _TensorBoard(_Section):
     """Keras's callback: the epochs' numbers for TensorBoard, in a folder for each training below `log_dir`."""
 
     log_dir: Annotated[str, Field(min_length=1)] = "logs"
 
 
-class TerminateOnNaN(_Section):
+class _TerminateOnNaN(_Section):
     """Keras's callback; a training always ends where its loss is no number."""
 
 
 class Callbacks(_Section):
     """Keras's callbacks by their names, each with its arguments; what is left out has Keras's own default."""
 
-    ReduceLROnPlateau: ReduceLROnPlateau | None = None
-    LearningRateScheduler: LearningRateScheduler | None = None
-    ModelCheckpoint: ModelCheckpoint | None = None
-    TensorBoard: TensorBoard | None = None
-    TerminateOnNaN: TerminateOnNaN | None = None
+    ReduceLROnPlateau: _ReduceLROnPlateau | None = None
+    LearningRateScheduler: _LearningRateScheduler | None = None
+    ModelCheckpoint: _ModelCheckpoint | None = None
+    TensorBoard: _TensorBoard | None = None
+    TerminateOnNaN: _TerminateOnNaN | None = None
 
 
 class Finetune(_Section):
