@@ -151,8 +151,8 @@ def build(name: str, weights: str, size: int, until: str | None = None, alpha: f
     """Build a backbone for images of `size` pixels a side.
 
     weights: `none`, `builtin` (frostnet), `imagenet`, a bundle's folder, or a file: `.weights.h5`, `.keras`, `.h5`, or
-    frostnet's `.npz`. until: name of the layer whose output is the last feature map; None for the whole body. alpha:
-    width, None for the backbone's own. Raises ParamsError, or WeightsError where nothing of a file fits.
+    frostnet's `.npz`. until: name of the layer, or operation, whose output is the last feature map; None for the whole
+    body. alpha: width, None for the backbone's own. Raises ParamsError, or WeightsError where nothing of a file fits.
     """
     check(name, weights, size, alpha)
     known = weights if weights in KEYWORDS else "none"
@@ -241,11 +241,11 @@ def _first_line(error: Exception) -> str:
 def _cut(model: keras.Model, until: str) -> keras.Model:
     import keras
 
-    names = [layer.name for layer in model.layers]
-    if until not in names:
-        near = get_close_matches(until, names, n=1, cutoff=0.0)
+    found = {operation.name: operation for operation in model.operations}
+    if until not in found:
+        near = get_close_matches(until, found, n=1, cutoff=0.0)
         raise ParamsError(f"params.yaml: backbone.until {until!r} is no layer of {model.name}; did you mean {near[0]}?")
-    body = keras.Model(model.input, model.get_layer(until).output, name=model.name)
+    body = keras.Model(model.input, found[until].output, name=model.name)
     if len(body.output.shape) != 4:
         raise ParamsError(f"params.yaml: backbone.until {until!r} gives no feature map; name a convolution or a sum")
     if not body.weights:

@@ -24,7 +24,11 @@ NOISE = ("rate", "drop_path_rate")
 
 @dataclass(frozen=True)
 class CutPoint:
-    """A place to cut. depth: layers before the cut, so `layers[:depth]` is the prefix; tensor: what crosses it."""
+    """A place to cut.
+
+    depth: layers before the cut, so `layers[:depth]` is the prefix; layer: name of the layer before it, or of the
+    operation, as of ConvNeXt's sums; tensor: what crosses it.
+    """
 
     depth: int
     layer: str
@@ -47,7 +51,8 @@ class Audit:
 def depth(model: keras.Model, freeze: int | str) -> int:
     """How many of `model.layers` the rule freezes, 0 to len(layers).
 
-    freeze: `none`, `all`, an integer with a slice's meaning, or a layer's name (frozen up to and including it).
+    freeze: `none`, `all`, an integer with a slice's meaning, or a layer's or operation's name (frozen up to and
+    including it).
     Raises ParamsError for a name that no layer has, and for one that `backbone.until` cut away.
     """
     total = len(model.layers)
@@ -55,9 +60,10 @@ def depth(model: keras.Model, freeze: int | str) -> int:
         return len(range(total)[:freeze])
     if freeze in {"none", "all"}:
         return total if freeze == "all" else 0
-    names = [layer.name for layer in model.layers]
+    names = [operation.name for operation in model.operations]
     if freeze in names:
-        return names.index(freeze) + 1
+        before = model.operations[: names.index(freeze) + 1]
+        return sum(isinstance(operation, keras.layers.Layer) for operation in before)
     if freeze in _cut_away(model):
         raise ParamsError(
             f"params.yaml: finetune.freeze {freeze!r} lies behind {names[-1]!r}, where backbone.until cuts; name a "
@@ -102,7 +108,7 @@ def cut_points(model: keras.Model) -> list[CutPoint]:
 
 def deepest_cut(model: keras.Model, frozen: int) -> CutPoint | None:
     """The last cut point with nothing but frozen layers before it; None where not even the first layer is frozen."""
-    return max((cut for cut in cut_points(model) if cut.depth <= frozen), key=lambda cut: cut.depth, default=None)
+    return next((cut for cut in reversed(cut_points(model)) if cut.depth <= frozen), None)
 
 
 def frozen_share(model: keras.Model, rule: int | str) -> float:

@@ -40,6 +40,8 @@ def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Pa
     """What came of a training. made_from: the bundle's own account; files: kept beside the model."""
     audit, finetune = made_from["audit"], made_from["finetune"]
     log.params({f"audit.{key}": value for key, value in audit.items()})
+    if loaded := made_from["backbone"].get("loaded"):
+        log.params({"weights.loaded": f"{loaded['layers']} of {loaded['of']} layers"})
     if "temperature" in made_from:
         log.params({"temperature": made_from["temperature"]})
     log.files([*files, bundle / "bundle.json"])

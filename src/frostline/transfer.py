@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import keras
 from numpy.typing import NDArray
 
-from frostline import backbones, batching, classifier, digest, freezing, planning, training
+from frostline import backbones, batching, classifier, freezing, planning, training
+from frostline import weights as files
 from frostline.features import Rows
 from frostline.params import Params
 from frostline.shards import Shards
@@ -47,11 +47,12 @@ class Trainer:
     """Trains once or again and again. Networks, compiled steps and trained heads are kept for the next training.
 
     What is kept is set back before it is used, so a training ends with the weights that it would have in a process of
-    its own. The memory that it takes is bounded: the least recently used goes.
+    its own. The memory that it takes is bounded: the least recently used goes. locate: where `backbone.weights` lies on
+    this machine.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, locate: files.Locate = str) -> None:
+        self.store, self.locate = store, locate
         self._networks: _Recent[_Network] = _Recent(NETWORKS)
 
     def run(
@@ -65,10 +66,10 @@ class Trainer:
     ) -> Result:
         """Train what params.yaml describes.
 
-        resume: the last snapshot of an unfinished run of the same job; on_plan: called once with the plan for the
-        features of frozen layers, in a line; looks: of the second phase, as `training.Learner.fit` has them. The
-        result's model is good until the next training. Raises UserError for bad settings, InternalError where a frozen
-        weight changed.
+        resume: the last snapshot of an unfinished run of the same job; on_plan: called with what a file of weights gave
+        the backbone, where it is one, and then with the plan for the features of frozen layers, each in a line; looks:
+        of the second phase, as `training.Learner.fit` has them. The result's model is good until the next training.
+        Raises UserError for bad settings, InternalError where a frozen weight changed.
         """
         settings = params.finetune
         layout = data.validation.layout
@@ -91,6 +92,8 @@ class Trainer:
             if trained is not None or resume is not None:
                 del phases["head"]
         plan = _plan(params, network, phases, {name: lines[name] for name in phases}, data, self.store)
+        if network.backbone.loaded:
+            on_plan(str(network.backbone.loaded))
         on_plan(plan.text if plan else "plan: nothing is frozen, every batch goes through all layers")
         for name, phase in phases.items():
             depth, line = depths[name], lines[name]
@@ -108,7 +111,7 @@ class Trainer:
                 network.heads.put(key, _TrainedHead(training.values(network.head.top.variables), list(history)))
         made_from = {
             "seed": params.seed,
-            "backbone": {**params.backbone.model_dump(), "weights_sha256": _weights_digest(params.backbone.weights)},
+            "backbone": _backbone(params, self.locate, network.backbone),
             "head": params.head.model_dump(),
             "finetune": settings.model_dump(),
             "cache_dtype": params.cache.dtype,
@@ -130,7 +133,8 @@ class Trainer:
         network = self._networks.get(key)
         if network is None:
             training.make_deterministic(params.seed)
-            backbone = backbones.build(named.name, named.weights, layout.image_size, named.until)
+            start = self.locate(named.weights)
+            backbone = backbones.build(named.name, start, layout.image_size, named.until, named.alpha)
             shape = backbone.model.output.shape[1:]
             head = classifier.build_head(shape, len(layout.classes), **params.head.model_dump(exclude=NOT_BUILT))
             network = _Network(backbone, head, classifier.whole(backbone, head))
@@ -200,10 +204,11 @@ def _head_key(params: Params, data: Data, phase: training.Phase | None) -> Hasha
     return (phase, str(params.head.dropout), params.finetune.class_weight, params.cache.dtype, *pictures)
 
 
-def _weights_digest(weights: str) -> str | None:
-    """Digest of the file that `backbone.weights` names; None for a keyword."""
-    path = Path(weights)
-    return digest.of_file(path) if path.is_file() else None
+def _backbone(params: Params, locate: files.Locate, backbone: backbones.Backbone) -> dict[str, Any]:
+    """What a bundle says of its backbone: the settings, the digest of the weights, and what they gave."""
+    content = files.content(locate(params.backbone.weights))
+    made = {**params.backbone.model_dump(), "weights_sha256": content}
+    return made | ({"loaded": asdict(backbone.loaded)} if backbone.loaded else {})
 
 
 def _phase(params: Params, name: str) -> training.Phase:

@@ -11,7 +11,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +58,6 @@ class Loaded:
             [name for name in each if name in set(names)] for each in (self.missing, self.mismatched)
         )
         return Loaded(len(names) - len(missing) - len(mismatched), len(names), missing, mismatched)
-
-    def as_json(self) -> dict[str, Any]:
-        """As a bundle keeps it."""
-        return asdict(self)
 
     def __str__(self) -> str:
         said = [f"weights: {self.layers} of {self.of} layers loaded"]

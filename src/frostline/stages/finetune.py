@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from frostline import atomic, backbones, catalog, digest, engine, jobs, lineage, run_log, shards, store, tracking
+from frostline import (
+    atomic,
+    backbones,
+    catalog,
+    digest,
+    engine,
+    jobs,
+    lineage,
+    registry,
+    run_log,
+    shards,
+    store,
+    tracking,
+)
 from frostline.errors import DataError
 from frostline.params import Params
 
@@ -19,7 +32,9 @@ if TYPE_CHECKING:
 
 def run(params: Params) -> str:
     """Train; one line that says how it went."""
-    backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
+    locate = registry.locator(params.tracking)
+    named = params.backbone
+    backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
     with engine.quiet():
         from frostline import calibration, classifier, predictor, transfer
@@ -28,7 +43,7 @@ def run(params: Params) -> str:
     features = store.opened(params.cache)
     train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
     variants = [train, *augmented(train, params.augment.copies)]
-    job = jobs.key(params, [*variants, validation])
+    job = jobs.key(params, [*variants, validation], locate)
     checkpoint = Checkpoint(catalog.checkpoints() / f"{job}.npz")
     name = run_log.name(params.backbone.name, params.finetune.model_dump())
     with tracking.tracker(params.tracking).training(job, name) as log:
@@ -45,10 +60,11 @@ def run(params: Params) -> str:
 
         def tell(plan: str) -> None:
             print(plan, flush=True)
-            log.tags({"frostline.plan": plan})
+            log.tags({f"frostline.{'weights' if plan.startswith('weights:') else 'plan'}": plan})
 
         data = transfer.Data(variants, validation)
-        result = transfer.Trainer(features).run(params, data, resume, tell, _reporter(params, checkpoint.save, log))
+        trainer = transfer.Trainer(features, locate)
+        result = trainer.run(params, data, resume, tell, _reporter(params, checkpoint.save, log))
         bundle = result.bundle
         if params.evaluate.calibrate == "temperature":
             logits = predictor.logits(bundle, validation, features, params.cache.mode)
