@@ -114,7 +114,7 @@ def content(weights: str) -> str | None:
 
 
 def load(model: keras.Model, path: Path) -> Loaded:
-    """Put a file's or a bundle's weights into a body, by name where its layers are not those of the file in order.
+    """Put a file's or a bundle's weights into a body, by name where the file does not begin with its layers in order.
 
     path: `*.weights.h5`, `*.keras`, an older `*.h5`, or a bundle's folder. Raises OSError, ValueError or KeyError for a
     file that is none of these.
@@ -124,23 +124,10 @@ def load(model: keras.Model, path: Path) -> Loaded:
     if not stored:  # written before Keras 3 noted the names; it has all weights, or none that can be told apart
         model.load_weights(path)
         return Loaded(len(layers), len(layers), [], [])
-    if in_order and [_shapes(arrays) for _, arrays in stored] == [_shapes(layer.weights) for layer in layers]:
-        found: list[list[NDArray[Any]] | None] = [arrays for _, arrays in stored]
-    else:
-        keys = _keys([layer.name for layer in layers])
-        there = dict(zip(_keys([name for name, _ in stored]), (arrays for _, arrays in stored), strict=True))
-        found = [there.get(key) for key in keys]
-        shifted = {
-            key[0]
-            for key, layer, arrays in zip(keys, layers, found, strict=True)
-            if isinstance(key, tuple) and arrays is not None and _shapes(arrays) != _shapes(layer.weights)
-        }
-        found = [
-            [] if isinstance(key, tuple) and key[0] in shifted else arrays
-            for key, arrays in zip(keys, found, strict=True)
-        ]
+    first = [arrays for _, arrays in stored[: len(layers)]]
+    same = in_order and list(map(_shapes, first)) == [_shapes(layer.weights) for layer in layers]
     missing, mismatched = [], []
-    for layer, arrays in zip(layers, found, strict=True):
+    for layer, arrays in zip(layers, first if same else _by_name(layers, stored), strict=True):
         if arrays is None:
             missing.append(layer.name)
         elif _shapes(arrays) != _shapes(layer.weights):
@@ -213,6 +200,19 @@ def _of_keras_3(file: Any) -> Stored:
 
 def _number(name: str) -> int:
     return int(re.sub(r"\D", "", name) or 0)
+
+
+def _by_name(layers: Sequence[Any], stored: Stored) -> Iterator[list[NDArray[Any]] | None]:
+    """What a file has for each layer: its arrays, none of them where only a number tells, and None."""
+    keys = _keys([layer.name for layer in layers])
+    there = dict(zip(_keys([name for name, _ in stored]), (arrays for _, arrays in stored), strict=True))
+    shifted = {
+        key[0]
+        for key, layer in zip(keys, layers, strict=True)
+        if isinstance(key, tuple) and key in there and _shapes(there[key]) != _shapes(layer.weights)
+    }
+    for key in keys:
+        yield [] if isinstance(key, tuple) and key[0] in shifted else there.get(key)
 
 
 def _keys(names: Sequence[str]) -> list[Any]:
