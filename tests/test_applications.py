@@ -49,8 +49,8 @@ def run(model, values):
     return np.asarray(model(values, training=False))
 
 
-def assert_close(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+def assert_close(found, expected, tolerance=1e-5):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 class Network:
@@ -65,8 +65,7 @@ class Network:
         self.pictures = rng.integers(0, 256, (2, self.size, self.size, 3), dtype=np.uint8)
         self.given = np.asarray(self.backbone.preprocess(keras.ops.convert_to_tensor(self.pictures)))
         self.features = run(self.body, self.given)
-        cuts = freezing.cut_points(self.body)
-        self.cut = cuts[len(cuts) // 2]
+        self.cut = freezing.deepest_cut(self.body, len(self.body.layers) // 2)
 
 
 @pytest.fixture(scope="module", params=EACH)
@@ -132,9 +131,9 @@ def test_prefix_and_suffix_at_a_cut_in_the_middle_make_the_whole(network):
 
 def test_the_quick_ways_give_what_the_network_gives(network):
     twin = graph.inference_twin(network.body.input, network.body.output)
-    assert_close(run(twin, network.given), network.features)
+    assert_close(run(twin, network.given), network.features, 1e-4)
     freezing.freeze(network.body, 0, False)
-    assert_close(run(graph.Fused(network.body), network.given), network.features)
+    assert_close(run(graph.Fused(network.body), network.given), network.features, 1e-4)
 
 
 def test_training_above_the_line_leaves_what_is_frozen_and_all_statistics_alone(network, tmp_path):

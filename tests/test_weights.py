@@ -66,6 +66,17 @@ def test_numbered_names_count_in_their_order_and_only_where_all_fit(tmp_path):
     assert weights._keys(names) == [("conv2d", 0), "block_conv", ("conv2d", 2), ("conv2d", 1)]
 
 
+def test_a_file_from_before_keras_noted_names_is_read_by_its_structure(network, tmp_path):
+    body = keras.Model(network.input, network.get_layer("conv_pw_13_relu").output)
+    body.save_weights(tmp_path / "old.weights.h5")
+    with h5py.File(tmp_path / "old.weights.h5", "r+") as file:
+        file.visititems(lambda _, group: group.attrs.pop("name", None) and None)
+    made = build(tmp_path / "old.weights.h5")
+    assert made.loaded == weights.Loaded(54, 54, [], [])
+    for ours, expected in zip(made.model.weights, body.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(expected))
+
+
 def test_what_does_not_fit_is_skipped_and_told(network, tmp_path):
     path = tmp_path / "part.weights.h5"
     network.save_weights(path)

@@ -189,8 +189,12 @@ def _load(model: keras.Model, name: str, weights: str) -> Loaded:
 
 
 def _unfit(weights: str, name: str, reason: str) -> WeightsError:
-    mend = "backbone.weights, backbone.name" + (" or backbone.alpha" if TABLE[name].alphas else "")
-    return WeightsError(f"{weights}: does not hold the weights of {name} ({reason}); mend {mend}")
+    keys = (
+        "backbone.weights, backbone.name or backbone.alpha"
+        if TABLE[name].alphas
+        else "backbone.weights or backbone.name"
+    )
+    return WeightsError(f"{weights}: does not hold the weights of {name} ({reason}); mend {keys}")
 
 
 def _application(name: str, weights: str, size: int, alpha: float | None) -> keras.Model:
