@@ -2,20 +2,8 @@ import keras
 import numpy as np
 import pytest
 
-from frostline import backbones, frostnet
+from frostline import backbones, freezing, frostnet
 from frostline.errors import ParamsError, WeightsError
-
-MODULES = {"MobileNet": "mobilenet", "MobileNetV2": "mobilenet_v2", "ResNet50": "resnet", "InceptionV3": "inception_v3"}
-
-
-@pytest.mark.parametrize("name", [name for name in backbones.TABLE if name != "frostnet"])
-def test_preprocessing_is_the_applications_own(name):
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
-    module = getattr(keras.applications, MODULES.get(name, name.lower()))
-    ours = backbones._PREPROCESSING[backbones.TABLE[name].preprocessing]
-    x = keras.Input((32, 32, 3), dtype="uint8")
-    got = keras.Model(x, ours(x)).predict_on_batch(pictures)
-    np.testing.assert_allclose(got, module.preprocess_input(pictures.astype(np.float32)), atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [20, 32, 64, 100])
@@ -40,6 +28,45 @@ def test_until_cuts_the_body_at_an_inner_layer():
         backbones.build("frostnet", "none", 32, until="frostnet_input")
     with pytest.raises(ParamsError, match="did you mean block2_pool"):
         backbones.build("VGG16", "none", 32, until="block2_pol")
+    with pytest.raises(ParamsError, match="gives no feature map"):
+        backbones.build("EfficientNetB0", "none", 32, until="block1a_se_squeeze")
+
+
+def test_a_freeze_line_behind_the_cut_is_told_naming_both_keys():
+    model = backbones.build("VGG16", "none", 32, until="block2_pool").model
+    with pytest.raises(ParamsError, match=r"freeze 'block4_conv1' lies behind 'block2_pool', where backbone.until"):
+        freezing.depth(model, "block4_conv1")
+    with pytest.raises(ParamsError, match="is no layer of vgg16"):
+        freezing.depth(model, "block9_conv1")
+
+
+def test_names_do_not_depend_on_what_was_built_before():
+    built = [backbones.build("Xception", "none", 71).model for _ in range(2)]
+    assert [o.name for o in built[0].operations] == [o.name for o in built[1].operations]
+
+
+def test_alpha_is_the_width():
+    assert backbones.build("MobileNet", "none", 32, alpha=0.25).model.output.shape[-1] == 256
+    with pytest.raises(ParamsError, match=r"backbone.alpha 0.001 is no width of MobileNet .*; use a larger one"):
+        backbones.build("MobileNet", "none", 32, alpha=0.001)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "says"),
+    [
+        ("VGG16", "none", "backbone.alpha 0.5 is given, but VGG16 has one width; set it to null"),
+        (
+            "MobileNetV3Small",
+            "imagenet",
+            "alpha 0.5 has no ImageNet weights for MobileNetV3Small; use 0.75, 1",
+        ),
+    ],
+)
+def test_an_alpha_that_does_not_exist_is_refused(name, weights, says):
+    with pytest.raises(ParamsError) as error:
+        backbones.check(name, weights, 224, 0.5)
+    assert says in str(error.value)
+    assert backbones.check("MobileNet", "imagenet", 224, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +91,10 @@ def test_a_weights_file_of_another_architecture_is_refused_in_one_line(assets, t
         with pytest.raises(WeightsError, match=f"does not hold the weights of {name}") as error:
             backbones.build(name, str(mobilenet), 96)
         assert "\n" not in str(error.value)
-    with pytest.raises(WeightsError, match="does not hold frostnet's weights"):
+    with pytest.raises(WeightsError, match="does not hold the weights of frostnet"):
         backbones.build("frostnet", str(mobilenet), 64)
     (tmp_path / "empty.npz").touch()
-    with pytest.raises(WeightsError, match=r"empty\.npz: does not hold frostnet's weights"):
+    with pytest.raises(WeightsError, match=r"empty\.npz: does not hold the weights of frostnet"):
         backbones.build("frostnet", str(tmp_path / "empty.npz"), 64)
     garbage = tmp_path / "garbage.h5"
     garbage.write_bytes(b"garbage")

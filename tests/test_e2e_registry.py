@@ -111,6 +111,17 @@ def test_lineage_leads_back_to_the_same_metrics_in_a_clean_clone(project):
         assert reason in project("frostline", "lineage", model, ok=False)
 
 
+def test_a_registered_model_is_the_start_of_the_next_training(project):
+    project.change({"backbone": {"weights": "models:/pets@champion"}, "finetune": {"head_epochs": 1, "epochs": 0}})
+    said = project("dvc", "repro", "finetune")
+    assert "weights: 40 of 40 layers loaded" in said
+    made = project.json("models/classifier/bundle.json")["made_from"]["backbone"]
+    assert made["weights"] == "models:/pets@champion"
+    assert made["loaded"] == {"layers": 40, "of": 40, "missing": [], "mismatched": []}
+    project("git", "checkout", "-q", "params.yaml", "dvc.lock")
+    project("dvc", "checkout", "-q")
+
+
 def served(project, *command):
     """A server's process, once it answers."""
     port = browser.free_port()

@@ -110,3 +110,20 @@ def test_dropout_below_the_line_is_silent_while_training_and_restored_after():
         assert (np.asarray(model.get_layer("below")(ones, training=True)) == 1).all()
         assert model.get_layer("above").rate == 0.5
     assert model.get_layer("below").rate == 0.5
+
+
+def test_stochastic_depth_below_the_line_is_silent_too():
+    from keras.src.applications.convnext import StochasticDepth
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, StochasticDepth(0.9, name="below")(inputs))
+    with freezing.without_noise(model, 2):
+        assert model.get_layer("below").drop_path_rate == 0
+    assert model.get_layer("below").drop_path_rate == 0.9
+
+
+def test_an_operation_is_a_place_of_the_line_too():
+    body = backbones.build("ConvNeXtTiny", "none", 32).model
+    for cut in freezing.cut_points(body)[::5]:
+        assert freezing.depth(body, cut.layer) == cut.depth
+        assert freezing.deepest_cut(body, cut.depth).tensor is cut.tensor

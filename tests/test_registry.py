@@ -13,7 +13,7 @@ import pytest
 from conftest import make_bundle, make_params, make_shards
 from PIL import Image
 
-from frostline import digest, packaging, registry, run_log, tracking
+from frostline import backbones, digest, packaging, registry, run_log, tracking, weights
 from frostline.errors import RefusedError, StateError
 from frostline.scoring import Scorer
 from frostline.stages import promote
@@ -198,6 +198,19 @@ def test_reevaluation_tests_both_on_the_present_pictures_and_keeps_that(versions
     promote.rollback(settings, "x")
     assert "on the same 60 images" in promote.promote(wide, numbers["other"], True)
     assert capsys.readouterr().out.count("testing version") == 0
+
+
+def test_an_alias_as_the_start_of_a_training_is_looked_up_once(versions):
+    settings, known, numbers = versions
+    champion = f"models:/{known.name}@champion"
+    promote.promote(settings, numbers["good"], False)
+    locate = registry.locator(settings.tracking)
+    started = locate(champion)
+    backbones.check("frostnet", started, 32)
+    promote.promote(settings, numbers["better"], False)
+    assert locate(champion) == started
+    assert weights.content(registry.locator(settings.tracking)(champion)) != weights.content(started)
+    assert locate("imagenet") == "imagenet"
 
 
 def test_there_is_no_registry_without_tracking(logged):

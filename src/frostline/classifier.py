@@ -36,13 +36,14 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Head:
-    """pool: feature map -> vector; top: vector -> logits (n, units); units: 1 for a sigmoid, else one a class.
+    """pool: feature map -> vector; top: vector -> logits (n, units), a Sequential where it is trained as a part of the
+    network; units: 1 for a sigmoid, else one a class.
 
     rates: of the Dropout layers, variables, so that what is compiled for training serves any.
     """
 
     pool: keras.layers.Layer
-    top: keras.Sequential
+    top: keras.Model
     units: int
 
     @cached_property
@@ -287,6 +288,8 @@ def _pictures(body: keras.Model) -> keras.KerasTensor:
 
 def _logits(head: Head, pooled: keras.KerasTensor) -> keras.KerasTensor:
     """What the head makes of the pooled vector in training."""
+    if not isinstance(head.top, keras.Sequential):  # one of scikit-learn's classifiers, which is trained already
+        return head.top(pooled)
     x = pooled
     for layer in head.top.layers:
         # Dropout layers have a generator, but for those of rate 0 in a bundle that was loaded.

@@ -225,6 +225,15 @@ def recipe(
 
 
 @app.command()
+def backbones(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False) -> None:
+    """List the backbones, with their sizes."""
+    with _errors():
+        from frostline.stages import backbones as stage
+
+        print(stage.run(as_json))
+
+
+@app.command()
 def doctor() -> None:
     """Check params.yaml, its files and places before anything runs."""
     with _errors():

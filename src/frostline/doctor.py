@@ -20,7 +20,8 @@ def check(params: Params) -> str:
     source = Path(params.data.source)
     if not source.exists():
         raise DataError(f"{source}: not found; set data.source to a folder, a table, an archive or a card")
-    backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
+    named = params.backbone
+    backbones.check(named.name, named.weights, params.data.image_size, named.alpha)
     for place in (catalog.features(), catalog.checkpoints(), catalog.PREPARED.parent, catalog.REPORTS):
         atomic.require_writable(place)
     lines = [f"doctor: {params.backbone.name} ({params.backbone.weights}) on {source}; all places can be written"]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,10 +23,17 @@ Freeze = int | str | list[int | str]
 # What may be said beside a line, or instead of one.
 WORDS = ("gradual", "discriminative")
 
+# What layers call the rate of what they drop: Dropout, and ConvNeXt's StochasticDepth.
+NOISE = ("rate", "drop_path_rate")
+
 
 @dataclass(frozen=True)
 class CutPoint:
-    """A place to cut. depth: layers before the cut, so `layers[:depth]` is the prefix; tensor: what crosses it."""
+    """A place to cut.
+
+    depth: layers before the cut, so `layers[:depth]` is the prefix; layer: name of the layer before it, or of the
+    operation, as of ConvNeXt's sums; tensor: what crosses it.
+    """
 
     depth: int
     layer: str
@@ -72,8 +80,9 @@ def parse(freeze: Freeze) -> Rule:
 def depth(model: keras.Model, freeze: Freeze) -> int:
     """How many of `model.layers` the rule leaves frozen in the end, 0 to len(layers).
 
-    freeze: `none`, `all`, an integer with a slice's meaning, a layer's name (frozen up to and including it), or what
-    else `parse` reads. Raises ParamsError for a name that no layer has.
+    freeze: `none`, `all`, an integer with a slice's meaning, a layer's or operation's name (frozen up to and including
+    it), or what else `parse` reads. Raises ParamsError for a name that no layer has, and for one that `backbone.until`
+    cut away.
     """
     freeze = parse(freeze).line
     total = len(model.layers)
@@ -81,14 +90,31 @@ def depth(model: keras.Model, freeze: Freeze) -> int:
         return len(range(total)[:freeze])
     if freeze in {"none", "all"}:
         return total if freeze == "all" else 0
-    names = [layer.name for layer in model.layers]
+    names = [operation.name for operation in model.operations]
     if freeze in names:
-        return names.index(freeze) + 1
+        before = model.operations[: names.index(freeze) + 1]
+        return sum(isinstance(operation, keras.layers.Layer) for operation in before)
+    if freeze in _cut_away(model):
+        raise ParamsError(
+            f"params.yaml: finetune.freeze {freeze!r} lies behind {names[-1]!r}, where backbone.until cuts; name a "
+            "layer up to that one in finetune.freeze, or a deeper one in backbone.until"
+        )
     near = get_close_matches(freeze, names, n=1, cutoff=0.0)[0]
     raise ParamsError(
         f"params.yaml: finetune.freeze {freeze!r} is no layer of {model.name}; use none, all, a number, "
         f"gradual, discriminative or a layer's name (did you mean {near}?)"
     )
+
+
+def _cut_away(model: keras.Model) -> set[str]:
+    """Names of the operations behind the output of a body that was cut out of a larger network."""
+    found: dict[str, Any] = {}
+    ahead = [model.output._keras_history.operation]
+    while ahead:
+        after = [node.operation for node in ahead.pop()._outbound_nodes]
+        ahead += [operation for operation in after if operation.name not in found]
+        found |= {operation.name: operation for operation in after}
+    return set(found)
 
 
 def cut_points(model: keras.Model) -> list[CutPoint]:
@@ -112,7 +138,7 @@ def cut_points(model: keras.Model) -> list[CutPoint]:
 
 def deepest_cut(model: keras.Model, frozen: int) -> CutPoint | None:
     """The last cut point with nothing but frozen layers before it; None where not even the first layer is frozen."""
-    return max((cut for cut in cut_points(model) if cut.depth <= frozen), key=lambda cut: cut.depth, default=None)
+    return next((cut for cut in reversed(cut_points(model)) if cut.depth <= frozen), None)
 
 
 def frozen_share(model: keras.Model, rule: Freeze) -> float:
@@ -159,15 +185,15 @@ def without_noise(model: keras.Model, frozen: int) -> Iterator[None]:
 
     Freezing does not silence them. Their rates are put back afterwards, so that the saved model is as it was.
     """
-    noisy = [layer for layer in model.layers[:frozen] if getattr(layer, "rate", 0)]
-    rates = [layer.rate for layer in noisy]
-    for layer in noisy:
-        layer.rate = 0.0
+    noisy = [(layer, key) for layer in model.layers[:frozen] for key in NOISE if getattr(layer, key, 0)]
+    rates = [getattr(layer, key) for layer, key in noisy]
+    for layer, key in noisy:
+        setattr(layer, key, 0.0)
     try:
         yield
     finally:
-        for layer, rate in zip(noisy, rates, strict=True):
-            layer.rate = rate
+        for (layer, key), rate in zip(noisy, rates, strict=True):
+            setattr(layer, key, rate)
 
 
 def fingerprint(model: keras.Model) -> dict[str, str]:

@@ -82,6 +82,8 @@ def inference_twin(start: keras.KerasTensor, end: keras.KerasTensor) -> keras.Mo
         if key in folded:
             values = _fold(original, folded[key])
         layer.set_weights(values)
+        if hasattr(layer, "finalize_state"):  # a Normalization layer computes with values of its own until then
+            layer.finalize_state()
     twin.trainable = False
     return twin
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from frostline import digest, shards
+from frostline import digest, shards, weights
 from frostline.params import Params
 
 
@@ -23,15 +23,17 @@ def settings(params: Params) -> dict[str, Any]:
     return params.model_dump(exclude=others)
 
 
-def key(params: Params, sets: Sequence[shards.Shards]) -> str:
-    """Digest of settings, pictures, weights, and of this package's own files: what a checkpoint belongs to."""
-    weights = Path(params.backbone.weights)
+def key(params: Params, sets: Sequence[shards.Shards], locate: weights.Locate = str) -> str:
+    """Digest of settings, pictures, weights, and of this package's own files: what a checkpoint belongs to.
+
+    locate: where `backbone.weights` lies on this machine.
+    """
     package = Path(shards.__file__).parent
     files = [path for path in sorted(package.rglob("*")) if path.suffix in {".py", ".npz"}]
     return digest.of_value(
         {
             "params": settings(params),
-            "weights": digest.of_file(weights) if weights.is_file() else None,
+            "weights": weights.content(locate(params.backbone.weights)),
             "data": [pictures.digest for pictures in sets],
             "package": [digest.of_file(path) for path in files],
             "keras": version("keras"),

@@ -286,7 +286,7 @@ def _specifications(made_from: dict[str, Any], bundle_digest: str, data: dict[st
         "training pictures": data["digests"]["train"]["source"],
         "validation pictures": data["digests"]["val"]["source"],
         "test pictures": data["digests"]["test"]["source"],
-        "backbone weights (SHA-256 of the file)": made_from["backbone"]["weights_sha256"],
+        "backbone weights (SHA-256 of the file or bundle)": made_from["backbone"]["weights_sha256"],
     }
     rows = "\n".join(f"| {what} | `{value}` |" for what, value in digests.items() if value)
     return f"""## Technical Specifications
@@ -313,7 +313,9 @@ def _title(made_from: dict[str, Any], data: dict[str, Any]) -> str:
 def _origin(backbone: dict[str, Any]) -> str:
     known = {"none": "random weights", "imagenet": "ImageNet weights", "builtin": "frostline's built-in weights"}
     weights = backbone["weights"]
-    return f"{backbone['name']}, {known.get(weights, f'weights in `{weights}`')}"
+    loaded = backbone.get("loaded")
+    fitted = f" ({loaded['layers']} of {loaded['of']} layers)" if loaded else ""
+    return f"{backbone['name']}, {known.get(weights, f'weights in `{weights}`')}{fitted}"
 
 
 def _calibration(made_from: dict[str, Any]) -> str:

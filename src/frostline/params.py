@@ -359,12 +359,28 @@ class Params(_Section):
                 "params.yaml: augment.mode is live, but finetune.epochs is 0, and the head is trained on the originals "
                 "alone; set augment.mode to stored, or finetune.epochs to more than 0"
             )
+        if self.head.classifier != "dense":
+            self._require_shallow()
         if self.augment.cutmix and self.finetune.freeze == "all":
             raise ParamsError(
                 "params.yaml: augment.cutmix needs feature maps to cut from, but with finetune.freeze all there are "
                 "none behind the line; set augment.cutmix to 0 (augment.mixup works), or freeze less"
             )
         return self
+
+    def _require_shallow(self) -> None:
+        kind = f"head.classifier {self.head.classifier}"
+        for is_wrong, key, mend in (
+            (self.finetune.freeze != "all", f"finetune.freeze {self.finetune.freeze}", "set the latter to all"),
+            (self.head.binary, "head.binary true", "set the latter to false"),
+            (bool(self.head.hidden), f"head.hidden {self.head.hidden}", "set the latter to []"),
+            (self.augment.mode == "live", "augment.mode live", "set the latter to stored"),
+        ):
+            if is_wrong:
+                raise ParamsError(
+                    f"params.yaml: {kind} is trained on stored features of a frozen backbone and can't go with {key}; "
+                    f"{mend}, or the former to dense"
+                )
 
 
 def load(path: Path) -> Params:

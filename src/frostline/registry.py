@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -257,6 +258,14 @@ def bundle_folder(settings: Tracking | None, model: str) -> Path:
     tracker.connect()
     with reachable(tracker.uri):
         return _fetched(model)
+
+
+def locator(settings: Tracking) -> Callable[[str], str]:
+    """`backbone.weights` -> the same, or the folder of the bundle where it names a registered model.
+
+    An alias is looked up once, so that all of a stage means the same version.
+    """
+    return cache(lambda weights: str(bundle_folder(settings, weights)))
 
 
 def _fetched(uri: str) -> Path:

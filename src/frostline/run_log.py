@@ -42,6 +42,8 @@ def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Pa
     log.params({f"audit.{key}": value for key, value in audit.items()})
     for number, group in enumerate(made_from.get("groups", [])):
         log.params({f"group.{number}.{key}": value for key, value in group.items()})
+    if loaded := made_from["backbone"].get("loaded"):
+        log.params({"weights.loaded": f"{loaded['layers']} of {loaded['of']} layers"})
     if "temperature" in made_from:
         log.params({"temperature": made_from["temperature"]})
     log.files([*files, bundle / "bundle.json"])

@@ -5,35 +5,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from frostline import (
-    augmentation,
     backbones,
     batching,
     classifier,
-    digest,
+    course,
     engine,
     freezing,
-    live,
     phases,
     planning,
-    schedules,
-    thawing,
+    shallow,
+    shallow_heads,
     training,
 )
+from frostline import weights as files
+from frostline.course import Stage
 from frostline.features import Rows
+from frostline.networks import Network, Recent, TrainedHead
 from frostline.params import Params
 from frostline.shards import Shards
 from frostline.store import Store
 
-# What is kept at most: networks, and of each the compiled learners and the trained heads.
-NETWORKS, LEARNERS, HEADS = 4, 16, 64
+NETWORKS = 4  # are kept at most
 
 # Settings of the head that its layers are not built by.
 NOT_BUILT = {"dropout", "classifier", "classifier_args"}
@@ -62,12 +61,13 @@ class Trainer:
     """Trains once or again and again. Networks, compiled steps and trained heads are kept for the next training.
 
     What is kept is set back before it is used, so a training ends with the weights that it would have in a process of
-    its own. The memory that it takes is bounded: the least recently used goes.
+    its own. The memory that it takes is bounded: the least recently used goes. locate: where `backbone.weights` lies on
+    this machine.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._networks: _Recent[_Network] = _Recent(NETWORKS)
+    def __init__(self, store: Store, locate: files.Locate = str) -> None:
+        self.store, self.locate = store, locate
+        self._networks: Recent[Network] = Recent(NETWORKS)
 
     def run(
         self,
@@ -80,16 +80,17 @@ class Trainer:
     ) -> Result:
         """Train what params.yaml describes.
 
-        resume: the last snapshot of an unfinished run of the same job; on_plan: called once with the plan for the
-        features of frozen layers, in a line; looks: of the second phase, as `training.Learner.fit` has them. The
-        result's model is good until the next training. Raises UserError for bad settings, InternalError where a frozen
-        weight changed.
+        resume: the last snapshot of an unfinished run of the same job; on_plan: called with what a file of weights gave
+        the backbone, where it is one, and then with the plan for the features of frozen layers, each in a line; looks:
+        of the second phase, as `training.Learner.fit` has them. The result's model is good until the next training.
+        Raises UserError for bad settings, InternalError where a frozen weight changed.
         """
-        settings = params.finetune
         network = self._network(params, data)
         body = network.backbone.model
+        if params.head.classifier != "dense":
+            return self._shallow(params, data, network, on_plan, on_epoch)
         train_batch_norm = _trains_batch_norm(params, network)
-        stages = _stages(params, body)
+        stages = course.stages(params, body)
         history = list(resume.history) if resume else []
         head = next((stage.phase for stage in stages if stage.phase.name == "head"), None)
         key = _head_key(params, data, head)
@@ -101,6 +102,8 @@ class Trainer:
                 history = history or list(trained.history)
                 left = [stage for stage in left if stage.phase.name != "head"]
         plan = _plan(params, network, left, data, self.store)
+        if network.backbone.loaded:
+            on_plan(str(network.backbone.loaded))
         on_plan(_told(plan, left))
         for stage in left:
             phase, line = stage.phase, stage.line
@@ -114,23 +117,65 @@ class Trainer:
                 history = learner.fit(phase, learned, checked, history, here, on_epoch, looked)
             audit = freezing.audit(body, network.whole, phase.frozen_layers, before)
             if phase.name == "head":
-                network.heads.put(key, _TrainedHead(training.values(network.head.top.variables), list(history)))
-        made_from = {
+                network.heads.put(key, TrainedHead(training.values(network.head.top.variables), list(history)))
+        kept = phases.kept(history, stages[-1].phase.stopping)
+        made_from = self._made_from(params, data, network.backbone, audit)
+        made_from["groups"] = [asdict(group) for group in course.groups(stages, body, network.head.top)]
+        return Result(classifier.Bundle(network.whole, data.validation.layout, made_from), history, kept, audit)
+
+    def _shallow(
+        self,
+        params: Params,
+        data: Data,
+        network: Network,
+        on_plan: Callable[[str], None],
+        on_epoch: training.OnEpoch,
+    ) -> Result:
+        """Train one of scikit-learn's classifiers on the frozen features of all variants."""
+        body, layout = network.backbone.model, data.validation.layout
+        stage = course.shallow(params, body, len(data.variants))
+        frozen, classes = stage.phase.frozen_layers, len(layout.classes)
+        freezing.freeze(body, frozen, train_batch_norm=False)
+        before = freezing.fingerprint(body)
+        plan = _plan(params, network, [stage], data, self.store)
+        on_plan(_told(plan, [stage]))
+        learned, checked = _examples(params, data, plan, stage.name)
+        known = [_vectors(rows) for rows in learned.variants]
+        labels = np.tile(learned.labels, len(known))
+        settings, is_balanced = params.head, params.finetune.class_weight == "balanced"
+        fitted = shallow.fit(
+            settings.classifier, settings.classifier_args, np.concatenate(known), labels, is_balanced, params.seed
+        )
+        top = shallow_heads.convert(fitted, known[0].shape[1], classes)
+        whole = classifier.whole(network.backbone, classifier.Head(network.head.pool, top, classes))
+        audit = freezing.audit(body, whole, frozen, before)
+        loss, accuracy = _measured(top, known[0], learned.labels)
+        val_loss, val_accuracy = _measured(top, _vectors(checked.variants[0]), checked.labels)
+        row: phases.Row = {
+            "step": 1, "phase": "head", "epoch": 1, "learning_rate": 0.0, "loss": loss, "accuracy": accuracy,
+            "val_loss": val_loss, "val_accuracy": val_accuracy, "frozen_layers": frozen,
+        }  # fmt: skip
+        on_epoch(row, lambda: training.Snapshot("head", 1, 0, False, 0, val_loss, [], [], [], [], [row]))
+        made_from = self._made_from(params, data, network.backbone, audit)
+        made_from["groups"] = [asdict(group) for group in course.groups([], body, top)]
+        return Result(classifier.Bundle(whole, layout, made_from), [row], row, audit)
+
+    def _made_from(
+        self, params: Params, data: Data, backbone: backbones.Backbone, audit: freezing.Audit
+    ) -> dict[str, Any]:
+        """What a bundle says of itself."""
+        return {
             "seed": params.seed,
-            "backbone": {**params.backbone.model_dump(), "weights_sha256": _weights_digest(params.backbone.weights)},
+            "backbone": _backbone(params, self.locate, backbone),
             "head": params.head.model_dump(),
-            "finetune": {**settings.model_dump(), "precision": _precision(params)},
+            "finetune": {**params.finetune.model_dump(), "precision": _precision(params)},
             "cache_dtype": params.cache.dtype,
             "augment": params.augment.model_dump(include={"mode", "mixup", "cutmix"}),
             "copies": len(data.variants) - 1,
             "audit": asdict(audit),
-            "groups": _groups(params, network, stages),
             "data": {"train": data.variants[0].source_digest(), "val": data.validation.source_digest()},
             "keras": keras.__version__,
         }
-        kept = phases.kept(history, stages[-1].phase.stopping)
-        layout = data.validation.layout
-        return Result(classifier.Bundle(network.whole, layout, made_from), history, kept, audit)
 
     def range_test(
         self, params: Params, data: Data, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
@@ -147,7 +192,7 @@ class Trainer:
         else:
             network = self._network(params, data)
         body = network.backbone.model
-        stage = _stages(params, body)[-1]
+        stage = course.stages(params, body)[-1]
         plan = _plan(params, network, [stage], data, self.store)
         train_batch_norm = _trains_batch_norm(params, network)
         freezing.freeze(body, stage.phase.frozen_layers, train_batch_norm)
@@ -155,7 +200,7 @@ class Trainer:
             learned, _ = _examples(params, data, plan, stage.name)
             return network.learner(stage, train_batch_norm).range_test(stage.phase, learned, rates, is_over)
 
-    def _network(self, params: Params, data: Data, is_fresh: bool = True) -> _Network:
+    def _network(self, params: Params, data: Data, is_fresh: bool = True) -> Network:
         """The network of those settings, as it is before any training, or as the last one left it."""
         layout = data.validation.layout
         named, precision = params.backbone, _precision(params)
@@ -165,85 +210,16 @@ class Trainer:
         network = self._networks.get(key)
         if network is None:
             training.make_deterministic(params.seed)
-            backbone = backbones.build(named.name, named.weights, layout.image_size, named.until)
+            start = self.locate(named.weights)
+            backbone = backbones.build(named.name, start, layout.image_size, named.until, named.alpha)
             shape = backbone.model.output.shape[1:]
             head = classifier.build_head(shape, len(layout.classes), **params.head.model_dump(exclude=NOT_BUILT))
-            network = _Network(backbone, head, classifier.whole(backbone, head))
+            network = Network(backbone, head, classifier.whole(backbone, head))
             self._networks.put(key, network)
         if is_fresh:
             network.reset()
         network.head.set_dropout(params.head.dropout)
         return network
-
-
-@dataclass(frozen=True)
-class _TrainedHead:
-    """What the first phase leaves behind."""
-
-    variables: list[NDArray[Any]]
-    history: list[phases.Row]
-
-
-class _Network:
-    """Backbone and head, with all that is worth keeping between trainings. whole: pictures -> probabilities."""
-
-    def __init__(self, backbone: backbones.Backbone, head: classifier.Head, whole: keras.Model) -> None:
-        self.backbone, self.head, self.whole = backbone, head, whole
-        self.heads: _Recent[_TrainedHead] = _Recent(HEADS)
-        self._learners: _Recent[training.Learner] = _Recent(LEARNERS)
-        self._augmenters: dict[Hashable, live.Variants] = {}
-        self._fresh = training.values(whole.variables)
-
-    def reset(self) -> None:
-        """Set all variables, the states of random numbers among them, to what they were before any training."""
-        training.assign(self.whole.variables, self._fresh)
-        for augmenter in self._augmenters.values():
-            augmenter.reset()
-
-    def learner(self, stage: _Stage, train_batch_norm: bool) -> training.Learner:
-        """What trains a stage, the body being frozen for it now."""
-        key = (stage.phase.frozen_layers, train_batch_norm, stage.policy, stage.phase.rule)
-        learner = self._learners.get(key)
-        if learner is None:
-            body = self.backbone.model
-            model = classifier.suffix(self.backbone, self.head, stage.line, self._augmenter(stage))
-            blocks = thawing.from_top(body) if stage.phase.rule.has_layer_decay else {}
-            learner = training.Learner(model, stage.phase.rule, blocks)
-            self._learners.put(key, learner)
-        return learner
-
-    def _augmenter(self, stage: _Stage) -> live.Variants | None:
-        """What draws the live variants of a stage; None where it has none."""
-        if stage.policy is None:
-            return None
-        key = (stage.policy, stage.phase.seed)
-        if key not in self._augmenters:
-            self._augmenters[key] = live.Variants(stage.policy, stage.phase.seed)
-        return self._augmenters[key]
-
-
-T = TypeVar("T")
-
-
-class _Recent(Generic[T]):
-    """The values that were used last, at most `size` of them."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._values: dict[Hashable, T] = {}
-
-    def get(self, key: Hashable) -> T | None:
-        """The value of a key, which so becomes the last used; None where there is none."""
-        if key not in self._values:
-            return None
-        self._values[key] = self._values.pop(key)
-        return self._values[key]
-
-    def put(self, key: Hashable, value: T) -> None:
-        """Keep a value; the least recently used one goes where there are too many."""
-        self._values[key] = value
-        if len(self._values) > self.size:
-            del self._values[next(iter(self._values))]
 
 
 def _head_key(params: Params, data: Data, phase: phases.Phase | None) -> Hashable:
@@ -252,86 +228,32 @@ def _head_key(params: Params, data: Data, phase: phases.Phase | None) -> Hashabl
     return (phase, str(params.head.dropout), params.finetune.class_weight, params.cache.dtype, *pictures)
 
 
-def _weights_digest(weights: str) -> str | None:
-    """Digest of the file that `backbone.weights` names; None for a keyword."""
-    path = Path(weights)
-    return digest.of_file(path) if path.is_file() else None
+def _backbone(params: Params, locate: files.Locate, backbone: backbones.Backbone) -> dict[str, Any]:
+    """What a bundle says of its backbone: the settings, the digest of the weights, and what they gave."""
+    content = files.content(locate(params.backbone.weights))
+    made = {**params.backbone.model_dump(), "weights_sha256": content}
+    return made | ({"loaded": asdict(backbone.loaded)} if backbone.loaded else {})
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """A part of training with one freeze line. line: where the suffix begins, None for pictures; policy: by which live
-    variants are drawn, None for none."""
-
-    name: str
-    phase: phases.Phase
-    line: freezing.CutPoint | None
-    policy: augmentation.Policy | None
-
-    def is_left(self, resume: training.Snapshot) -> bool:
-        """Whether it is not over at a snapshot; one whose last epoch is just over has yet to take its average."""
-        if resume.phase != self.phase.name:
-            return self.phase.name == "finetune"
-        end = self.phase.stage.stop
-        return resume.epoch < end or (resume.epoch == end and resume.batch == 0)
-
-
-def _stages(params: Params, body: keras.Model) -> list[_Stage]:
-    """The head's phase, then fine-tuning, in several stages where the backbone thaws gradually."""
-    settings = params.finetune
-    found = []
-    if settings.head_epochs:
-        frozen = len(body.layers)
-        phase = _phase(params, "head", settings.head_epochs, range(settings.head_epochs), frozen)
-        found.append(_Stage("head", phase, freezing.deepest_cut(body, frozen), None))
-    policy = augmentation.Policy.of(params.augment) if params.augment.mode == "live" else None
-    spans = thawing.stages(body, freezing.parse(settings.freeze), settings.epochs) if settings.epochs else []
-    for frozen, span in spans:
-        name = "finetune" if len(spans) == 1 else f"finetune from epoch {span.start + 1}"
-        phase = _phase(params, "finetune", settings.epochs, span, frozen)
-        line = freezing.deepest_cut(body, frozen) if policy is None else None
-        found.append(_Stage(name, phase, line, policy))
-    return found
-
-
-def _phase(params: Params, name: str, epochs: int, stage: range, frozen: int) -> phases.Phase:
-    settings, callbacks = params.finetune, params.finetune.callbacks
-    is_head = name == "head"
-    rate = settings.head_learning_rate if is_head else settings.learning_rate
-    schedule = schedules.parse(settings.schedule)
-    if callbacks.LearningRateScheduler:
-        schedule = schedules.table(callbacks.LearningRateScheduler.schedule, rate)
-    if is_head and schedule.is_absolute:  # the rates are those of fine-tuning
-        schedule = schedules.parse("constant")
-    plateau, best, stopping = callbacks.ReduceLROnPlateau, callbacks.ModelCheckpoint, settings.early_stopping
-    keep = phases.Stopping(best.monitor, None) if best else None
-    return phases.Phase(
-        name=name,
-        epochs=epochs,
-        stage=stage,
-        batch_size=settings.batch_size,
-        optimizer=settings.optimizer,
-        learning_rate=rate,
-        schedule=schedule,
-        plateau=phases.Plateau(**plateau.model_dump()) if plateau else None,
-        weight_decay=settings.weight_decay,
-        momentum=settings.momentum,
-        label_smoothing=settings.label_smoothing,
-        focal_gamma=settings.focal_gamma if settings.loss == "focal" else None,
-        ema_momentum=settings.ema_momentum,
-        layer_decay=settings.layer_decay if freezing.parse(settings.freeze).is_discriminative and not is_head else 1.0,
-        mixup=params.augment.mixup,
-        cutmix=params.augment.cutmix,
-        stopping=phases.Stopping(**stopping.model_dump()) if stopping else keep,
-        seed=params.seed,
-        frozen_layers=frozen,
-    )
-
-
-def _trains_batch_norm(params: Params, network: _Network) -> bool:
+def _trains_batch_norm(params: Params, network: Network) -> bool:
     """Whether BatchNorm above the line is trained."""
     named = params.finetune.batch_norm
     return named == "train" or (named == "auto" and not network.backbone.pretrained)
+
+
+def _vectors(rows: Rows) -> NDArray[np.float32]:
+    """All rows, float32 (n, width)."""
+    return rows.take(np.arange(len(rows))).astype(np.float32, copy=False)
+
+
+def _measured(top: keras.Model, features: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Cross-entropy and accuracy of a head on features."""
+    starts = range(0, len(features), classifier.BATCH)
+    chunks = [features[start : start + classifier.BATCH] for start in starts]
+    logits = np.concatenate([engine.predict(top, chunk, classifier.BATCH) for chunk in chunks]).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    likelihood = logits[np.arange(len(labels)), labels] - np.log(np.exp(logits).sum(axis=1))
+    return float(-likelihood.mean()), float((logits.argmax(axis=1) == labels).mean())
 
 
 def _precision(params: Params) -> str:
@@ -340,21 +262,7 @@ def _precision(params: Params) -> str:
     return engine.best_precision() if named == "auto" else named
 
 
-def _groups(params: Params, network: _Network, stages: Sequence[_Stage]) -> list[dict[str, Any]]:
-    """Each block of the backbone, from the bottom up, and the head: what was trained of it, and how fast."""
-    settings, body = params.finetune, network.backbone.model
-    last = stages[-1].phase
-    spans = [(each.phase.frozen_layers, each.phase.stage) for each in stages if each.phase.name == "finetune"]
-    blocks = thawing.groups(body, spans or [(len(body.layers), range(0))], last.learning_rate, last.layer_decay)
-    top = network.head.top
-    rate = settings.learning_rate if spans else settings.head_learning_rate
-    head = thawing.Group("head", len(top.layers), top.count_params(), rate, thawed=1)
-    return [asdict(group) for group in (*blocks, head)]
-
-
-def _plan(
-    params: Params, network: _Network, stages: Sequence[_Stage], data: Data, store: Store
-) -> planning.Plan | None:
+def _plan(params: Params, network: Network, stages: Sequence[Stage], data: Data, store: Store) -> planning.Plan | None:
     """Where the stages that begin behind a freeze line take their features; None where none does."""
     variants = len(data.variants)
     planned = [
@@ -375,7 +283,7 @@ def _plan(
     )
 
 
-def _told(plan: planning.Plan | None, stages: Sequence[_Stage]) -> str:
+def _told(plan: planning.Plan | None, stages: Sequence[Stage]) -> str:
     """The plan in a line."""
     drawn = "every batch is drawn afresh and goes through all layers, nothing of it is stored"
     parts = [plan.text] if plan else []

@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from frostline import atomic, backbones, catalog, digest, engine, jobs, lineage, run_log, shards, store, tracking
+from frostline import (
+    atomic,
+    backbones,
+    catalog,
+    digest,
+    engine,
+    jobs,
+    lineage,
+    registry,
+    run_log,
+    shards,
+    store,
+    tracking,
+)
 from frostline.errors import DataError, ParamsError
 from frostline.params import Augment, Params
 
@@ -21,7 +34,9 @@ if TYPE_CHECKING:
 
 def run(params: Params) -> str:
     """Train; one line that says how it went."""
-    backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
+    locate = registry.locator(params.tracking)
+    named = params.backbone
+    backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
     if params.finetune.callbacks.TensorBoard and find_spec("tensorboard") is None:
         raise ParamsError(
             "params.yaml: finetune.callbacks.TensorBoard needs a package that is not here; "
@@ -35,7 +50,7 @@ def run(params: Params) -> str:
     features = store.opened(params.cache)
     train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
     variants = [train, *augmented(train, params.augment)]
-    job = jobs.key(params, [*variants, validation])
+    job = jobs.key(params, [*variants, validation], locate)
     checkpoint = Checkpoint(catalog.checkpoints() / f"{job}.npz")
     name = run_log.name(params.backbone.name, params.finetune.model_dump())
     with tracking.tracker(params.tracking).training(job, name) as log:
@@ -52,10 +67,10 @@ def run(params: Params) -> str:
 
         def tell(plan: str) -> None:
             print(plan, flush=True)
-            log.tags({"frostline.plan": plan})
+            log.tags({f"frostline.{'weights' if plan.startswith('weights:') else 'plan'}": plan})
 
         data = transfer.Data(variants, validation)
-        result = transfer.Trainer(features).run(
+        result = transfer.Trainer(features, locate).run(
             params, data, resume, tell, _reporter(params, job, checkpoint.save, log)
         )
         bundle = result.bundle

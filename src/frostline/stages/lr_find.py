@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 
-from frostline import atomic, backbones, catalog, engine, lr_range, shards, store
+from frostline import atomic, backbones, catalog, engine, lr_range, registry, shards, store
 from frostline.errors import ParamsError
 from frostline.params import Params
 from frostline.stages.finetune import augmented
@@ -20,7 +21,8 @@ def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> s
     """
     if not 0 < low < high:
         raise ParamsError(f"--low {low:g} and --high {high:g}: the rates must rise from above 0; mend them")
-    backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
+    locate, named = registry.locator(params.tracking), params.backbone
+    backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
     with engine.quiet():
         from frostline import transfer
 
@@ -28,7 +30,7 @@ def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> s
     train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
     data = transfer.Data([train, *augmented(train, params.augment)], validation)
     rates = lr_range.rates(low, high, steps)
-    losses = np.asarray(transfer.Trainer(features).range_test(params, data, rates, lr_range.is_over))
+    losses = np.asarray(transfer.Trainer(features, locate).range_test(params, data, rates, lr_range.is_over))
     found = lr_range.find(rates[: len(losses)], losses)
     table = pd.DataFrame({"learning_rate": rates[: len(losses)], "loss": losses})
     with atomic.folder(catalog.LR_FIND) as folder:
@@ -36,8 +38,8 @@ def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> s
         lr_range.figure(rates[: len(losses)], losses, found).savefig(folder / "losses.png")
     key = "learning_rate" if params.finetune.epochs else "head_learning_rate"
     if as_json:
-        named = {"low": found.low, "high": found.high, "steepest": found.steepest} if found else None
-        return json.dumps({"key": f"finetune.{key}", "range": named, "steps": len(losses)}, indent=2)
+        found_as = asdict(found) if found else None
+        return json.dumps({"key": f"finetune.{key}", "range": found_as, "steps": len(losses)}, indent=2)
     if found is None:
         return (
             f"lr-find: the loss never fell in {len(losses)} batches from {low:g} to {rates[len(losses) - 1]:.2g}; "

@@ -38,7 +38,7 @@ def _apply(recipe: recipes.Recipe, yes: bool, image_size: bool) -> str:
         if image_size:
             params_file.change(draft, {"data.image_size": wanted})
         made = load(draft)
-        backbones.check(made.backbone.name, "none", made.data.image_size)
+        backbones.check(made.backbone.name, "none", made.data.image_size, made.backbone.alpha)
         text = draft.read_text(encoding="utf-8")
     if is_there and not yes:
         _ask(f"{target} is overwritten, its data:, tracking: and registry: sections are kept. Go on? [y/N] ")

@@ -20,6 +20,7 @@ from frostline import (
     engine,
     jobs,
     params_file,
+    registry,
     rungs,
     sampling,
     search,
@@ -28,6 +29,7 @@ from frostline import (
     storages,
     store,
     tracking,
+    weights,
 )
 from frostline.errors import DataError
 from frostline.params import Auto, Params
@@ -49,7 +51,9 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
     apply: write the best values into params.yaml; as_json: say it in JSON, and on the way only on standard error.
     """
     say = partial(print, flush=True, file=sys.stderr if as_json else sys.stdout)
-    backbones.check(params.backbone.name, params.backbone.weights, params.data.image_size)
+    locate = registry.locator(params.tracking)
+    named = params.backbone
+    backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
     _bring_data_up_to_date()
     with engine.quiet():
         from frostline import freezing, sweep_report, transfer
@@ -59,8 +63,8 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
     features = store.opened(params.cache)
     train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
     data = transfer.Data([train, *augmented(train, params.augment)], validation)
-    named, freeze = params.backbone, params.sweep.space.get(space.FREEZE)
-    body = backbones.build(named.name, named.weights, train.layout.image_size, named.until).model
+    freeze = params.sweep.space.get(space.FREEZE)
+    body = backbones.build(named.name, locate(named.weights), train.layout.image_size, named.until, named.alpha).model
     dimensions = space.dimensions(params, freezing.spread(body, freeze.auto) if isinstance(freeze, Auto) else [])
     shares = {
         str(value): freezing.frozen_share(body, value)  # type: ignore[arg-type]
@@ -80,7 +84,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         by_loss=not space.IN_LOSS & params.sweep.space.keys(),
     )
     sampling.require_sampler(settings, dimensions)
-    name = _name(params, data, dimensions)
+    name = _name(params, data, dimensions, locate)
     folder = catalog.sweeps() / name
 
     def data_of(trial: Params) -> Data:
@@ -110,7 +114,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
     ):
         with study_log(tracking.tracker(params.tracking), study, about) as log:
             say(f"sweep: study {name}, {settings.trials} trials")
-            trainer = transfer.Trainer(features)
+            trainer = transfer.Trainer(features, locate)
             try:
                 Sweep(params, data_of, is_cheap, study, log, trainer, say).search()
             finally:  # also of a search that was interrupted
@@ -121,7 +125,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         lines = [sweep_report.summary(study, params.sweep.metric, catalog.SWEEP)]
         best = study.best()
         if apply and best is not None:
-            lines.append(_apply(params, data_of, study.identity, best))
+            lines.append(_apply(params, data_of, study.identity, best, locate))
         if as_json:
             return json.dumps(sweep_report.as_json(study, params.sweep.metric), indent=2)
         return "\n".join(lines)
@@ -147,7 +151,7 @@ def _bring_data_up_to_date() -> None:
         raise DataError("dvc.yaml: `dvc repro augment` failed; mend what it says above")
 
 
-def _name(params: Params, data: Data, dimensions: list[Dimension]) -> str:
+def _name(params: Params, data: Data, dimensions: list[Dimension], locate: weights.Locate) -> str:
     """A study is its data, its settings and its space: where those change, another one is begun.
 
     What is searched counts as its space alone, so that the study stays the same when its best values are applied.
@@ -155,18 +159,17 @@ def _name(params: Params, data: Data, dimensions: list[Dimension]) -> str:
     settings = tracking.flat(jobs.settings(params))
     fixed = {key: value for key, value in settings.items() if key not in params.sweep.space}
     pictures = [each.digest for each in (data.variants[0], data.validation)]
-    weights = Path(params.backbone.weights)
-    content = digest.of_file(weights) if weights.is_file() else None
+    content = weights.content(locate(params.backbone.weights))
     described = [fixed, content, pictures, [repr(dimension) for dimension in dimensions], params.sweep.metric]
     return f"{params.backbone.name}-{digest.of_value(described)[:10]}"
 
 
-def _apply(params: Params, data_of: Callable[[Params], Data], study: str, best: Tried) -> str:
+def _apply(params: Params, data_of: Callable[[Params], Data], study: str, best: Tried, locate: weights.Locate) -> str:
     """Write the best values into params.yaml, and note which trial the training that will have them repeats."""
     params_file.change(catalog.PARAMS, best.values)
     settings = space.with_values(params, best.values)
     data = data_of(settings)
     atomic.require_writable(catalog.origins())
-    origin = catalog.origins() / f"{jobs.key(settings, [*data.variants, data.validation])}.json"
+    origin = catalog.origins() / f"{jobs.key(settings, [*data.variants, data.validation], locate)}.json"
     atomic.write_json(origin, {"study": study, "trial": best.number})
     return f"wrote {', '.join(best.values)} into {catalog.PARAMS}; `dvc repro` trains it"
