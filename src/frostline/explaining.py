@@ -69,7 +69,7 @@ class GradCam:
         features of a place alone. Nothing where the head takes no single place's features (`pooling: flatten`)."""
         ops = keras.ops
         maps = self._body(pictures, training=False)
-        height, width = maps.shape[1:3]
+        height, width = ops.shape(maps)[1:3]
         if self._top.input.shape[-1] != self._channels:
             return self._scaled(ops.zeros((ops.shape(maps)[0], height, width, 1)))
         logits = ops.cast(self._top(ops.reshape(maps, (-1, self._channels)), training=False), "float32")
