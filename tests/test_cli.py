@@ -10,7 +10,7 @@ from conftest import ROOT
 from frostline.mapped import Memory
 from frostline.store import Entry, Store
 
-COMMANDS = ["prepare", "augment", "finetune", "evaluate", "report", "doctor", "backbones"]
+COMMANDS = ["prepare", "augment", "finetune", "evaluate", "report", "doctor", "backbones", "features"]
 
 
 def frostline(*arguments, cwd):

@@ -27,6 +27,13 @@ from frostline.shards import Layout, Shards
 
 BATCH = 64
 
+# What makes a vector of a feature map, by `head.pooling`.
+POOLS: dict[str, type[keras.layers.Layer]] = {
+    "avg": keras.layers.GlobalAveragePooling2D,
+    "max": keras.layers.GlobalMaxPooling2D,
+    "flatten": keras.layers.Flatten,
+}
+
 # A Dropout layer that is made with rate 0 has no generator of random numbers; this one is replaced at once.
 PLACEHOLDER = 0.5
 
@@ -148,12 +155,7 @@ def build_head(
     """
     if binary and classes != 2:
         raise ParamsError(f"params.yaml: head.binary is true, but data.source has {classes} classes; set it to false")
-    pools = {
-        "avg": keras.layers.GlobalAveragePooling2D,
-        "max": keras.layers.GlobalMaxPooling2D,
-        "flatten": keras.layers.Flatten,
-    }
-    pool = pools[pooling](name="pool")
+    pool = POOLS[pooling](name="pool")
     units = 1 if binary else classes
     # Every name is given: Keras's own are numbered by what the process built before, and would end up in the bundle.
     stack: list[keras.layers.Layer] = [keras.Input(pool.compute_output_shape((None, *shape))[1:], name="pooled")]

@@ -98,6 +98,19 @@ def lr_find(
 
 
 @app.command()
+def features(
+    layer: Annotated[str, typer.Option(help="Any layer of the backbone, by its name.")],
+    out: Annotated[Path, typer.Option(metavar="F.parquet", help="The table: path, label, split, f0, f1, ...")],
+    split: Annotated[str, typer.Option(help="all, train, val or test.")] = "all",
+) -> None:
+    """Write what a layer makes of the pictures, as a table."""
+    with _errors():
+        from frostline.stages import features as stage
+
+        print(stage.run(load(catalog.PARAMS), layer, split, out))
+
+
+@app.command()
 def register() -> None:
     """Register the trained classifier, as the challenger."""
     with _errors():
