@@ -101,7 +101,7 @@ def test_raw_pictures_give_what_keras_and_its_preprocessing_give(network):
     whole = classifier.whole(network.backbone, network.head)
     assert whole.input.dtype == "uint8"
     ours = keras.Model(whole.input, whole.get_layer("pool").input)
-    assert_close(run(ours, network.pictures), expected)
+    assert_close(run(ours, network.pictures), expected, 1e-4)  # hundreds of layers make more of a rounding
     # Random networks forget much of what goes in; behind the first kernel the well-known mistake would show.
     first = next(layer.name for layer in theirs.layers if any("kernel" in weight.name for weight in layer.weights))
     stem = keras.Model(network.body.input, network.body.get_layer(first).output)
