@@ -22,7 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from frostline import backbones, batching, classifier, engine, features, freezing, training
+from frostline import backbones, batching, classifier, engine, features, freezing, phases, schedules, training
 from frostline.features import PICTURES, Prefix
 
 CLASSES = 10
@@ -103,19 +103,8 @@ def epochs_of_ours(
 ) -> list[float]:
     """Seconds of each epoch of `training.Learner`, the first left out because it compiles."""
     ended: list[float] = []
-    settings = training.Phase(
-        "finetune",
-        rounds + 1,
-        batch,
-        "adam",
-        1e-5,
-        "constant",
-        0.0,
-        momentum=0.9,
-        label_smoothing=0.0,
-        ema_momentum=0.0,
-        stopping=None,
-        seed=1,
+    settings = phases.Phase(
+        "finetune", rounds + 1, range(rounds + 1), batch, "adam", 1e-5, schedules.parse("constant"), seed=1
     )
     learner = training.Learner(model, settings.rule)
     learner.fit(settings, learned, checked, [], None, lambda row, snapshot: ended.append(time.perf_counter()))

@@ -60,7 +60,7 @@ def test_there_are_so_many_variants_of_every_training_image() -> None:
     assert said.startswith("augment: 3 variants of 70 training images")
     made = variants()
     assert [shard.folder.name for shard in made] == ["variant-00001", "variant-00002", "variant-00003"]
-    policy = augmentation.Policy(**params().augment.model_dump(exclude={"mode", "copies", "mixup", "cutmix"}))
+    policy = augmentation.Policy.of(params().augment)
     for number, variant in enumerate(made, 1):
         assert variant.layout == train.layout
         pd.testing.assert_frame_equal(variant.index.drop(columns="digest"), train.index.drop(columns="digest"))

@@ -78,7 +78,7 @@ def store(tmp_path):
 def make(network, store, sets, line="block4_out", mode="auto", dtype="float32", epochs=4):
     backbone, head, cuts = network
     end = list(cuts.values())[-1]
-    phases = [Phase("head", end, epochs, 1), Phase("finetune", cuts[line], epochs, 1)]
+    phases = [Phase("head", end, epochs, {0}), Phase("finetune", cuts[line], epochs, {0})]
     return planning.make(backbone, head, phases, sets[:1], sets[-1], store, mode, dtype)
 
 

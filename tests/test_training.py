@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from conftest import make_params
 
-from frostline import batching, checkpoints, training, transfer
+from frostline import backbones, batching, checkpoints, freezing, phases, schedules, thawing, training, transfer
 from frostline.errors import UserError
 from frostline.evaluation import losses
 from frostline.mapped import Memory
 from frostline.store import Store
-from frostline.training import Snapshot, Stopping, balanced, kept
+from frostline.training import Snapshot, balanced
 
 GOLDEN = [1.61175, 1.35835, 1.52421, 0.136127, 0.117194]
 
@@ -201,8 +201,19 @@ def test_an_epoch_is_that_of_keras_with_the_same_optimizer_and_loss(units, optim
         return keras.Model(given, keras.layers.Dense(units)(given))
 
     average = theirs.ema_momentum if theirs.use_ema else 0.0
-    phase = training.Phase(
-        "finetune", 1, 8, optimizer, 0.01, "constant", decay, momentum, smoothing, average, stopping=None, seed=3
+    phase = phases.Phase(
+        "finetune",
+        1,
+        range(1),
+        8,
+        optimizer,
+        0.01,
+        schedules.parse("constant"),
+        seed=3,
+        weight_decay=decay,
+        momentum=momentum,
+        label_smoothing=smoothing,
+        ema_momentum=average,
     )
     halved = {key: getattr(phase, key) / 2 for key in ("weight_decay", "momentum", "ema_momentum", "label_smoothing")}
     other = dataclasses.replace(phase, learning_rate=0.02, **halved)
@@ -238,6 +249,8 @@ def test_an_epoch_is_that_of_keras_with_the_same_optimizer_and_loss(units, optim
         {"finetune__head_epochs": 0},
         {"cache__dtype": "float16"},
         {"backbone__until": "block4_out", "finetune__freeze": "all"},
+        {"head__hidden": [16, 8], "head__dropout": [0.5, 0.0], "head__batch_norm": True, "head__l2": 1e-3},
+        {"finetune__loss": "focal", "finetune__precision": "mixed_float16"},
     ],
     ids=str,
 )
@@ -256,13 +269,6 @@ def test_a_loss_that_the_last_update_ruined_is_seen_too(train):
     ruin = {"finetune__learning_rate": 1e38, "finetune__optimizer": "sgd", "finetune__batch_size": 64}
     with pytest.raises(UserError, match=r"lower finetune\.learning_rate"):
         train(**ruin, copies=0, finetune__epochs=1)
-
-
-def test_the_kept_row_is_the_last_or_the_best_one():
-    history = [{"val_loss": v, "val_accuracy": a} for v, a in [(3.0, 0.1), (1.0, 0.5), (2.0, 0.5)]]
-    assert kept(history, None) is history[2]
-    assert kept(history, Stopping("val_loss", 1)) is history[1]
-    assert kept(history, Stopping("val_accuracy", 1)) is history[1]
 
 
 def test_balanced_weights_are_scikit_learns():
@@ -318,3 +324,123 @@ def test_data_that_do_not_fit_the_budget_are_not_stored(train, tmp_path):
     assert not list((tmp_path / "features").glob("*/*.npy"))
     assert [r["phase"] for r in passed.history] == [r["phase"] for r in stored.history]
     assert dataclasses.asdict(passed.audit) == dataclasses.asdict(stored.audit)
+
+
+def test_a_backbone_thaws_block_by_block_and_can_be_resumed(train, tmp_path):
+    changes = {"finetune__freeze": "gradual", "finetune__epochs": 7, "copies": 2}
+    straight = train(**changes)
+    rows = [row for row in straight.history if row["phase"] == "finetune"]
+    assert [row["epoch"] for row in rows] == list(range(1, 8))
+    depths = [row["frozen_layers"] for row in rows]
+    assert depths == sorted(depths, reverse=True)
+    assert depths[0] > depths[2] > depths[-1] == 0
+    rates = [row["learning_rate"] for row in rows]
+    assert rates == sorted(rates, reverse=True)  # one cosine over all stages
+    groups = straight.bundle.made_from["groups"]
+    thawed = [group["thawed"] for group in groups]
+    assert thawed == sorted(thawed, reverse=True)
+    assert sum(group["parameters"] for group in groups) == straight.bundle.model.count_params()
+    checkpoint = checkpoints.Checkpoint(tmp_path / "job.npz")
+    snapshots = list(train.snapshots)
+    for after in (2, 3, 5, 8):  # within a stage, at its end, at the end of the head
+        checkpoint.save(snapshots[after])
+        resumed = train(resume=checkpoint.load(), **changes)
+        assert resumed.history == straight.history
+        assert_same(weights(resumed), weights(straight))
+
+
+def test_stages_that_thaw_draw_stored_features_as_computed_ones(train):
+    changes = {"finetune__freeze": ["gradual", "block2_out"], "finetune__epochs": 5, "copies": 3}
+    stored = train(cache__mode="always", **changes)
+    plain = train(cache__mode="never", **changes)
+    assert_same(weights(stored), weights(plain))
+    assert stored.audit.frozen_layers == freezing.depth(backbones.build("frostnet", "none", 32).model, "block2_out")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_block_learns_at_its_own_rate(train, optimizer):
+    """One step of a rate r and decay d moves a block n below the top as one of the rate r * d^n does."""
+    common = {
+        "finetune__optimizer": optimizer,
+        "finetune__head_epochs": 0,
+        "finetune__epochs": 1,
+        "finetune__batch_size": 42,
+        "finetune__schedule": "constant",
+        "finetune__ema_momentum": 0.0,
+        "finetune__weight_decay": 0.1,
+        "head__dropout": 0.0,
+        "copies": 0,
+    }
+    trained = train(
+        finetune__freeze="discriminative", finetune__layer_decay=0.5, finetune__learning_rate=0.01, **common
+    )
+    blocks = thawing.from_top(body_of(trained))
+    got = {weight.path: np.array(weight) for weight in body_of(trained).trainable_weights}
+    for below in sorted(set(blocks.values())):
+        alike = train(finetune__freeze="none", finetune__learning_rate=0.01 * 0.5**below, **common)
+        same = {weight.path: np.array(weight) for weight in body_of(alike).trainable_weights}
+        for path in (path for path in same if blocks[path] == below):
+            np.testing.assert_allclose(got[path], same[path], rtol=0, atol=1e-6)
+
+
+def body_of(result):
+    return next(
+        layer for layer in result.bundle.model.layers if isinstance(layer, keras.Model) and layer.name != "head"
+    )
+
+
+def test_the_rate_is_lowered_where_nothing_improves_and_a_resumed_training_knows(train, tmp_path):
+    changes = {
+        "finetune__epochs": 6,
+        "finetune__schedule": "constant",
+        "finetune__callbacks": {"ReduceLROnPlateau": {"monitor": "val_loss", "patience": 1, "min_delta": 10.0}},
+    }
+    straight = train(**changes)
+    rates = [row["learning_rate"] for row in straight.history if row["phase"] == "finetune"]
+    np.testing.assert_allclose(rates[:3], [1e-3, 1e-3, 1e-4], rtol=1e-5)
+    checkpoint = checkpoints.Checkpoint(tmp_path / "job.npz")
+    checkpoint.save(train.snapshots[4])
+    resumed = train(resume=checkpoint.load(), **changes)
+    assert resumed.history == straight.history
+
+
+def test_a_checkpoint_keeps_the_best_epoch_without_stopping(train, small_sets):
+    best = {"finetune__callbacks": {"ModelCheckpoint": {"monitor": "val_loss"}}}
+    ruinous = train(**best, finetune__learning_rate=0.1, finetune__epochs=5, finetune__optimizer="sgd")
+    assert len(ruinous.history) == 7
+    validation = small_sets()[-1]
+    final = losses(validation.labels, ruinous.bundle.probabilities(validation)).mean()
+    assert final == pytest.approx(min(row["val_loss"] for row in ruinous.history), rel=1e-4)
+
+
+@pytest.mark.parametrize("mix", [{"augment__mixup": 0.4}, {"augment__cutmix": 1.0, "augment__mixup": 0.2}], ids=str)
+@pytest.mark.parametrize("freeze", ["none", "block4_out", "all"])
+def test_mixed_batches_train_the_same_wherever_one_looks(train, mix, freeze):
+    changes = {"finetune__freeze": freeze, "finetune__class_weight": "balanced", "finetune__epochs": 2, **mix}
+    if freeze == "all" and "augment__cutmix" in mix:
+        with pytest.raises(UserError, match=r"augment\.cutmix needs .* finetune\.freeze all"):
+            train(**changes)
+        return
+    straight, looked = train(**changes), train(looks=(0.5,), **changes)
+    assert looked.history == straight.history
+    assert straight.history != train(**{**changes, "augment__mixup": 0.0, "augment__cutmix": 0.0}).history
+
+
+def test_live_variants_are_drawn_afresh_and_alike_in_every_training(train, tmp_path):
+    changes = {"augment__mode": "live", "finetune__freeze": "block2_out", "finetune__epochs": 3, "copies": 0}
+    trainer = transfer.Trainer(Store(tmp_path / "warm", 1e9, Memory(1e9)))
+    first = train(trainer=trainer, **changes)
+    assert "finetune on live variants" in train.plans[0]
+    assert "head on" in train.plans[0]
+    kept_weights = weights(first)
+    warm = train(trainer=trainer, **changes)
+    assert_same(weights(warm), kept_weights)
+    assert warm.history == first.history == train(**changes).history
+    assert first.history != train(**{**changes, "augment__mode": "stored"}).history
+    checkpoint = checkpoints.Checkpoint(tmp_path / "job.npz")
+    checkpoint.save(train.snapshots[3])
+    train(**changes)
+    checkpoint.save(train.snapshots[3])
+    resumed = train(resume=checkpoint.load(), **changes)
+    assert resumed.history == first.history
+    assert_same(weights(resumed), kept_weights)

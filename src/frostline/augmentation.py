@@ -6,10 +6,12 @@ no variant that exists already.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
+
+from frostline.params import Augment
 
 Pixels = NDArray[np.uint8]
 
@@ -30,6 +32,11 @@ class Policy:
     vertical_flip: bool
     brightness: tuple[float, float] | None
     fill_mode: str
+
+    @classmethod
+    def of(cls, settings: Augment) -> Policy:
+        """The policy that params.yaml describes."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+RECIPES = Path("recipes")
 DVC_LOCK = Path("dvc.lock")
 
 PREPARED = Path("data/prepared")
@@ -28,6 +29,7 @@ PER_CLASS = REPORTS / "per_class.csv"
 PLOTS = REPORTS / "plots"
 MODEL_CARD = REPORTS / "model_card.md"
 SWEEP = REPORTS / "sweep"
+LR_FIND = REPORTS / "lr_find"
 
 
 def root() -> Path:

@@ -36,13 +36,14 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Head:
-    """pool: feature map -> vector; top: vector -> logits (n, units); units: 1 for a sigmoid, else one a class.
+    """pool: feature map -> vector; top: vector -> logits (n, units), a Sequential where it is trained as a part of the
+    network; units: 1 for a sigmoid, else one a class.
 
     rates: of the Dropout layers, variables, so that what is compiled for training serves any.
     """
 
     pool: keras.layers.Layer
-    top: keras.Sequential
+    top: keras.Model
     units: int
 
     @cached_property
@@ -207,15 +208,19 @@ def keys(backbone: Backbone, head: Head, cuts: Sequence[CutPoint]) -> list[str]:
     return [found[id(pooled if _is_end(backbone.model, cut) else cut.tensor)] for cut in cuts]
 
 
-def suffix(backbone: Backbone, head: Head, cut: CutPoint | None) -> keras.Model:
+def suffix(
+    backbone: Backbone, head: Head, cut: CutPoint | None, augmenter: keras.layers.Layer | None = None
+) -> keras.Model:
     """What crosses the cut -> logits; without a cut, pictures -> logits. Shares its layers with the backbone.
 
-    It is for training, after `freezing.freeze`: what is frozen then is computed the quickest way.
+    It is for training, after `freezing.freeze`: what is frozen then is computed the quickest way. augmenter: pictures
+    -> their variants in training, where there is no cut.
     """
     body = backbone.model
     if cut is None:
         pictures = _pictures(body)
-        return keras.Model(pictures, _logits(head, head.pool(graph.Fused(body)(backbone.preprocess(pictures)))))
+        x = pictures if augmenter is None else augmenter(pictures)
+        return keras.Model(pictures, _logits(head, head.pool(graph.Fused(body)(backbone.preprocess(x)))))
     if _is_end(body, cut):
         pooled = keras.Input(crossing_shape(backbone, head, cut), name="crossing")
         return keras.Model(pooled, _logits(head, pooled))
@@ -283,6 +288,8 @@ def _pictures(body: keras.Model) -> keras.KerasTensor:
 
 def _logits(head: Head, pooled: keras.KerasTensor) -> keras.KerasTensor:
     """What the head makes of the pooled vector in training."""
+    if not isinstance(head.top, keras.Sequential):  # one of scikit-learn's classifiers, which is trained already
+        return head.top(pooled)
     x = pooled
     for layer in head.top.layers:
         # Dropout layers have a generator, but for those of rate 0 in a bundle that was loaded.

@@ -83,6 +83,20 @@ def sweep(
         print(stage.run(load(catalog.PARAMS), apply, as_json))
 
 
+@app.command(name="lr-find")
+def lr_find(
+    low: Annotated[float, typer.Option(help="The first learning rate.")] = 1e-7,
+    high: Annotated[float, typer.Option(help="The last, if training does not break before.")] = 1.0,
+    steps: Annotated[int, typer.Option(min=20, help="Batches.")] = 150,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Draw loss against learning rate; name a range to search."""
+    with _errors():
+        from frostline.stages import lr_find as stage
+
+        print(stage.run(load(catalog.PARAMS), low, high, steps, as_json))
+
+
 @app.command()
 def register() -> None:
     """Register the trained classifier, as the challenger."""
@@ -194,6 +208,20 @@ def report(as_json: Annotated[bool, typer.Option("--json", help="Print reports/m
         else:
             freeze = load(catalog.PARAMS).finetune.freeze
             print(summary.text(json.loads(text), catalog.MODEL_CARD, freeze))
+
+
+@app.command()
+def recipe(
+    name: Annotated[str | None, typer.Argument(help="Default: list them all.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Make it params.yaml; data: stays.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before params.yaml is overwritten.")] = False,
+    image_size: Annotated[bool, typer.Option("--image-size", help="Take the recipe's data.image_size too.")] = False,
+) -> None:
+    """List recipes, show one, or make it params.yaml."""
+    with _errors():
+        from frostline.stages import recipe as stage
+
+        print(stage.run(name, apply, yes, image_size))
 
 
 @app.command()

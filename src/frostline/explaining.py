@@ -33,7 +33,10 @@ class GradCam:
         maps = keras.Input(self._body.output.shape[1:], dtype=self._body.output.dtype)
         self._head = keras.Model(maps, head.top(head.pool(maps)))
         self._size = bundle.layout.image_size
-        self._compiled = _compiled(self._heat)
+        has_gradient = isinstance(head.top, keras.Sequential)
+        self.method = "Grad-CAM" if has_gradient else "each place alone"
+        self._top, self._channels = head.top, self._body.output.shape[-1]
+        self._compiled = _compiled(self._heat if has_gradient else self._places)
 
     def __call__(self, pictures: Pictures, classes: NDArray[np.int64]) -> Heat:
         """What speaks for a class, float32 (n, size, size) in [0, 1]: each map's highest place is 1, or all is 0 where
@@ -59,7 +62,25 @@ class GradCam:
 
         gradients = ops.cast(_gradient(score, maps), "float32")
         weights = ops.mean(gradients, axis=(1, 2), keepdims=True)
-        heat = ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True))
+        return self._scaled(ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True)))
+
+    def _places(self, pictures: Any, classes: Any) -> Any:
+        """For heads without a gradient, such as a forest: how much likelier than on average the class is by the
+        features of a place alone. Nothing where the head takes no single place's features (`pooling: flatten`)."""
+        ops = keras.ops
+        maps = self._body(pictures, training=False)
+        height, width = maps.shape[1:3]
+        if self._top.input.shape[-1] != self._channels:
+            return self._scaled(ops.zeros((ops.shape(maps)[0], height, width, 1)))
+        logits = ops.cast(self._top(ops.reshape(maps, (-1, self._channels)), training=False), "float32")
+        shares = ops.reshape(ops.softmax(logits), (-1, height, width, logits.shape[-1]))
+        wanted = ops.one_hot(classes, logits.shape[-1], dtype="float32")[:, None, None, :]
+        share = ops.sum(shares * wanted, axis=-1, keepdims=True)
+        return self._scaled(ops.relu(share - ops.mean(share, axis=(1, 2), keepdims=True)))
+
+    def _scaled(self, heat: Any) -> Any:
+        """Heat (n, height, width, 1) of any size -> (n, size, size) with 1 at the highest place."""
+        ops = keras.ops
         heat = ops.image.resize(heat, (self._size, self._size), interpolation="bilinear")[..., 0]
         highest = ops.max(heat, axis=(1, 2), keepdims=True)
         return ops.where(highest > 0, heat / ops.where(highest > 0, highest, 1.0), 0.0)

@@ -18,6 +18,11 @@ import numpy as np
 from frostline import digest, graph
 from frostline.errors import InternalError, ParamsError
 
+Freeze = int | str | list[int | str]
+
+# What may be said beside a line, or instead of one.
+WORDS = ("gradual", "discriminative")
+
 # What layers call the rate of what they drop: Dropout, and ConvNeXt's StochasticDepth.
 NOISE = ("rate", "drop_path_rate")
 
@@ -48,13 +53,38 @@ class Audit:
     frozen_weights_unchanged: int
 
 
-def depth(model: keras.Model, freeze: int | str) -> int:
-    """How many of `model.layers` the rule freezes, 0 to len(layers).
+@dataclass(frozen=True)
+class Rule:
+    """What `finetune.freeze` says. line: `none`, `all`, a number or a layer's name; is_gradual: what is above the line
+    thaws block by block from the top (Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification",
+    ACL 2018, section 3.3); is_discriminative: each block learns slower than the one above it (section 3.2)."""
 
-    freeze: `none`, `all`, an integer with a slice's meaning, or a layer's or operation's name (frozen up to and
-    including it).
-    Raises ParamsError for a name that no layer has, and for one that `backbone.until` cut away.
+    line: int | str
+    is_gradual: bool
+    is_discriminative: bool
+
+
+def parse(freeze: Freeze) -> Rule:
+    """The rule that params.yaml describes: a line, `gradual`, `discriminative`, or a list of several of these; without
+    a line, nothing stays frozen. Raises ParamsError for a list with two lines."""
+    given = freeze if isinstance(freeze, list) else [freeze]
+    lines = [one for one in given if one not in WORDS]
+    if len(lines) > 1:
+        raise ParamsError(
+            f"params.yaml: finetune.freeze {freeze!r} names {len(lines)} lines; give one of them, with "
+            f"{' and '.join(WORDS)} as you like"
+        )
+    return Rule(lines[0] if lines else "none", WORDS[0] in given, WORDS[1] in given)
+
+
+def depth(model: keras.Model, freeze: Freeze) -> int:
+    """How many of `model.layers` the rule leaves frozen in the end, 0 to len(layers).
+
+    freeze: `none`, `all`, an integer with a slice's meaning, a layer's or operation's name (frozen up to and including
+    it), or what else `parse` reads. Raises ParamsError for a name that no layer has, and for one that `backbone.until`
+    cut away.
     """
+    freeze = parse(freeze).line
     total = len(model.layers)
     if isinstance(freeze, int):
         return len(range(total)[:freeze])
@@ -72,7 +102,7 @@ def depth(model: keras.Model, freeze: int | str) -> int:
     near = get_close_matches(freeze, names, n=1, cutoff=0.0)[0]
     raise ParamsError(
         f"params.yaml: finetune.freeze {freeze!r} is no layer of {model.name}; use none, all, a number, "
-        f"or a layer's name (did you mean {near}?)"
+        f"gradual, discriminative or a layer's name (did you mean {near}?)"
     )
 
 
@@ -111,7 +141,7 @@ def deepest_cut(model: keras.Model, frozen: int) -> CutPoint | None:
     return next((cut for cut in reversed(cut_points(model)) if cut.depth <= frozen), None)
 
 
-def frozen_share(model: keras.Model, rule: int | str) -> float:
+def frozen_share(model: keras.Model, rule: Freeze) -> float:
     """Which share of the backbone's parameters a freeze rule leaves untrained, 0 to 1."""
     counts = [layer.count_params() for layer in model.layers]
     return float(sum(counts[: depth(model, rule)]) / max(1, sum(counts)))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from frostline import schedules
 from frostline.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -85,6 +86,12 @@ class Augment(_Section):
         if isinstance(values, dict) and isinstance(values.get("brightness"), list):
             return {**values, "brightness": tuple(values["brightness"])}
         return values
+
+    @property
+    def stored(self) -> dict[str, Any] | None:
+        """What stored variants depend on; None where there are none."""
+        has_none = self.mode == "live" or self.copies == 0
+        return None if has_none else self.model_dump(exclude={"mode", "mixup", "cutmix"})
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -219,6 +226,11 @@ class Finetune(_Section):
     def _some_training(self) -> Self:
         if self.head_epochs + self.epochs == 0:
             raise ValueError("head_epochs and epochs are both 0, so nothing would be trained")
+        if schedules.parse(self.schedule).name != "Constant" and self.callbacks.LearningRateScheduler:
+            raise ValueError(
+                "finetune.schedule and finetune.callbacks.LearningRateScheduler both set the learning rate; set the "
+                "former to constant, or remove the latter"
+            )
         best = self.callbacks.ModelCheckpoint
         if best and self.early_stopping and best.monitor != self.early_stopping.monitor:
             raise ValueError(
@@ -323,7 +335,10 @@ class Registry(_Section):
 
 
 class Params(_Section):
-    """The whole of params.yaml."""
+    """The whole of params.yaml.
+
+    Raises ParamsError, beside pydantic's own errors, for sections that don't go together.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: Data
@@ -336,6 +351,36 @@ class Params(_Section):
     sweep: Sweep
     tracking: Tracking
     registry: Registry
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if self.augment.mode == "live" and not self.finetune.epochs:
+            raise ParamsError(
+                "params.yaml: augment.mode is live, but finetune.epochs is 0, and the head is trained on the originals "
+                "alone; set augment.mode to stored, or finetune.epochs to more than 0"
+            )
+        if self.head.classifier != "dense":
+            self._require_shallow()
+        if self.augment.cutmix and self.finetune.freeze == "all":
+            raise ParamsError(
+                "params.yaml: augment.cutmix needs feature maps to cut from, but with finetune.freeze all there are "
+                "none behind the line; set augment.cutmix to 0 (augment.mixup works), or freeze less"
+            )
+        return self
+
+    def _require_shallow(self) -> None:
+        kind = f"head.classifier {self.head.classifier}"
+        for is_wrong, key, mend in (
+            (self.finetune.freeze != "all", f"finetune.freeze {self.finetune.freeze}", "set the latter to all"),
+            (self.head.binary, "head.binary true", "set the latter to false"),
+            (bool(self.head.hidden), f"head.hidden {self.head.hidden}", "set the latter to []"),
+            (self.augment.mode == "live", "augment.mode live", "set the latter to stored"),
+        ):
+            if is_wrong:
+                raise ParamsError(
+                    f"params.yaml: {kind} is trained on stored features of a frozen backbone and can't go with {key}; "
+                    f"{mend}, or the former to dense"
+                )
 
 
 def load(path: Path) -> Params:

@@ -17,7 +17,7 @@ WORDS = {"yes", "no", "on", "off", "true", "false", "null", "y", "n"}
 
 
 def change(path: Path, values: Mapping[str, Any]) -> None:
-    """Set dotted keys, which must be there, to scalars or lists of scalars; comments, order and columns are kept.
+    """Set dotted keys, which must be there, to scalars, lists or mappings; comments, order and columns are kept.
 
     The file is replaced as a whole. Raises ParamsError for a key that is not there, and where a value can't be changed
     without changing more, as with anchors and values of several lines.
@@ -80,6 +80,8 @@ def _written(value: Any) -> str:
     """A value as YAML 1.1 and 1.2 read it alike."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(_written(part) for part in value)}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_written(key)}: {_written(part)}" for key, part in value.items()) + "}"
     if isinstance(value, float):
         mantissa, e, exponent = repr(value).partition("e")  # `1e-05` would be a word in YAML 1.1
         return repr(value) if not e or "." in mantissa else f"{mantissa}.0e{exponent}"

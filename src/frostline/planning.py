@@ -13,7 +13,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -38,12 +38,12 @@ NEXT_RUN = 0.05
 @dataclass(frozen=True)
 class Phase:
     """What a phase of training draws. line: the last cut with nothing but frozen layers before it; epochs: how often
-    it draws all pictures; variants: how many of them, the originals among them, its epochs reach."""
+    it draws all pictures; variants: which of them its epochs reach, 0 being the originals."""
 
     name: str
     line: CutPoint
     epochs: int
-    variants: int
+    variants: Set[int]
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ class Place:
 class Route:
     """Where a phase takes its features.
 
-    stop: where they are wanted; kept: the stop that is stored for so many variants, or None; usable: the stops whose
+    stop: where they are wanted; kept: the stop that is stored for those variants, or None; usable: the stops whose
     features may be used on the way.
     """
 
     stop: int
     kept: int | None
-    variants: int
+    variants: Set[int]
     usable: frozenset[int] = frozenset()
 
 
@@ -108,7 +108,7 @@ class Plan:
     def rows(self, phase: str, pictures: Shards, variant: int = 0) -> Rows:
         """The features of the validation split, or of the training pictures in that variant, for a phase."""
         route = self.routes[phase]
-        kept = {other.kept for other in self.routes.values() if variant < other.variants and other.kept is not None}
+        kept = {other.kept for other in self.routes.values() if variant in other.variants and other.kept is not None}
         return self.prefix.rows(route.stop, kept & route.usable, self.read & route.usable, self.store, pictures)
 
 
@@ -134,7 +134,7 @@ def make(
     if mode == "never":
         cuts = [cut for cut in cuts if cut.depth in lines.values()]
         prefix = Prefix(backbone, head, features.stops(backbone, head, cuts, "float32"))
-        routes = {name: Route(prefix.depths.index(depth), None, 0) for name, depth in lines.items()}
+        routes = {name: Route(prefix.depths.index(depth), None, frozenset()) for name, depth in lines.items()}
         return Plan(prefix, store, routes, frozenset(), "plan: features of frozen layers computed for every batch")
 
     stops = features.stops(backbone, head, cuts, dtype)
@@ -147,7 +147,7 @@ def make(
     routes, read, words = {}, set(), []
     kept_later: set[int] = set()
     for phase in reversed(phases):
-        sets = [*variants[: phase.variants], *each_epoch]
+        sets = [*(variants[number] for number in sorted(phase.variants)), *each_epoch]
         rows = sum(len(pictures) for pictures in sets)
         identities = np.concatenate([pictures.identities for pictures in sets])
         target = prefix.depths.index(phase.line.depth)

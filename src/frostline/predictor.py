@@ -40,7 +40,7 @@ def _run(
     line = freezing.deepest_cut(backbone.model, bundle.made_from["audit"]["frozen_layers"])
     if line is None or mode == "never":
         return classifier.outputs(ending(bundle.logits), pictures)
-    once = planning.Phase("evaluate", line, epochs=1, variants=1)
+    once = planning.Phase("evaluate", line, epochs=1, variants={0})
     rows = planning.make(backbone, head, [once], [pictures], None, store, mode, "float32").rows("evaluate", pictures)
     model = ending(classifier.suffix(backbone, head, line))
     size = features.batch_rows()

@@ -40,6 +40,8 @@ def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Pa
     """What came of a training. made_from: the bundle's own account; files: kept beside the model."""
     audit, finetune = made_from["audit"], made_from["finetune"]
     log.params({f"audit.{key}": value for key, value in audit.items()})
+    for number, group in enumerate(made_from.get("groups", [])):
+        log.params({f"group.{number}.{key}": value for key, value in group.items()})
     if loaded := made_from["backbone"].get("loaded"):
         log.params({"weights.loaded": f"{loaded['layers']} of {loaded['of']} layers"})
     if "temperature" in made_from:
@@ -50,9 +52,20 @@ def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Pa
         {
             NOTE: f"**{made_from['backbone']['name']}**, {audit['frozen_layers']} of {audit['layers']} layers frozen "
             f"(`freeze: {finetune['freeze']}`), {audit['trainable_parameters']:,} parameters trained at "
-            f"{finetune['learning_rate']:g} by {finetune['optimizer']}."
+            f"{finetune['learning_rate']:g} by {finetune['optimizer']}.{_groups(made_from)}"
         }
     )
+
+
+def _groups(made_from: Mapping[str, Any]) -> str:
+    """The layer groups as a table in Markdown: what was trained of them, from which epoch on, and how fast."""
+    lines = [
+        f"| `{group['name']}` | {group['parameters']:,} | "
+        + (f"epoch {group['thawed']} | {group['learning_rate']:.3g} |" if group["thawed"] else "never | |")
+        for group in made_from.get("groups", [])
+    ]
+    head = ["", "", "| layer group | parameters | trained from | learning rate |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *lines]) if lines else ""
 
 
 def evaluated(log: Run, source: str, metrics: Mapping[str, Any], folder: Path) -> None:

@@ -16,6 +16,10 @@ from frostline.errors import ParamsError
 from frostline.params import Auto, Params, Range
 
 FREEZE = "finetune.freeze"
+
+# Keys that change what the validation loss means.
+IN_LOSS = {"finetune.label_smoothing", "finetune.loss", "finetune.focal_gamma", "head.l2"}
+
 SEARCHABLE = ("augment", "finetune", "head")
 
 Value = int | float | str | bool | None
@@ -63,10 +67,11 @@ def dimensions(params: Params, depths: Sequence[int | str]) -> list[Dimension]:
                 f"params.yaml: sweep.space.{key} can't be searched: it needs a key of {named}; for others "
                 "use `dvc exp run --queue -S ...`"
             )
-    if params.sweep.metric == "val_loss" and "finetune.label_smoothing" in params.sweep.space:
+    part = sorted(IN_LOSS & params.sweep.space.keys())
+    if params.sweep.metric == "val_loss" and part:
         raise ParamsError(
-            "params.yaml: sweep.metric val_loss can't compare values of finetune.label_smoothing, which is part of the "
-            "loss; set it to val_accuracy"
+            f"params.yaml: sweep.metric val_loss can't compare values of {part[0]}, which is part of the loss; set it "
+            "to val_accuracy"
         )
     found = [_dimension(params, key, given, depths) for key, given in params.sweep.space.items()]
     for dimension in found:

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from frostline import engine
 
 # Inputs, targets and, where there are any, sample weights of some batches: each of shape (batches, batch size, ...).
-# In training they come after the numbers of the rule: learning rate, weight decay, momentum and that of averaged
-# weights, float32 (batches, 4).
+# In training they come after the numbers of the rule: learning rate, weight decay, momentum, that of averaged weights
+# and layer decay, float32 (batches, 5).
 Chunk = tuple[NDArray[Any], ...]
 
 
@@ -178,6 +178,10 @@ def _set_rule(optimizer: keras.optimizers.Optimizer, numbers: Any) -> None:
         optimizer.momentum = numbers[2]
     if optimizer.use_ema:
         optimizer.ema_momentum = numbers[3]
+    if hasattr(optimizer, "layer_decay"):
+        optimizer.layer_decay = numbers[4]
+        if optimizer.block_weight_decay is not None:
+            optimizer.block_weight_decay = numbers[1]
 
 
 def _build_metrics(model: keras.Model) -> None:

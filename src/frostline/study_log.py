@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from frostline.phases import Row
 from frostline.search import Study, Tried
 from frostline.tracking import Tracker, reachable
-from frostline.training import Row
 
 STUDY, TRIAL, STATE, REASON, SAME_AS = (
     f"frostline.{name}" for name in ("study", "trial", "state", "reason", "same_as")

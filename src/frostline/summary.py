@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 
-def text(metrics: dict[str, Any], report: Path, freeze: int | str) -> str:
+def text(metrics: dict[str, Any], report: Path, freeze: Any) -> str:
     """Four lines. metrics: those of reports/metrics.json; report: the model card; freeze: the rule that was used."""
     low, high = metrics["accuracy_ci95"]
     other = "all" if freeze == "none" else "none"

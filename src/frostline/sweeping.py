@@ -16,10 +16,11 @@ from frostline import engine, rungs, space
 from frostline.checkpoints import Checkpoint
 from frostline.errors import DivergedError, ParamsError, UserError
 from frostline.params import Params
+from frostline.phases import Row
 from frostline.sampling import CHEAP
 from frostline.search import REASON, RUN, SAME_AS, SECONDS, Study, Trial, Tried
 from frostline.study_log import StudyLog
-from frostline.training import Row, Snapshot
+from frostline.training import Snapshot
 from frostline.transfer import Data, Result, Trainer
 
 POLL = 0.5  # seconds between looks at what other workers do

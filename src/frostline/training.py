@@ -8,7 +8,7 @@ So a resumed training ends with the very weights of an uninterrupted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,87 +19,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import batching, engine, stepping
+from frostline import batching, engine, optimizing, stepping
 from frostline.batching import Batches, Examples
 from frostline.errors import DivergedError
-
-# One epoch's numbers: step (epochs over both phases, from 1), phase, epoch (within the phase, from 1), learning_rate,
-# loss, accuracy, val_loss, val_accuracy.
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Stopping:
-    """Stop after `patience` epochs without a better `monitor` (val_loss or val_accuracy); keep the best weights."""
-
-    monitor: str
-    patience: int
-
-    def better(self, value: float, best: float) -> bool:
-        """Whether a value improves on the best so far; anything improves on what is not a number."""
-        return math.isnan(best) or value < best if self.monitor == "val_loss" else value > best
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a step changes the weights, as far as that is compiled: of decay and momentum only whether there is any."""
-
-    optimizer: str
-    has_weight_decay: bool
-    has_momentum: bool
-    has_average: bool
-
-
-@dataclass(frozen=True)
-class Phase:
-    """How to train in one phase.
-
-    learning_rate: the highest of the schedule; weight_decay (decoupled): of adamw and sgd; momentum: of sgd;
-    ema_momentum: of the average over the weights of all steps, which is what is evaluated and kept (Polyak & Juditsky,
-    "Acceleration of Stochastic Approximation by Averaging", 1992, with exponential weights), 0 for none.
-    """
-
-    name: str
-    epochs: int
-    batch_size: int
-    optimizer: str
-    learning_rate: float
-    schedule: str
-    weight_decay: float
-    momentum: float
-    label_smoothing: float
-    ema_momentum: float
-    stopping: Stopping | None
-    seed: int
-
-    @property
-    def rule(self) -> Rule:
-        """What of it is compiled."""
-        is_sgd = self.optimizer == "sgd"
-        decays = self.optimizer != "adam" and self.weight_decay > 0
-        return Rule(self.optimizer, decays, is_sgd and self.momentum > 0, self.ema_momentum > 0)
-
-    def numbers(self, epoch: int, steps_per_epoch: int) -> NDArray[np.float32]:
-        """What goes into each step of an epoch and the first of the next, float32 (steps_per_epoch + 1, 4).
-
-        The average begins short: after t steps its momentum is at most (1 + t) / (10 + t), as TensorFlow's
-        `ExponentialMovingAverage` has it.
-        """
-        steps = np.arange(epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch + 1)
-        average = np.minimum(self.ema_momentum, (1 + steps) / (10 + steps))
-        parts = (self.rates(steps, steps_per_epoch), self.weight_decay, self.momentum, average)
-        return np.stack(np.broadcast_arrays(*parts), 1).astype(np.float32)
-
-    def rates(self, steps: NDArray[np.int64], steps_per_epoch: int) -> NDArray[np.float32]:
-        """The learning rate of each step, float32, steps counted from 0 over the phase.
-
-        `cosine` falls from learning_rate to 0 over the phase (Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent
-        with Warm Restarts", ICLR 2017, without restarts).
-        """
-        if self.schedule == "constant":
-            return np.full(len(steps), self.learning_rate, np.float32)
-        done = np.minimum(steps / max(1, steps_per_epoch * self.epochs), 1)
-        return (self.learning_rate * (1 + np.cos(np.pi * done)) / 2).astype(np.float32)
+from frostline.phases import Phase, Row, Rule, Stopping
 
 
 @dataclass(frozen=True)
@@ -135,17 +58,6 @@ def make_deterministic(seed: int) -> None:
             tf.config.experimental.enable_op_determinism()
 
 
-def kept(history: list[Row], stopping: Stopping | None) -> Row:
-    """The row of the weights that training ended with: the last one, or with early stopping the best."""
-    if stopping is None:
-        return history[-1]
-    best = history[0]
-    for row in history[1:]:
-        if stopping.better(row[stopping.monitor], best[stopping.monitor]):
-            best = row
-    return best
-
-
 def balanced(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
     """Class weights n / (classes * count), float32 (classes,), as scikit-learn's `balanced` has them."""
     return (len(labels) / (classes * np.bincount(labels, minlength=classes))).astype(np.float32)
@@ -157,12 +69,13 @@ class Learner:
     What it depends on besides its variables, such as which layers are `trainable`, must be as it was when it was made.
     """
 
-    def __init__(self, model: keras.Model, rule: Rule) -> None:
-        """model: gives logits (n, units)."""
+    def __init__(self, model: keras.Model, rule: Rule, blocks: Mapping[str, int] | None = None) -> None:
+        """model: gives logits (n, units); blocks: how many blocks from the top each variable is, by its path, where
+        that is not 0."""
         self.model = model
         self.units = model.output.shape[-1]
         self.row_bytes = 4 * int(np.prod(model.input.shape[1:]))
-        _compile(model, rule)
+        optimizing.compile_for(model, rule, blocks or {})
         self._fresh = values(model.optimizer.variables)
         self._steps: dict[bool, stepping.Steps] = {}
 
@@ -197,13 +110,17 @@ class Learner:
 
         at = self._start(phase, history, check) if resume is None else self._go_on(resume)
         per_epoch = math.ceil(len(train.labels) / phase.batch_size)
-        for epoch in range(at.epoch, phase.epochs):
+        mixture = batching.Mixture(phase.mixup, phase.cutmix)
+        for epoch in range(at.epoch, phase.stage.stop):
             if at.stopped:
                 break
-            order = np.random.default_rng([phase.seed, epoch, *phase.name.encode()]).permutation(len(train.labels))
-            numbers = phase.numbers(epoch, per_epoch)
+            drawn = [phase.seed, epoch, *phase.name.encode()]
+            order = np.random.default_rng(drawn).permutation(len(train.labels))
+            numbers = phase.numbers(epoch, per_epoch, at.history)
             for first, last in _parts(at.batch, looks, epoch, per_epoch):
                 chunks = learned.chunks(epoch % len(train.variants), order, numbers, first, last)
+                if mixture.is_any:
+                    chunks = mixture.mixed(chunks, [*drawn, 1], first)
                 trained = steps.train(batching.ahead(chunks), go_on=first > 0)
                 metrics = values(model.metrics_variables)
                 rate, step = float(numbers[last, 0]), len(at.history) + 1
@@ -222,6 +139,28 @@ class Learner:
         else:
             self._take_average()
         return at.history
+
+    def range_test(
+        self, phase: Phase, train: Examples, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
+    ) -> list[float]:
+        """The loss of a batch before its step at each learning rate, until it is over by the losses so far.
+
+        The model is trained in place, from its variables as they are, by the phase's rule.
+        """
+        assign(self.model.optimizer.variables, self._fresh)
+        batches = Batches(train, self.units, phase.label_smoothing, phase.batch_size, per_chunk=1)
+        numbers = phase.numbers(phase.stage.start, len(rates), [])[:-1]
+        numbers[:, 0] = rates
+        steps, losses = self._compiled(False), list[float]()
+        while len(losses) < len(rates):
+            order = np.random.default_rng([phase.seed, len(losses)]).permutation(len(train.labels))
+            last = min(math.ceil(len(order) / phase.batch_size), len(rates) - len(losses))
+            variant = len(losses) * phase.batch_size // len(order) % len(train.variants)
+            for chunk in batches.chunks(variant, order, numbers[len(losses) :], 0, last):
+                losses.append(steps.train([chunk])["loss"])
+                if is_over(losses):
+                    return losses
+        return losses
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -242,7 +181,7 @@ class Learner:
     def _start(self, phase: Phase, history: list[Row], check: Callable[[], dict[str, float]]) -> _Standing:
         assign(self.model.optimizer.variables, self._fresh)
         before = check()[phase.stopping.monitor[4:]] if phase.stopping else math.nan
-        return _Standing(0, 0, False, 0, before, values(self.model.variables), list(history))
+        return _Standing(phase.stage.start, 0, False, 0, before, values(self.model.variables), list(history))
 
     def _go_on(self, resume: Snapshot) -> _Standing:
         assign(self.model.variables, resume.variables)
@@ -276,7 +215,7 @@ class _Standing:
         self.history.append(row)
         if stopping and stopping.better(row[stopping.monitor], self.best_value):
             self.best, self.best_value, self.waited = values(model.variables), row[stopping.monitor], 0
-        elif stopping:
+        elif stopping and stopping.patience is not None and self.epoch > stopping.start_from_epoch:
             self.waited += 1
             self.stopped = self.waited >= stopping.patience
 
@@ -299,6 +238,7 @@ def _row(
         "accuracy": trained["accuracy"],
         "val_loss": tested["loss"],
         "val_accuracy": tested["accuracy"],
+        "frozen_layers": phase.frozen_layers,
     }
 
 
@@ -309,47 +249,6 @@ def _require_finite(row: Row, phase: Phase) -> None:
             f"params.yaml: the loss became {value} in epoch {math.ceil(row['epoch'])} of phase {phase.name}; "
             f"lower finetune.{'head_' if phase.name == 'head' else ''}learning_rate ({phase.learning_rate:g})"
         )
-
-
-class _Momentum(keras.optimizers.SGD):
-    """Keras's SGD with momentum, which may be a tensor here: Keras's own asks it in Python whether it is 0."""
-
-    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
-        dtype = variable.dtype
-        velocity = self.momentums[self._get_variable_index(variable)]
-        step = keras.ops.cast(gradient, dtype) * keras.ops.cast(learning_rate, dtype)
-        self.assign(velocity, velocity * keras.ops.cast(self.momentum, dtype) - step)
-        self.assign_add(variable, velocity)
-
-
-class _BinaryAccuracy(keras.metrics.BinaryAccuracy):
-    """Keras's, of smoothed targets too."""
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        super().update_state(keras.ops.cast(y_true > 0.5, "float32"), y_pred, sample_weight)
-
-
-def _compile(model: keras.Model, rule: Rule) -> None:
-    rate = 0.0  # as the decay and the momentum: every step is given its own
-    decay = 0.0 if rule.has_weight_decay else None
-    average = {"use_ema": rule.has_average, "ema_overwrite_frequency": None}
-    optimizer: keras.optimizers.Optimizer
-    if rule.optimizer != "sgd":
-        optimizer = keras.optimizers.Adam(rate, weight_decay=decay, **average)  # with a decay it is AdamW
-    elif rule.has_momentum:
-        optimizer = _Momentum(rate, momentum=0.9, weight_decay=decay, **average)
-    else:
-        optimizer = keras.optimizers.SGD(rate, weight_decay=decay, **average)
-    loss: keras.losses.Loss
-    metric: keras.metrics.Metric
-    if model.output.shape[-1] == 1:
-        loss = keras.losses.BinaryCrossentropy(from_logits=True)
-        metric = _BinaryAccuracy("accuracy", threshold=0.0)
-    else:
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-        metric = keras.metrics.CategoricalAccuracy("accuracy")
-    model.compile(optimizer, loss, metrics=[metric])
-    model.optimizer.build(model.trainable_variables)
 
 
 def values(variables: Sequence[keras.Variable]) -> list[NDArray[Any]]:

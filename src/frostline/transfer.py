@@ -3,22 +3,36 @@ Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import keras
+import numpy as np
 from numpy.typing import NDArray
 
-from frostline import backbones, batching, classifier, freezing, planning, training
+from frostline import (
+    backbones,
+    batching,
+    classifier,
+    course,
+    engine,
+    freezing,
+    phases,
+    planning,
+    shallow,
+    shallow_heads,
+    training,
+)
 from frostline import weights as files
+from frostline.course import Stage
 from frostline.features import Rows
+from frostline.networks import Network, Recent, TrainedHead
 from frostline.params import Params
 from frostline.shards import Shards
 from frostline.store import Store
 
-# What is kept at most: networks, and of each the compiled learners and the trained heads.
-NETWORKS, LEARNERS, HEADS = 4, 16, 64
+NETWORKS = 4  # are kept at most
 
 # Settings of the head that its layers are not built by.
 NOT_BUILT = {"dropout", "classifier", "classifier_args"}
@@ -38,8 +52,8 @@ class Result:
     audit: the proof that frozen weights stood still."""
 
     bundle: classifier.Bundle
-    history: list[training.Row]
-    kept: training.Row
+    history: list[phases.Row]
+    kept: phases.Row
     audit: freezing.Audit
 
 
@@ -53,7 +67,7 @@ class Trainer:
 
     def __init__(self, store: Store, locate: files.Locate = str) -> None:
         self.store, self.locate = store, locate
-        self._networks: _Recent[_Network] = _Recent(NETWORKS)
+        self._networks: Recent[Network] = Recent(NETWORKS)
 
     def run(
         self,
@@ -71,62 +85,125 @@ class Trainer:
         of the second phase, as `training.Learner.fit` has them. The result's model is good until the next training.
         Raises UserError for bad settings, InternalError where a frozen weight changed.
         """
-        settings = params.finetune
-        layout = data.validation.layout
         network = self._network(params, data)
         body = network.backbone.model
-        train_batch_norm = settings.batch_norm == "train" or (
-            settings.batch_norm == "auto" and not network.backbone.pretrained
-        )
-        depths = {"head": len(body.layers), "finetune": freezing.depth(body, settings.freeze)}
-        phases = {name: _phase(params, name) for name in depths}
-        phases = {name: phase for name, phase in phases.items() if phase.epochs}
-        lines = {name: freezing.deepest_cut(body, depths[name]) for name in phases}
+        if params.head.classifier != "dense":
+            return self._shallow(params, data, network, on_plan, on_epoch)
+        train_batch_norm = _trains_batch_norm(params, network)
+        stages = course.stages(params, body)
         history = list(resume.history) if resume else []
-        key = _head_key(params, data, phases.get("head"))
-        if len(phases) == 2 and (resume is None or resume.phase == "finetune"):
+        head = next((stage.phase for stage in stages if stage.phase.name == "head"), None)
+        key = _head_key(params, data, head)
+        left = [stage for stage in stages if resume is None or stage.is_left(resume)]
+        if head is not None and len(stages) > 1 and (resume is None or resume.phase == "finetune"):
             trained = network.heads.get(key)
             if trained is not None:
                 training.assign(network.head.top.variables, trained.variables)
                 history = history or list(trained.history)
-            if trained is not None or resume is not None:
-                del phases["head"]
-        plan = _plan(params, network, phases, {name: lines[name] for name in phases}, data, self.store)
+                left = [stage for stage in left if stage.phase.name != "head"]
+        plan = _plan(params, network, left, data, self.store)
         if network.backbone.loaded:
             on_plan(str(network.backbone.loaded))
-        on_plan(plan.text if plan else "plan: nothing is frozen, every batch goes through all layers")
-        for name, phase in phases.items():
-            depth, line = depths[name], lines[name]
-            freezing.freeze(body, depth, train_batch_norm)
+        on_plan(_told(plan, left))
+        for stage in left:
+            phase, line = stage.phase, stage.line
+            freezing.freeze(body, phase.frozen_layers, train_batch_norm)
             before = freezing.fingerprint(body)
-            with freezing.without_noise(body, depth):
-                learner = network.learner(line, (depth, train_batch_norm), phase.rule)
-                learned, checked = _examples(params, data, plan if line else None, name)
-                here = resume if resume is not None and resume.phase == name else None
-                history = learner.fit(
-                    phase, learned, checked, history, here, on_epoch, looks if name == "finetune" else ()
-                )
-            audit = freezing.audit(body, network.whole, depth, before)
-            if name == "head":
-                network.heads.put(key, _TrainedHead(training.values(network.head.top.variables), list(history)))
-        made_from = {
+            with freezing.without_noise(body, phase.frozen_layers):
+                learner = network.learner(stage, train_batch_norm)
+                learned, checked = _examples(params, data, plan if line else None, stage.name)
+                here = resume if stage is left[0] else None
+                looked = looks if phase.name == "finetune" else ()
+                history = learner.fit(phase, learned, checked, history, here, on_epoch, looked)
+            audit = freezing.audit(body, network.whole, phase.frozen_layers, before)
+            if phase.name == "head":
+                network.heads.put(key, TrainedHead(training.values(network.head.top.variables), list(history)))
+        kept = phases.kept(history, stages[-1].phase.stopping)
+        made_from = self._made_from(params, data, network.backbone, audit)
+        made_from["groups"] = [asdict(group) for group in course.groups(stages, body, network.head.top)]
+        return Result(classifier.Bundle(network.whole, data.validation.layout, made_from), history, kept, audit)
+
+    def _shallow(
+        self,
+        params: Params,
+        data: Data,
+        network: Network,
+        on_plan: Callable[[str], None],
+        on_epoch: training.OnEpoch,
+    ) -> Result:
+        """Train one of scikit-learn's classifiers on the frozen features of all variants."""
+        body, layout = network.backbone.model, data.validation.layout
+        stage = course.shallow(params, body, len(data.variants))
+        frozen, classes = stage.phase.frozen_layers, len(layout.classes)
+        freezing.freeze(body, frozen, train_batch_norm=False)
+        before = freezing.fingerprint(body)
+        plan = _plan(params, network, [stage], data, self.store)
+        on_plan(_told(plan, [stage]))
+        learned, checked = _examples(params, data, plan, stage.name)
+        known = [_vectors(rows) for rows in learned.variants]
+        labels = np.tile(learned.labels, len(known))
+        settings, is_balanced = params.head, params.finetune.class_weight == "balanced"
+        fitted = shallow.fit(
+            settings.classifier, settings.classifier_args, np.concatenate(known), labels, is_balanced, params.seed
+        )
+        top = shallow_heads.convert(fitted, known[0].shape[1], classes)
+        whole = classifier.whole(network.backbone, classifier.Head(network.head.pool, top, classes))
+        audit = freezing.audit(body, whole, frozen, before)
+        loss, accuracy = _measured(top, known[0], learned.labels)
+        val_loss, val_accuracy = _measured(top, _vectors(checked.variants[0]), checked.labels)
+        row: phases.Row = {
+            "step": 1, "phase": "head", "epoch": 1, "learning_rate": 0.0, "loss": loss, "accuracy": accuracy,
+            "val_loss": val_loss, "val_accuracy": val_accuracy, "frozen_layers": frozen,
+        }  # fmt: skip
+        on_epoch(row, lambda: training.Snapshot("head", 1, 0, False, 0, val_loss, [], [], [], [], [row]))
+        made_from = self._made_from(params, data, network.backbone, audit)
+        made_from["groups"] = [asdict(group) for group in course.groups([], body, top)]
+        return Result(classifier.Bundle(whole, layout, made_from), [row], row, audit)
+
+    def _made_from(
+        self, params: Params, data: Data, backbone: backbones.Backbone, audit: freezing.Audit
+    ) -> dict[str, Any]:
+        """What a bundle says of itself."""
+        return {
             "seed": params.seed,
-            "backbone": _backbone(params, self.locate, network.backbone),
+            "backbone": _backbone(params, self.locate, backbone),
             "head": params.head.model_dump(),
-            "finetune": settings.model_dump(),
+            "finetune": {**params.finetune.model_dump(), "precision": _precision(params)},
             "cache_dtype": params.cache.dtype,
+            "augment": params.augment.model_dump(include={"mode", "mixup", "cutmix"}),
             "copies": len(data.variants) - 1,
             "audit": asdict(audit),
             "data": {"train": data.variants[0].source_digest(), "val": data.validation.source_digest()},
             "keras": keras.__version__,
         }
-        kept = training.kept(history, next(reversed(phases.values())).stopping)
-        return Result(classifier.Bundle(network.whole, layout, made_from), history, kept, audit)
 
-    def _network(self, params: Params, data: Data) -> _Network:
-        """The network of those settings, as it is before any training."""
+    def range_test(
+        self, params: Params, data: Data, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
+    ) -> list[float]:
+        """The losses of batches at rising learning rates, as fine-tuning (or the head, where nothing is fine-tuned)
+        would begin: behind the final freeze line, with the head trained. is_over: see `training.Learner.range_test`."""
+        settings = params.finetune
+        if settings.head_epochs and settings.epochs:
+            alone = settings.model_copy(update={"epochs": 0})
+            self.run(
+                params.model_copy(update={"finetune": alone}), data, None, lambda plan: None, lambda row, now: None
+            )
+            network = self._network(params, data, is_fresh=False)
+        else:
+            network = self._network(params, data)
+        body = network.backbone.model
+        stage = course.stages(params, body)[-1]
+        plan = _plan(params, network, [stage], data, self.store)
+        train_batch_norm = _trains_batch_norm(params, network)
+        freezing.freeze(body, stage.phase.frozen_layers, train_batch_norm)
+        with freezing.without_noise(body, stage.phase.frozen_layers):
+            learned, _ = _examples(params, data, plan, stage.name)
+            return network.learner(stage, train_batch_norm).range_test(stage.phase, learned, rates, is_over)
+
+    def _network(self, params: Params, data: Data, is_fresh: bool = True) -> Network:
+        """The network of those settings, as it is before any training, or as the last one left it."""
         layout = data.validation.layout
-        named, precision = params.backbone, params.finetune.precision
+        named, precision = params.backbone, _precision(params)
         fixed = params.head.model_dump_json(exclude=NOT_BUILT)
         key = (named, fixed, layout.image_size, len(layout.classes), params.seed, precision)
         keras.config.set_dtype_policy(precision)
@@ -137,68 +214,15 @@ class Trainer:
             backbone = backbones.build(named.name, start, layout.image_size, named.until, named.alpha)
             shape = backbone.model.output.shape[1:]
             head = classifier.build_head(shape, len(layout.classes), **params.head.model_dump(exclude=NOT_BUILT))
-            network = _Network(backbone, head, classifier.whole(backbone, head))
+            network = Network(backbone, head, classifier.whole(backbone, head))
             self._networks.put(key, network)
-        network.reset()
+        if is_fresh:
+            network.reset()
         network.head.set_dropout(params.head.dropout)
         return network
 
 
-@dataclass(frozen=True)
-class _TrainedHead:
-    """What the first phase leaves behind."""
-
-    variables: list[NDArray[Any]]
-    history: list[training.Row]
-
-
-class _Network:
-    """Backbone and head, with all that is worth keeping between trainings. whole: pictures -> probabilities."""
-
-    def __init__(self, backbone: backbones.Backbone, head: classifier.Head, whole: keras.Model) -> None:
-        self.backbone, self.head, self.whole = backbone, head, whole
-        self.heads: _Recent[_TrainedHead] = _Recent(HEADS)
-        self._learners: _Recent[training.Learner] = _Recent(LEARNERS)
-        self._fresh = training.values(whole.variables)
-
-    def reset(self) -> None:
-        """Set all variables, the states of random numbers among them, to what they were before any training."""
-        training.assign(self.whole.variables, self._fresh)
-
-    def learner(self, line: freezing.CutPoint | None, frozen: Hashable, rule: training.Rule) -> training.Learner:
-        """What trains behind a line by that rule. frozen: what is known of how the body is frozen now."""
-        learner = self._learners.get((frozen, rule))
-        if learner is None:
-            learner = training.Learner(classifier.suffix(self.backbone, self.head, line), rule)
-            self._learners.put((frozen, rule), learner)
-        return learner
-
-
-T = TypeVar("T")
-
-
-class _Recent(Generic[T]):
-    """The values that were used last, at most `size` of them."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._values: dict[Hashable, T] = {}
-
-    def get(self, key: Hashable) -> T | None:
-        """The value of a key, which so becomes the last used; None where there is none."""
-        if key not in self._values:
-            return None
-        self._values[key] = self._values.pop(key)
-        return self._values[key]
-
-    def put(self, key: Hashable, value: T) -> None:
-        """Keep a value; the least recently used one goes where there are too many."""
-        self._values[key] = value
-        if len(self._values) > self.size:
-            del self._values[next(iter(self._values))]
-
-
-def _head_key(params: Params, data: Data, phase: training.Phase | None) -> Hashable:
+def _head_key(params: Params, data: Data, phase: phases.Phase | None) -> Hashable:
     """What the first phase's outcome depends on besides the network."""
     pictures = [each.digest for each in (*data.variants, data.validation)]
     return (phase, str(params.head.dropout), params.finetune.class_weight, params.cache.dtype, *pictures)
@@ -211,39 +235,45 @@ def _backbone(params: Params, locate: files.Locate, backbone: backbones.Backbone
     return made | ({"loaded": asdict(backbone.loaded)} if backbone.loaded else {})
 
 
-def _phase(params: Params, name: str) -> training.Phase:
-    settings = params.finetune
-    stopping = settings.early_stopping
-    is_head = name == "head"
-    return training.Phase(
-        name=name,
-        epochs=settings.head_epochs if is_head else settings.epochs,
-        batch_size=settings.batch_size,
-        optimizer=settings.optimizer,
-        learning_rate=settings.head_learning_rate if is_head else settings.learning_rate,
-        schedule=settings.schedule,
-        weight_decay=settings.weight_decay,
-        momentum=settings.momentum,
-        label_smoothing=settings.label_smoothing,
-        ema_momentum=settings.ema_momentum,
-        stopping=training.Stopping(**stopping.model_dump()) if stopping else None,
-        seed=params.seed,
-    )
+def _trains_batch_norm(params: Params, network: Network) -> bool:
+    """Whether BatchNorm above the line is trained."""
+    named = params.finetune.batch_norm
+    return named == "train" or (named == "auto" and not network.backbone.pretrained)
 
 
-def _plan(
-    params: Params,
-    network: _Network,
-    phases: Mapping[str, training.Phase],
-    lines: Mapping[str, freezing.CutPoint | None],
-    data: Data,
-    store: Store,
-) -> planning.Plan | None:
-    """Where the phases that have something frozen take their features; None where none has."""
+def _vectors(rows: Rows) -> NDArray[np.float32]:
+    """All rows, float32 (n, width)."""
+    return rows.take(np.arange(len(rows))).astype(np.float32, copy=False)
+
+
+def _measured(top: keras.Model, features: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
+    """Cross-entropy and accuracy of a head on features."""
+    starts = range(0, len(features), classifier.BATCH)
+    chunks = [features[start : start + classifier.BATCH] for start in starts]
+    logits = np.concatenate([engine.predict(top, chunk, classifier.BATCH) for chunk in chunks]).astype(np.float64)
+    logits -= logits.max(axis=1, keepdims=True)
+    likelihood = logits[np.arange(len(labels)), labels] - np.log(np.exp(logits).sum(axis=1))
+    return float(-likelihood.mean()), float((logits.argmax(axis=1) == labels).mean())
+
+
+def _precision(params: Params) -> str:
+    """The precision of training, as a dtype policy of Keras."""
+    named = params.finetune.precision
+    return engine.best_precision() if named == "auto" else named
+
+
+def _plan(params: Params, network: Network, stages: Sequence[Stage], data: Data, store: Store) -> planning.Plan | None:
+    """Where the stages that begin behind a freeze line take their features; None where none does."""
+    variants = len(data.variants)
     planned = [
-        planning.Phase(name, line, phases[name].epochs, min(phases[name].epochs, len(data.variants)))
-        for name, line in lines.items()
-        if line is not None
+        planning.Phase(
+            stage.name,
+            stage.line,
+            len(stage.phase.stage),
+            frozenset(epoch % variants for epoch in stage.phase.stage),
+        )
+        for stage in stages
+        if stage.line is not None
     ]
     if not planned:
         return None
@@ -253,10 +283,19 @@ def _plan(
     )
 
 
+def _told(plan: planning.Plan | None, stages: Sequence[Stage]) -> str:
+    """The plan in a line."""
+    drawn = "every batch is drawn afresh and goes through all layers, nothing of it is stored"
+    parts = [plan.text] if plan else []
+    if any(stage.policy is not None for stage in stages):
+        parts.append(f"finetune on live variants: {drawn}" if plan else f"plan: live variants: {drawn}")
+    return "; ".join(parts) or "plan: nothing is frozen, every batch goes through all layers"
+
+
 def _examples(
-    params: Params, data: Data, plan: planning.Plan | None, phase: str
+    params: Params, data: Data, plan: planning.Plan | None, stage: str
 ) -> tuple[batching.Examples, batching.Examples]:
-    """Training and validation examples of a phase: features as planned, else the pictures themselves."""
+    """Training and validation examples of a stage: features as planned, else the pictures themselves."""
     train, validation = data.variants[0], data.validation
     weights = None
     if params.finetune.class_weight == "balanced":
@@ -264,6 +303,6 @@ def _examples(
     learned: Sequence[Rows] = data.variants
     checked: Rows = validation
     if plan is not None:
-        learned = [plan.rows(phase, pictures, variant) for variant, pictures in enumerate(data.variants)]
-        checked = plan.rows(phase, validation)
+        learned = [plan.rows(stage, pictures, variant) for variant, pictures in enumerate(data.variants)]
+        checked = plan.rows(stage, validation)
     return batching.Examples(learned, train.labels, weights), batching.Examples([checked], validation.labels)

@@ -25,16 +25,17 @@ def run(params: Params) -> str:
     with atomic.folder(catalog.AUGMENTED) as folder:
         policy = write(params, train, folder)
         with atomic.file(catalog.CONTACT_SHEET) as sheet:
-            variants = range(1, min(settings.copies, SHEET_VARIANTS) + 1)
-            _contact_sheet(train, policy, variants, params.seed).save(sheet, format="PNG")
+            shown = SHEET_VARIANTS if settings.mode == "live" else min(settings.copies, SHEET_VARIANTS)
+            _contact_sheet(train, policy, range(1, shown + 1), params.seed).save(sheet, format="PNG")
+    if settings.mode == "live":
+        return f"augment: nothing to store, variants are drawn live; {catalog.CONTACT_SHEET} shows what they look like"
     return f"augment: {settings.copies} variants of {len(train)} training images; look at {catalog.CONTACT_SHEET}"
 
 
 def write(params: Params, train: shards.Shards, folder: Path) -> Policy:
     """Make the variants of the training split in an empty folder; by which policy."""
-    settings = params.augment
-    policy = Policy(**settings.model_dump(exclude={"mode", "copies", "mixup", "cutmix"}))
-    for variant in range(1, settings.copies + 1):
+    policy = Policy.of(params.augment)
+    for variant in range(1, (params.augment.copies if params.augment.stored else 0) + 1):
         (folder / f"variant-{variant:05d}").mkdir()
         made = progress.track(_variants(train, policy, variant, params.seed), len(train), f"augment {variant}")
         shards.write(folder / f"variant-{variant:05d}", train.layout, train.index, made)

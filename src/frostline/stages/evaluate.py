@@ -141,12 +141,13 @@ def _gallery(bundle: Bundle, test: shards.Shards, probabilities: Probabilities) 
     predicted = probabilities.argmax(axis=1)
     wrong = int((predicted != test.labels).sum())
     pictures = test.take(rows)
-    heat = explaining.GradCam(bundle)(pictures, predicted[rows])
+    explainer = explaining.GradCam(bundle)
+    heat = explainer(pictures, predicted[rows])
     step = max(1, test.layout.image_size // GALLERY_SIDE)
     shown = pictures[:, ::step, ::step]
     names = test.layout.classes
     captions = [plots.caption(names[test.labels[row]], names[predicted[row]], probabilities[row].max()) for row in rows]
     many = f"{len(test):,} test pictures"
     which = f"Worst mistakes, {len(rows)} of {wrong:,} on {many}" if wrong else f"No mistake on {many}; the least sure"
-    title = f"{which}. Coloured: what speaks for the predicted class (Grad-CAM)"
+    title = f"{which}. Coloured: what speaks for the predicted class ({explainer.method})"
     return plots.mistakes(shown, explaining.overlay(shown, heat[:, ::step, ::step]), captions, title)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -23,11 +24,12 @@ from frostline import (
     store,
     tracking,
 )
-from frostline.errors import DataError
-from frostline.params import Params
+from frostline.errors import DataError, ParamsError
+from frostline.params import Augment, Params
 
 if TYPE_CHECKING:
-    from frostline.training import OnEpoch, Row, Snapshot
+    from frostline.phases import Row
+    from frostline.training import OnEpoch, Snapshot
 
 
 def run(params: Params) -> str:
@@ -35,6 +37,11 @@ def run(params: Params) -> str:
     locate = registry.locator(params.tracking)
     named = params.backbone
     backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
+    if params.finetune.callbacks.TensorBoard and find_spec("tensorboard") is None:
+        raise ParamsError(
+            "params.yaml: finetune.callbacks.TensorBoard needs a package that is not here; "
+            "pip install 'frostline[tensorboard]', or remove the key"
+        )
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
     with engine.quiet():
         from frostline import calibration, classifier, predictor, transfer
@@ -42,7 +49,7 @@ def run(params: Params) -> str:
 
     features = store.opened(params.cache)
     train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
-    variants = [train, *augmented(train, params.augment.copies)]
+    variants = [train, *augmented(train, params.augment)]
     job = jobs.key(params, [*variants, validation], locate)
     checkpoint = Checkpoint(catalog.checkpoints() / f"{job}.npz")
     name = run_log.name(params.backbone.name, params.finetune.model_dump())
@@ -63,8 +70,9 @@ def run(params: Params) -> str:
             log.tags({f"frostline.{'weights' if plan.startswith('weights:') else 'plan'}": plan})
 
         data = transfer.Data(variants, validation)
-        trainer = transfer.Trainer(features, locate)
-        result = trainer.run(params, data, resume, tell, _reporter(params, checkpoint.save, log))
+        result = transfer.Trainer(features, locate).run(
+            params, data, resume, tell, _reporter(params, job, checkpoint.save, log)
+        )
         bundle = result.bundle
         if params.evaluate.calibrate == "temperature":
             logits = predictor.logits(bundle, validation, features, params.cache.mode)
@@ -93,8 +101,10 @@ def _origin(job: str) -> dict[str, str]:
     return {f"frostline.{key}": str(value) for key, value in known.items()}
 
 
-def augmented(train: shards.Shards, copies: int) -> list[shards.Shards]:
-    """The variants of exactly these training pictures. Raises DataError where augment has not run for them."""
+def augmented(train: shards.Shards, settings: Augment) -> list[shards.Shards]:
+    """The stored variants of exactly these training pictures, none where they are drawn live. Raises DataError where
+    augment has not run for them."""
+    copies = settings.copies if settings.stored else 0
     variants = [shards.open_folder(path, train.memory) for path in sorted(catalog.AUGMENTED.glob("variant-*"))]
     originals = train.index["sha256"]
     if len(variants) != copies or not all(variant.index["sha256"].equals(originals) for variant in variants):
@@ -105,15 +115,17 @@ def augmented(train: shards.Shards, copies: int) -> list[shards.Shards]:
     return variants
 
 
-def _reporter(params: Params, save: Callable[[Snapshot], None], log: tracking.Run) -> OnEpoch:
+def _reporter(params: Params, job: str, save: Callable[[Snapshot], None], log: tracking.Run) -> OnEpoch:
     """After every epoch: a line for the person, the numbers for the tracker, a snapshot for the case of a kill."""
     epochs = {"head": params.finetune.head_epochs, "finetune": params.finetune.epochs}
     began = time.monotonic()
+    board = _board(params, job)
 
     def report(row: Row, snapshot: Callable[[], Snapshot]) -> None:
         nonlocal began
         now = time.monotonic()
         run_log.history(log, [{**row, "seconds": now - began}])
+        board(row)
         save(snapshot())
         print(
             f"{row['phase']:>8} {row['epoch']:>3}/{epochs[row['phase']]}  loss {row['loss']:.4f}  "
@@ -124,3 +136,22 @@ def _reporter(params: Params, save: Callable[[Snapshot], None], log: tracking.Ru
         began = time.monotonic()
 
     return report
+
+
+def _board(params: Params, job: str) -> Callable[[Row], None]:
+    """What writes an epoch's numbers for TensorBoard, by Keras's own callback, where params.yaml asks for that."""
+    settings = params.finetune.callbacks.TensorBoard
+    if settings is None:
+        return lambda row: None
+    import keras
+
+    callback = keras.callbacks.TensorBoard(str(catalog.root() / settings.log_dir / job[:12]), write_graph=False)
+    callback.set_model(keras.Model())  # it asks for an optimizer's rate, and there is none to ask
+
+    def write(row: Row) -> None:
+        numbers = {key: float(value) for key, value in row.items() if key not in {"step", "phase", "epoch"}}
+        callback.on_epoch_end(row["step"], numbers)
+        for writer in callback._writers.values():
+            writer.flush()
+
+    return write

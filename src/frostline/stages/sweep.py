@@ -62,7 +62,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
 
     features = store.opened(params.cache)
     train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
-    data = transfer.Data([train, *augmented(train, params.augment.copies)], validation)
+    data = transfer.Data([train, *augmented(train, params.augment)], validation)
     freeze = params.sweep.space.get(space.FREEZE)
     body = backbones.build(named.name, locate(named.weights), train.layout.image_size, named.until, named.alpha).model
     dimensions = space.dimensions(params, freezing.spread(body, freeze.auto) if isinstance(freeze, Auto) else [])
@@ -81,16 +81,18 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         pictures=len(train),
         epochs=params.finetune.epochs,
         rungs=_rungs(params, len(train)),
-        by_loss="finetune.label_smoothing" not in params.sweep.space,  # it is part of the loss
+        by_loss=not space.IN_LOSS & params.sweep.space.keys(),
     )
     sampling.require_sampler(settings, dimensions)
     name = _name(params, data, dimensions, locate)
     folder = catalog.sweeps() / name
 
     def data_of(trial: Params) -> Data:
-        if trial.augment == params.augment:
+        if trial.augment.stored == params.augment.stored:
             return data
-        place = folder / f"augmented-{digest.of_value(trial.augment.model_dump())[:24]}"
+        if trial.augment.stored is None:
+            return transfer.Data([train], validation)
+        place = folder / f"augmented-{digest.of_value(trial.augment.stored)[:24]}"
         with atomic.lock(catalog.state() / "sweep-data.lock"):
             if not place.is_dir():
                 made = sorted(folder.glob("augmented-*"), key=lambda path: path.stat().st_mtime)
