@@ -95,7 +95,11 @@ def test_every_params_file_of_the_repository_is_valid(path: Path) -> None:
         ("augment.brightness", [1, 1, 1], "augment.brightness: "),
         ("head.hidden", [0], "head.hidden.0: input should be greater than or equal to 1, not 0"),
         ("finetune.freeze", [1.5], "finetune.freeze: input should be a valid integer or a valid string, not [1.5]"),
-        ("finetune.freeze", True, "finetune.freeze: input should be a valid integer or a valid string or a valid list, not True"),
+        (
+            "finetune.freeze",
+            True,
+            "finetune.freeze: input should be a valid integer or a valid string or a valid list, not True",
+        ),
         ("finetune.learning_rate", float("inf"), "finetune.learning_rate: input should be a finite number, not inf"),
         ("finetune.learning_rate", 0, "finetune.learning_rate: input should be greater than 0, not 0"),
         ("evaluate.bootstrap", 1, "evaluate.bootstrap: "),

@@ -273,6 +273,15 @@ def test_other_settings_train_too(train, changes):
     assert result.bundle.model.output.dtype == "float32"
 
 
+def test_in_float16_a_step_follows_the_rule_too(train):
+    """There the optimizer is inside another one, which scales the loss."""
+    half = {"finetune__precision": "mixed_float16", "finetune__optimizer": "adamw", "copies": 0}
+    plain, decayed = (
+        weights(train(finetune__weight_decay=decay, finetune__freeze="all", **half)) for decay in (0.0, 0.9)
+    )
+    assert np.abs(plain[-2]).sum() > 1.02 * np.abs(decayed[-2]).sum()
+
+
 def test_a_diverging_loss_is_one_line_that_names_the_key(train):
     with pytest.raises(UserError, match=r"loss became .* in epoch \d of phase finetune; lower finetune.learning_rate"):
         train(finetune__learning_rate=1e30, finetune__optimizer="sgd", finetune__freeze="none")

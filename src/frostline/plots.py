@@ -26,7 +26,8 @@ LONGEST_NAME = 24
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
-    """Loss and accuracy by step, training and validation, with the start of each later phase marked."""
+    """Loss and accuracy by step, training and validation, with the start of each later phase marked, and in blue where
+    more of the backbone thaws."""
     from matplotlib.ticker import MaxNLocator
 
     fig = figure(9, 3.6)
@@ -40,6 +41,9 @@ def learning_curves(history: pd.DataFrame) -> Figure:
             axes.annotate(
                 rows["phase"].iat[0], (start - 0.5, 1.01), xycoords=("data", "axes fraction"), fontsize=8, color=INK
             )
+            if "frozen_layers" in rows:
+                for step in rows["step"][rows["frozen_layers"].diff() < 0]:
+                    axes.axvline(step - 0.5, color=FROST, lw=0.6, ls=":", label=None)
         axes.set_xlabel("step (epochs over both phases)")
         axes.set_ylabel(name)
         axes.legend(frameon=False)

@@ -172,6 +172,7 @@ class _JaxSteps:
 
 def _set_rule(optimizer: keras.optimizers.Optimizer, numbers: Any) -> None:
     """While a step is traced: let it take what of the rule is no variable from the numbers that come with the batch."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # in float16 one that scales the loss is around it
     if optimizer.weight_decay is not None:
         optimizer.weight_decay = numbers[1]
     if getattr(optimizer, "momentums", None):  # of SGD with momentum alone

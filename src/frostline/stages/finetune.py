@@ -139,19 +139,20 @@ def _reporter(params: Params, job: str, save: Callable[[Snapshot], None], log: t
 
 
 def _board(params: Params, job: str) -> Callable[[Row], None]:
-    """What writes an epoch's numbers for TensorBoard, by Keras's own callback, where params.yaml asks for that."""
+    """What writes an epoch's numbers for TensorBoard, laid out as Keras's callback does, where params.yaml asks."""
     settings = params.finetune.callbacks.TensorBoard
     if settings is None:
         return lambda row: None
-    import keras
+    import tensorflow as tf
 
-    callback = keras.callbacks.TensorBoard(str(catalog.root() / settings.log_dir / job[:12]), write_graph=False)
-    callback.set_model(keras.Model())  # it asks for an optimizer's rate, and there is none to ask
+    folder = catalog.root() / settings.log_dir / job[:12]
+    writers = {kind: tf.summary.create_file_writer(str(folder / kind)) for kind in ("train", "validation")}
 
     def write(row: Row) -> None:
-        numbers = {key: float(value) for key, value in row.items() if key not in {"step", "phase", "epoch"}}
-        callback.on_epoch_end(row["step"], numbers)
-        for writer in callback._writers.values():
+        for key in row.keys() - {"step", "phase", "epoch"}:
+            writer = writers["validation" if key.startswith("val_") else "train"]
+            with writer.as_default():
+                tf.summary.scalar(f"epoch_{key.removeprefix('val_')}", row[key], step=row["step"])
             writer.flush()
 
     return write
