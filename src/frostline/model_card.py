@@ -86,7 +86,7 @@ training never saw: **{metrics["accuracy"]:.3f}** (95% interval {low:.3f} to {hi
 
 ### Model Description
 
-- **Model type:** image classifier; {backbone["name"]} with a new head, trained by frostline
+- **Model type:** image classifier; {backbone["name"]} with {_head(made_from)}, trained by frostline
 - **Finetuned from:** {_origin(backbone)}
 - **Input:** uint8 RGB pictures of {data["image_size"]}x{data["image_size"]} pixels, resized by `{data["resize"]}`
 - **Output:** a probability for each class{_calibration(made_from)}
@@ -208,7 +208,7 @@ its input is part of the model.
 
 #### Training Hyperparameters
 
-First the head alone on frozen features, then everything above the freeze line. In this training the validation \
+{_course(made_from)} In this training the validation \
 pictures were used for {_use_of_validation(made_from)}; a sweep, where there was one, chose its settings by them.
 
 ```yaml
@@ -293,8 +293,8 @@ def _specifications(made_from: dict[str, Any], bundle_digest: str, data: dict[st
 
 ### Model Architecture and Objective
 
-{made_from["backbone"]["name"]}, {made_from["head"]["pooling"]} pooling and a head; cross-entropy; Keras \
-{made_from["keras"]}.
+{made_from["backbone"]["name"]}, {made_from["head"]["pooling"]} pooling and {_head(made_from)}\
+{"" if _shallow(made_from) else "; cross-entropy"}; Keras {made_from["keras"]}.
 
 ### Lineage
 
@@ -341,6 +341,26 @@ def _yaml(value: dict[str, Any]) -> str:
     yaml.width = 4096  # nothing is broken into lines
     yaml.dump(value, text)
     return text.getvalue()
+
+
+def _shallow(made_from: dict[str, Any]) -> str | None:
+    """Which of scikit-learn's classifiers is the head; None where it is a network."""
+    kind = made_from["head"].get("classifier", "dense")
+    return None if kind == "dense" else kind
+
+
+def _head(made_from: dict[str, Any]) -> str:
+    kind = _shallow(made_from)
+    return f"scikit-learn's `{kind}` as Keras layers" if kind else "a new head"
+
+
+def _course(made_from: dict[str, Any]) -> str:
+    if _shallow(made_from):
+        return (
+            "scikit-learn fitted the head to the frozen features of the training pictures and their copies; of "
+            "`finetune`, only `class_weight` and `precision` count."
+        )
+    return "First the head alone on frozen features, then everything above the freeze line."
 
 
 def _cell(name: str) -> str:
