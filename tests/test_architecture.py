@@ -8,7 +8,7 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 
 LOGS = {"tracking", "run_log", "registry"}  # with all that only they need; the last says where a start lies
-LOGS_OR_NAMES = {"params", "catalog", "errors"}  # what no result depends on either
+LOGS_OR_NAMES = {"params", "training_params", "complaints", "catalog", "errors"}  # what no result depends on either
 
 
 @pytest.mark.parametrize("stage", ["prepare", "augment", "finetune", "evaluate"])

@@ -21,7 +21,7 @@ def test_every_linked_file_exists():
 
 def test_every_command_exists():
     commands = set(get_command(app).commands)
-    assert set(re.findall(r"^\$ frostline (\w+)", TEXT, re.M)) <= commands
+    assert set(re.findall(r"^\$ frostline ([\w-]+)", TEXT, re.M)) <= commands
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"\bmake ([a-z-]+)", TEXT)) - {"repro"} <= targets - {"repro"}
 

@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 from conftest import make_params
 
-from frostline import backbones, batching, checkpoints, freezing, phases, schedules, thawing, training, transfer
+from frostline import (
+    backbones,
+    batching,
+    checkpoints,
+    classifier,
+    explaining,
+    freezing,
+    phases,
+    predictor,
+    schedules,
+    thawing,
+    training,
+    transfer,
+)
 from frostline.errors import UserError
 from frostline.evaluation import losses
 from frostline.mapped import Memory
@@ -444,3 +457,41 @@ def test_live_variants_are_drawn_afresh_and_alike_in_every_training(train, tmp_p
     resumed = train(resume=checkpoint.load(), **changes)
     assert resumed.history == first.history
     assert_same(weights(resumed), kept_weights)
+
+
+@pytest.mark.parametrize("kind", ["logistic_regression", "linear_svm", "random_forest", "knn"])
+def test_a_classifier_of_scikit_learns_is_trained_on_frozen_features(train, small_sets, kind, tmp_path):
+    changes = {"head__classifier": kind, "finetune__freeze": "all", "head__dropout": 0.0, "copies": 2}
+    result = train(**changes)
+    (row,) = result.history
+    assert row["val_accuracy"] > 0.6
+    assert result.audit.frozen_layers == result.audit.layers
+    validation = small_sets()[-1]
+    probabilities = result.bundle.probabilities(validation)
+    assert losses(validation.labels, probabilities).mean() == pytest.approx(row["val_loss"], rel=1e-3, abs=1e-6)
+    store = Store(tmp_path / "features", 1e9, Memory(1e9))
+    np.testing.assert_allclose(
+        predictor.probabilities(result.bundle, validation, store, "always"), probabilities, atol=1e-4
+    )
+    classifier.save(tmp_path, result.bundle)
+    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    np.testing.assert_allclose(loaded.predict(validation.take(np.arange(18)), verbose=0), probabilities, atol=1e-5)
+    heat = explaining.GradCam(result.bundle)(validation.take(np.arange(3)), probabilities[:3].argmax(axis=1))
+    assert heat.shape == (3, 32, 32)
+    assert heat.max() == pytest.approx(1) or kind == "knn"  # places alone may all have the same neighbours
+    assert predictor.logits(result.bundle.calibrated(2.0), validation, store, "always").shape == (18, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"finetune__freeze": "block4_out"}, r"finetune\.freeze block4_out"),
+        ({"head__binary": True}, r"head\.binary true"),
+        ({"augment__mode": "live"}, r"augment\.mode live"),
+        ({"head__hidden": [8]}, r"head\.hidden \[8\]"),
+    ],
+    ids=str,
+)
+def test_what_a_classifier_of_scikit_learns_cannot_go_with_names_both_keys(changes, key):
+    with pytest.raises(UserError, match=rf"head\.classifier knn is trained on .* can't go with {key}"):
+        make_params(**{"head__classifier": "knn", "finetune__freeze": "all", **changes})

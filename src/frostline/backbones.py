@@ -189,11 +189,7 @@ def _load(model: keras.Model, name: str, weights: str) -> Loaded:
 
 
 def _unfit(weights: str, name: str, reason: str) -> WeightsError:
-    keys = (
-        "backbone.weights, backbone.name or backbone.alpha"
-        if TABLE[name].alphas
-        else "backbone.weights or backbone.name"
-    )
+    keys = "backbone.weights or backbone.name" + (" or backbone.alpha" if TABLE[name].alphas else "")
     return WeightsError(f"{weights}: does not hold the weights of {name} ({reason}); mend {keys}")
 
 

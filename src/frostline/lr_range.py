@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SMOOTHING = 3.0  # standard deviation in steps
 BROKEN = 4.0  # times the best loss so far end the test
 BEGUN = 0.1  # of the whole fall: the loss has begun to fall
+LEAST_FALL = 0.03  # as a share of the loss before it
 MARGIN = 3.0  # between the highest rate of the range and that of the lowest loss
 
 
@@ -55,18 +56,21 @@ def is_over(losses: list[float]) -> bool:
 def find(tried: NDArray[np.float64], losses: NDArray[np.float64]) -> Range | None:
     """The range in which training pays; None where the loss never fell.
 
-    It begins where a tenth of the fall is done, and ends at a third of the rate of the lowest loss, behind which
-    training breaks.
+    It begins where a tenth of the fall is done, seen from the lowest loss back, for before the fall batches differ by
+    chance; and it ends at a third of the rate of the lowest loss, behind which training breaks.
     """
     curve = smoothed(losses[np.isfinite(losses)])
     best = int(curve.argmin())
-    fall = curve[0] - curve[best]
-    if best == 0 or fall < 0.02 * curve[0]:
+    if best == 0:
         return None
-    begun = int(np.argmax(curve <= curve[0] - BEGUN * fall))
-    slope = np.gradient(curve[: best + 1])
+    steepest = int(np.gradient(curve[: best + 1]).argmin())
+    start = float(np.median(curve[: steepest + 1]))
+    fall = start - curve[best]
+    if fall < LEAST_FALL * start:
+        return None
+    begun = int(np.flatnonzero(curve[:best] > start - BEGUN * fall).max(initial=0))
     high = tried[best] / MARGIN
-    return Range(float(min(tried[begun], high / 10)), float(high), float(tried[int(slope.argmin())]))
+    return Range(float(min(tried[begun], high / 10)), float(high), float(tried[steepest]))
 
 
 def figure(tried: NDArray[np.float64], losses: NDArray[np.float64], found: Range | None) -> Figure:

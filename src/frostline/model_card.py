@@ -6,10 +6,11 @@ and the front matter is what their hub reads.
 
 from __future__ import annotations
 
-from io import StringIO
 from typing import Any
 
 import pandas as pd
+
+from frostline import card_making
 
 LISTED_CLASSES = 50  # in a sentence
 TABLED_CLASSES = 100  # in a table
@@ -48,10 +49,10 @@ def write(
         _uses(data, metrics),
         _limits(made_from, data, metrics, per_class),
         _start(made_from, data),
-        _training(made_from, data),
+        card_making.training(made_from, data),
         _evaluation(data, metrics, per_class),
         _examination(data, confusions),
-        _specifications(made_from, bundle_digest, data),
+        card_making.specifications(made_from, bundle_digest, data),
     ]
     return "\n".join(parts)
 
@@ -71,7 +72,7 @@ def _front_matter(made_from: dict[str, Any], data: dict[str, Any], metrics: dict
         "metrics": [metric["type"] for metric in measured],
         "model-index": [{"name": _title(made_from, data), "results": [result]}],
     }
-    return f"---\n{_yaml(matter)}---\n"
+    return f"---\n{card_making.as_yaml(matter)}---\n"
 
 
 def _details(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, Any]) -> str:
@@ -86,7 +87,7 @@ training never saw: **{metrics["accuracy"]:.3f}** (95% interval {low:.3f} to {hi
 
 ### Model Description
 
-- **Model type:** image classifier; {backbone["name"]} with {_head(made_from)}, trained by frostline
+- **Model type:** image classifier; {backbone["name"]} with a new head, trained by frostline
 - **Finetuned from:** {_origin(backbone)}
 - **Input:** uint8 RGB pictures of {data["image_size"]}x{data["image_size"]} pixels, resized by `{data["resize"]}`
 - **Output:** a probability for each class{_calibration(made_from)}
@@ -177,45 +178,6 @@ picture = images.prepare(Path("picture.jpg"), {data["image_size"]}, "{data["resi
 """
 
 
-def _near_copies(data: dict[str, Any]) -> str:
-    sets = data["near_duplicates"]
-    if sets is None:
-        return "near-copies were not looked for."
-    found = f"{sum(map(len, sets)):,} near-copies were" if sets else "No near-copy was"
-    return f"resized, recompressed or brightened copies are in one split with their original. {found} found."
-
-
-def _training(made_from: dict[str, Any], data: dict[str, Any]) -> str:
-    counts = data["images"]
-    kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in data["problem_counts"].items())
-    left_out = f"Left out: {kinds}; `reports/data.json` names each." if kinds else "No file had to be left out."
-    unused = data["left_out_by_train_per_class"]
-    settings = {key: made_from[key] for key in ("seed", "backbone", "head", "finetune")}
-    return f"""## Training Details
-
-### Training Data
-
-`{data["source"]}`: {counts["train"]:,} training, {counts["val"]:,} validation and {counts["test"]:,} test pictures\
-{f", and {unused:,} more that `data.train_per_class` left unused" if unused else ""}. {left_out}
-
-### Training Procedure
-
-#### Preprocessing
-
-Pictures are decoded upright to RGB and resized to {data["image_size"]}x{data["image_size"]} by `{data["resize"]}`; \
-{made_from["copies"]} augmented copies of each training picture were trained on besides. What the backbone expects of \
-its input is part of the model.
-
-#### Training Hyperparameters
-
-{_course(made_from)} In this training the validation \
-pictures were used for {_use_of_validation(made_from)}; a sweep, where there was one, chose its settings by them.
-
-```yaml
-{_yaml(settings)}```
-"""
-
-
 def _evaluation(data: dict[str, Any], metrics: dict[str, Any], per_class: pd.DataFrame) -> str:
     top = {key: key.replace("_", "-", 1).replace("_", " ") for key in metrics if key.startswith("top_")}
     rows = [
@@ -280,34 +242,12 @@ def _examination(data: dict[str, Any], confusions: pd.DataFrame) -> str:
 """
 
 
-def _specifications(made_from: dict[str, Any], bundle_digest: str, data: dict[str, Any]) -> str:
-    digests = {
-        "bundle (`models/classifier`)": bundle_digest,
-        "training pictures": data["digests"]["train"]["source"],
-        "validation pictures": data["digests"]["val"]["source"],
-        "test pictures": data["digests"]["test"]["source"],
-        "backbone weights (SHA-256 of the file or bundle)": made_from["backbone"]["weights_sha256"],
-    }
-    rows = "\n".join(f"| {what} | `{value}` |" for what, value in digests.items() if value)
-    return f"""## Technical Specifications
-
-### Model Architecture and Objective
-
-{made_from["backbone"]["name"]}, {made_from["head"]["pooling"]} pooling and {_head(made_from)}\
-{"" if _shallow(made_from) else "; cross-entropy"}; Keras {made_from["keras"]}.
-
-### Lineage
-
-What this model is made of, by content; `dvc.lock` has the state of the code that made it.
-
-| what | digest |
-|---|---|
-{rows}
-"""
-
-
-def _title(made_from: dict[str, Any], data: dict[str, Any]) -> str:
-    return f"{made_from['backbone']['name']} for {len(data['classes']):,} classes of {data['source']}"
+def _near_copies(data: dict[str, Any]) -> str:
+    sets = data["near_duplicates"]
+    if sets is None:
+        return "near-copies were not looked for."
+    found = f"{sum(map(len, sets)):,} near-copies were" if sets else "No near-copy was"
+    return f"resized, recompressed or brightened copies are in one split with their original. {found} found."
 
 
 def _origin(backbone: dict[str, Any]) -> str:
@@ -324,6 +264,10 @@ def _calibration(made_from: dict[str, Any]) -> str:
     return f", calibrated by a temperature of {made_from['temperature']:g} that was fitted on the validation split"
 
 
+def _title(made_from: dict[str, Any], data: dict[str, Any]) -> str:
+    return f"{made_from['backbone']['name']} for {len(data['classes']):,} classes of {data['source']}"
+
+
 def _one_in(share: float) -> str:
     if share == 0:
         return "no answer on the test split was wrong, which does not mean that none will be"
@@ -334,35 +278,6 @@ def _interval(bounds: list[float] | None) -> str:
     return f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else ""
 
 
-def _yaml(value: dict[str, Any]) -> str:
-    from ruamel.yaml import YAML
-
-    yaml, text = YAML(), StringIO()
-    yaml.width = 4096  # nothing is broken into lines
-    yaml.dump(value, text)
-    return text.getvalue()
-
-
-def _shallow(made_from: dict[str, Any]) -> str | None:
-    """Which of scikit-learn's classifiers is the head; None where it is a network."""
-    kind = made_from["head"].get("classifier", "dense")
-    return None if kind == "dense" else kind
-
-
-def _head(made_from: dict[str, Any]) -> str:
-    kind = _shallow(made_from)
-    return f"scikit-learn's `{kind}` as Keras layers" if kind else "a new head"
-
-
-def _course(made_from: dict[str, Any]) -> str:
-    if _shallow(made_from):
-        return (
-            "scikit-learn fitted the head to the frozen features of the training pictures and their copies; of "
-            "`finetune`, only `class_weight` and `precision` count."
-        )
-    return "First the head alone on frozen features, then everything above the freeze line."
-
-
 def _cell(name: str) -> str:
     """A class name that can't break a table."""
     return " ".join(name.split()).replace("|", "\\|")
@@ -371,10 +286,3 @@ def _cell(name: str) -> str:
 def _listed(names: list[str]) -> str:
     rest = f" and {len(names) - LISTED_CLASSES:,} more" if len(names) > LISTED_CLASSES else ""
     return ", ".join(map(_cell, names[:LISTED_CLASSES])) + rest
-
-
-def _use_of_validation(made_from: dict[str, Any]) -> str:
-    stopping = made_from["finetune"]["early_stopping"]
-    used = [f"early stopping on {stopping['monitor']} (patience {stopping['patience']})"] if stopping else []
-    used += ["fitting the temperature"] if "temperature" in made_from else []
-    return " and ".join(used) or "reporting only"

@@ -87,6 +87,8 @@ class Trainer:
         """
         network = self._network(params, data)
         body = network.backbone.model
+        if network.backbone.loaded:
+            on_plan(str(network.backbone.loaded))
         if params.head.classifier != "dense":
             return self._shallow(params, data, network, on_plan, on_epoch)
         train_batch_norm = _trains_batch_norm(params, network)
@@ -102,8 +104,6 @@ class Trainer:
                 history = history or list(trained.history)
                 left = [stage for stage in left if stage.phase.name != "head"]
         plan = _plan(params, network, left, data, self.store)
-        if network.backbone.loaded:
-            on_plan(str(network.backbone.loaded))
         on_plan(_told(plan, left))
         for stage in left:
             phase, line = stage.phase, stage.line
