@@ -72,3 +72,39 @@ def test_an_overlay_leaves_cold_places_grey_and_reddens_hot_ones():
     assert made[0, 1, 1].tolist() == [29, 29, 29]
     red, green, blue = made[0, 0, 1]
     assert red > 150 > 60 > max(green, blue)
+
+
+def shallow_bundle(kind, pooling="avg"):
+    """A classifier of scikit-learn's on the features of frostnet."""
+    from frostline import shallow, shallow_heads
+
+    backbone = backbones.build("frostnet", "builtin", 32)
+    pool = classifier.POOLS[pooling](name="pool")
+    width = int(np.prod(pool.compute_output_shape(backbone.model.output.shape)[1:]))
+    x = np.random.default_rng(0).normal(0.5, 0.5, (60, width)).astype(np.float32)
+    fitted = shallow.fit(kind, {}, x, np.arange(60) % 3, balanced=False, seed=0)
+    head = classifier.Head(pool, shallow_heads.convert(fitted, width, 3), 3)
+    made_from = {"backbone": {"name": "frostnet", "weights": "builtin"}}
+    return classifier.Bundle(classifier.whole(backbone, head), shards.Layout(tuple("abc"), 32, "crop"), made_from)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling", "method"),
+    [
+        ("logistic_regression", "avg", "Grad-CAM"),
+        ("linear_svm", "flatten", "Grad-CAM"),
+        ("random_forest", "avg", "each place alone"),
+        ("knn", "max", "each place alone"),
+        ("knn", "flatten", None),
+    ],
+)
+def test_every_head_says_how_it_is_explained(kind, pooling, method):
+    cam = explaining.GradCam(shallow_bundle(kind, pooling))
+    assert cam.method == method
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    heat = cam(pictures, np.array([0, 1, 2]))
+    assert heat.shape == (3, 32, 32)
+    assert heat.dtype == np.float32
+    assert 0 <= heat.min() <= heat.max() <= 1
+    if method is None:
+        assert heat.max() == 0

@@ -94,19 +94,24 @@ def as_yaml(value: dict[str, Any]) -> str:
 
 
 def _use_of_validation(made_from: dict[str, Any]) -> str:
-    stopping = made_from["finetune"]["early_stopping"]
+    stopping = None if _is_shallow(made_from) else made_from["finetune"]["early_stopping"]
     used = [f"early stopping on {stopping['monitor']} (patience {stopping['patience']})"] if stopping else []
     used += ["fitting the temperature"] if "temperature" in made_from else []
     return " and ".join(used) or "reporting only"
 
 
+def _is_shallow(made_from: dict[str, Any]) -> bool:
+    """Whether the head is one of scikit-learn's classifiers."""
+    return made_from["head"].get("classifier", "dense") != "dense"
+
+
 def _loss(made_from: dict[str, Any]) -> str:
-    if made_from["head"].get("classifier", "dense") != "dense":
+    if _is_shallow(made_from):
         return f"scikit-learn's {made_from['head']['classifier'].replace('_', ' ')} as Keras layers"
     return {"focal": "focal loss"}.get(made_from["finetune"].get("loss", ""), "cross-entropy")
 
 
 def _phases(made_from: dict[str, Any]) -> str:
-    if made_from["head"].get("classifier", "dense") != "dense":
+    if _is_shallow(made_from):
         return "The head alone, on features of the frozen backbone."
     return "First the head alone on frozen features, then everything above the freeze line."

@@ -24,7 +24,10 @@ AT_ONCE = 8  # pictures, which bounds the memory
 
 class GradCam:
     """Heat maps of one bundle's answers. Built once, it may be called as often as wanted; on TensorFlow it is compiled
-    at the first call, on JAX at the first call with that many pictures."""
+    at the first call, on JAX at the first call with that many pictures.
+
+    method: how the maps are made, None where a head allows none: then there is no heat.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         backbone, head = classifier.parts(bundle)
@@ -33,10 +36,12 @@ class GradCam:
         maps = keras.Input(self._body.output.shape[1:], dtype=self._body.output.dtype)
         self._head = keras.Model(maps, head.top(head.pool(maps)))
         self._size = bundle.layout.image_size
-        has_gradient = isinstance(head.top, keras.Sequential)
-        self.method = "Grad-CAM" if has_gradient else "each place alone"
+        # A linear classifier of scikit-learn's ends in a Dense layer, as what Keras trained does.
+        has_gradient = isinstance(head.top, keras.Sequential) or isinstance(head.top.layers[-1], keras.layers.Dense)
         self._top, self._channels = head.top, self._body.output.shape[-1]
-        self._compiled = _compiled(self._heat if has_gradient else self._places)
+        has_places = head.top.input.shape[-1] == self._channels
+        self.method = "Grad-CAM" if has_gradient else "each place alone" if has_places else None
+        self._compiled = _compiled(self._heat if has_gradient else self._places if has_places else self._nothing)
 
     def __call__(self, pictures: Pictures, classes: NDArray[np.int64]) -> Heat:
         """What speaks for a class, float32 (n, size, size) in [0, 1]: each map's highest place is 1, or all is 0 where
@@ -66,17 +71,19 @@ class GradCam:
 
     def _places(self, pictures: Any, classes: Any) -> Any:
         """For heads without a gradient, such as a forest: how much likelier than on average the class is by the
-        features of a place alone. Nothing where the head takes no single place's features (`pooling: flatten`)."""
+        features of a place alone."""
         ops = keras.ops
         maps = self._body(pictures, training=False)
-        height, width = ops.shape(maps)[1:3]
-        if self._top.input.shape[-1] != self._channels:
-            return self._scaled(ops.zeros((ops.shape(maps)[0], height, width, 1)))
+        _, height, width, _ = ops.shape(maps)
         logits = ops.cast(self._top(ops.reshape(maps, (-1, self._channels)), training=False), "float32")
         shares = ops.reshape(ops.softmax(logits), (-1, height, width, logits.shape[-1]))
         wanted = ops.one_hot(classes, logits.shape[-1], dtype="float32")[:, None, None, :]
         share = ops.sum(shares * wanted, axis=-1, keepdims=True)
         return self._scaled(ops.relu(share - ops.mean(share, axis=(1, 2), keepdims=True)))
+
+    def _nothing(self, pictures: Any, classes: Any) -> Any:
+        """For heads without a gradient that take no single place's features (`pooling: flatten`)."""
+        return keras.ops.zeros_like(keras.ops.cast(pictures[..., 0], "float32"))
 
     def _scaled(self, heat: Any) -> Any:
         """Heat (n, height, width, 1) of any size -> (n, size, size) with 1 at the highest place."""

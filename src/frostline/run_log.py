@@ -48,11 +48,13 @@ def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Pa
         log.params({"temperature": made_from["temperature"]})
     log.files([*files, bundle / "bundle.json"])
     log.model(bundle)
+    kind = made_from["head"].get("classifier", "dense")
+    how = f"at {finetune['learning_rate']:g} by {finetune['optimizer']}" if kind == "dense" else f"as {kind}"
     log.tags(
         {
             NOTE: f"**{made_from['backbone']['name']}**, {audit['frozen_layers']} of {audit['layers']} layers frozen "
-            f"(`freeze: {finetune['freeze']}`), {audit['trainable_parameters']:,} parameters trained at "
-            f"{finetune['learning_rate']:g} by {finetune['optimizer']}.{_groups(made_from)}"
+            f"(`freeze: {finetune['freeze']}`), {audit['trainable_parameters']:,} parameters trained "
+            f"{how}.{_groups(made_from)}"
         }
     )
 

@@ -149,5 +149,6 @@ def _gallery(bundle: Bundle, test: shards.Shards, probabilities: Probabilities) 
     captions = [plots.caption(names[test.labels[row]], names[predicted[row]], probabilities[row].max()) for row in rows]
     many = f"{len(test):,} test pictures"
     which = f"Worst mistakes, {len(rows)} of {wrong:,} on {many}" if wrong else f"No mistake on {many}; the least sure"
-    title = f"{which}. Coloured: what speaks for the predicted class ({explainer.method})"
+    how = f"Coloured: what speaks for the predicted class ({explainer.method})"
+    title = f"{which}. {how if explainer.method else 'Not coloured: this head has no gradient'}"
     return plots.mistakes(shown, explaining.overlay(shown, heat[:, ::step, ::step]), captions, title)

@@ -20,6 +20,7 @@ from frostline import (
     lineage,
     registry,
     run_log,
+    shallow,
     shards,
     store,
     tracking,
@@ -37,6 +38,8 @@ def run(params: Params) -> str:
     locate = registry.locator(params.tracking)
     named = params.backbone
     backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
+    if params.head.classifier != "dense":
+        shallow.check(params.head.classifier, params.head.classifier_args)
     if params.finetune.callbacks.TensorBoard and find_spec("tensorboard") is None:
         raise ParamsError(
             "params.yaml: finetune.callbacks.TensorBoard needs a package that is not here; "
@@ -117,7 +120,8 @@ def augmented(train: shards.Shards, settings: Augment) -> list[shards.Shards]:
 
 def _reporter(params: Params, job: str, save: Callable[[Snapshot], None], log: tracking.Run) -> OnEpoch:
     """After every epoch: a line for the person, the numbers for the tracker, a snapshot for the case of a kill."""
-    epochs = {"head": params.finetune.head_epochs, "finetune": params.finetune.epochs}
+    is_shallow = params.head.classifier != "dense"  # which is fitted at once
+    epochs = {"head": 1 if is_shallow else params.finetune.head_epochs, "finetune": params.finetune.epochs}
     began = time.monotonic()
     board = _board(params, job)
 
