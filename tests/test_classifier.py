@@ -4,6 +4,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from conftest import make_params
 
 from frostline import backbones, classifier, freezing, shards
 from frostline.errors import DataError, ParamsError
@@ -52,7 +53,8 @@ def test_a_binary_head_has_one_unit_and_two_probabilities(small_sets):
 
 def test_a_binary_head_for_three_classes_is_refused_naming_both_keys():
     with pytest.raises(ParamsError, match=r"head.binary is true, but data.source has 3 classes"):
-        make(binary=True, classes=3)
+        make_params(head__binary=True).head.require_fit(3)
+    make_params(head__binary=True).head.require_fit(2)
 
 
 @pytest.mark.parametrize("binary", [False, True])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from frostline import backbones, engine, graph, progress
 from frostline.backbones import Backbone
-from frostline.errors import DataError, ParamsError
+from frostline.errors import DataError
 from frostline.freezing import CutPoint
 from frostline.shards import Layout, Shards
 
@@ -151,10 +151,8 @@ def build_head(
 
     hidden: widths of Dense layers, each followed by BatchNorm where that is asked for, `activation` and dropout; with
     none, dropout acts on the pooled features. l2: what is added to the loss for each squared kernel weight of a Dense
-    layer. binary: one sigmoid unit for two classes. Raises ParamsError for a binary head with other than 2 classes.
+    layer. binary: one sigmoid unit, for two classes.
     """
-    if binary and classes != 2:
-        raise ParamsError(f"params.yaml: head.binary is true, but data.source has {classes} classes; set it to false")
     pool = POOLS[pooling](name="pool")
     units = 1 if binary else classes
     # Every name is given: Keras's own are numbered by what the process built before, and would end up in the bundle.

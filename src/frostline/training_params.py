@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from frostline import schedules
+from frostline.errors import ParamsError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -43,6 +44,13 @@ class Head(Section):
                 "rate, or one for each"
             )
         return self
+
+    def require_fit(self, classes: int) -> None:
+        """Raises ParamsError for a binary head with other than 2 classes."""
+        if self.binary and classes != 2:
+            raise ParamsError(
+                f"params.yaml: head.binary is true, but data.source has {classes} classes; set it to false"
+            )
 
 
 Monitor = Literal["val_loss", "val_accuracy"]

@@ -213,6 +213,7 @@ class Trainer:
             start = self.locate(named.weights)
             backbone = backbones.build(named.name, start, layout.image_size, named.until, named.alpha)
             shape = backbone.model.output.shape[1:]
+            params.head.require_fit(len(layout.classes))
             head = classifier.build_head(shape, len(layout.classes), **params.head.model_dump(exclude=NOT_BUILT))
             network = Network(backbone, head, classifier.whole(backbone, head))
             self._networks.put(key, network)

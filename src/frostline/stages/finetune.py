@@ -45,14 +45,15 @@ def run(params: Params) -> str:
             "params.yaml: finetune.callbacks.TensorBoard needs a package that is not here; "
             "pip install 'frostline[tensorboard]', or remove the key"
         )
+    features = store.opened(params.cache)
+    train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
+    params.head.require_fit(len(train.layout.classes))
+    variants = [train, *augmented(train, params.augment)]
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
     with engine.quiet():
         from frostline import calibration, classifier, predictor, transfer
         from frostline.checkpoints import Checkpoint
 
-    features = store.opened(params.cache)
-    train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
-    variants = [train, *augmented(train, params.augment)]
     job = jobs.key(params, [*variants, validation], locate)
     checkpoint = Checkpoint(catalog.checkpoints() / f"{job}.npz")
     name = run_log.name(params.backbone.name, params.finetune.model_dump())
