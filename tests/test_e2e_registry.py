@@ -118,7 +118,7 @@ def test_a_registered_model_is_the_start_of_the_next_training(project):
     made = project.json("models/classifier/bundle.json")["made_from"]["backbone"]
     assert made["weights"] == "models:/pets@champion"
     assert made["loaded"] == {"layers": 40, "of": 40, "missing": [], "mismatched": []}
-    project("git", "checkout", "-q", "params.yaml", "dvc.lock")
+    project("git", "checkout", "-q", ".")
     project("dvc", "checkout", "-q")
 
 

@@ -40,6 +40,9 @@ def params(kind="logistic_regression", **changes):
     )
 
 
+QUICK = {"logistic_regression", "random_forest"}
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A project whose pictures are prepared and augmented: three classes, each a bright square at its own place."""
@@ -62,7 +65,9 @@ def project(tmp_path_factory):
         os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
-@pytest.mark.parametrize("kind", ARGUMENTS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in ARGUMENTS]
+)
 def test_a_classifier_goes_all_the_way(project, kind, tmp_path, capsys):
     given = params(kind, tracking__uri="auto", evaluate__calibrate="temperature" if kind == "linear_svm" else "none")
     said = finetune.run(given)
