@@ -26,7 +26,7 @@ class ArrayReader:
     pixels: Pixels
 
     def read(self, path: str, least: int | None) -> Read:
-        """As `decoding.Reader` says."""
+        """As `reading.Reader` says."""
         return Read.of_pixels(Image.fromarray(self.pixels[int(path.rpartition("/")[2])]))
 
 
@@ -37,7 +37,7 @@ class SyntheticReader:
     pictures: synthetic.Synthetic
 
     def read(self, path: str, least: int | None) -> Read:
-        """As `decoding.Reader` says."""
+        """As `reading.Reader` says."""
         label, _, number = path.rpartition("/")
         return Read.of_pixels(Image.fromarray(self.pictures.image(self.pictures.classes.index(label), int(number))))
 

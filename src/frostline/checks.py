@@ -38,6 +38,12 @@ class Findings:
         self.problems += [Problem(*values) for values in zip(*columns, strict=True)]
         self.usable = self.usable.drop(index=rows.index)
 
+    @property
+    def counts(self) -> pd.DataFrame:
+        """Pictures by split (rows, all three) and class (columns); the rows have their final split."""
+        sizes = self.usable.groupby(["split", "label"]).size()
+        return sizes.unstack(fill_value=0).reindex(splits.SPLITS, fill_value=0)
+
     def warn(self, kind: str, reason: str) -> None:
         """Note what is kept."""
         self.warnings.append({"kind": kind, "reason": reason})
@@ -154,7 +160,7 @@ def _note_near_copies(found: Findings, alike: pd.Series) -> None:
 
 def balance(found: Findings) -> None:
     """Note what the splits lack, and classes of very different size; the rows have their final split."""
-    counts = found.usable.groupby(["split", "label"]).size().unstack(fill_value=0).reindex(splits.SPLITS, fill_value=0)
+    counts = found.counts
     for name in ("val", "test"):
         for label in counts.columns[(counts.loc[name] == 0).to_numpy()]:
             found.warn("class_not_in_split", f"class {label!r} has no picture in {name}")

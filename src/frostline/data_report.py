@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import pandas as pd
-
 from frostline import catalog, splits
 from frostline.checks import Findings, as_records
 from frostline.params import Data
@@ -16,7 +14,7 @@ WIDEST = 60  # characters of a path or reason in the table
 
 def build(data: Data, found: Findings, classes: tuple[str, ...], spare: int, digests: dict[str, Any]) -> dict[str, Any]:
     """reports/data.json. spare: pictures that `data.train_per_class` left unused."""
-    counts = found.usable.groupby(["split", "label"]).size().unstack(fill_value=0).reindex(splits.SPLITS, fill_value=0)
+    counts = found.counts
     problems = as_records(found.problems)
     return {
         "source": data.source,
@@ -39,12 +37,11 @@ def table(report: dict[str, Any]) -> str:
     """What came out, a few lines for a person: counts, then each kind of problem with its first file."""
     sizes = ", ".join(f"{name} {count:,}" for name, count in report["images"].items())
     lines = [f"prepare: {len(report['classes'])} classes; {sizes}"]
-    problems = pd.DataFrame(report["problems"], columns=["path", "label", "kind", "reason"])
-    if len(problems):
-        lines[0] += f"; {len(problems):,} dropped"
+    if report["problems"]:
+        lines[0] += f"; {len(report['problems']):,} dropped"
         width = max(map(len, report["problem_counts"]))
         for kind, count in report["problem_counts"].items():
-            first = problems[problems["kind"] == kind].iloc[0]
+            first = next(problem for problem in report["problems"] if problem["kind"] == kind)
             lines.append(f"  {kind:<{width}} {count:>7,}  {_short(first['path'])}: {_short(first['reason'])}")
     lines += [f"  look: {_short(warning['reason'], 2 * WIDEST)}" for warning in report["warnings"][:5]]
     if len(report["warnings"]) > 5:

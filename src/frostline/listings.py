@@ -37,6 +37,7 @@ def listed(table: Path, inside: Path | None = None) -> Listing:
     frame = _read(table)
     listing = Listing()
     labels: dict[str, str] = {}
+    torn: set[str] = set()  # paths under two labels, of which nobody knows which is right
     empty = [""] * len(frame)
     columns = [frame[name].tolist() if name in frame else empty for name in (*NEEDED, *OPTIONAL)]
     for number, (path, label, split, group) in enumerate(zip(*columns, strict=True), 2):
@@ -45,7 +46,10 @@ def listed(table: Path, inside: Path | None = None) -> Listing:
         if not path:
             listing.leave_out(where, label or None, "no_path", "has no path")
         elif path in labels:
-            same = "named again" if labels[path] == label else f"named again under another label, {labels[path]!r}"
+            same = "named again"
+            if labels[path] != label:
+                torn.add(path)
+                same = f"named again under another label, {labels[path]!r}"
             listing.leave_out(path, label, "named_twice", f"{same} in {where}")
         elif not label:
             listing.leave_out(path, None, "no_label", f"has no label in {where}")
@@ -59,8 +63,6 @@ def listed(table: Path, inside: Path | None = None) -> Listing:
             listing.rows.append(Row(path, label, known, group or None))
             continue
         labels.setdefault(path, label)
-    # Of a path under two labels nobody knows which is right.
-    torn = {problem.path for problem in listing.problems if "another label" in problem.reason}
     for row in [row for row in listing.rows if row.path in torn]:
         listing.leave_out(row.path, row.label, "named_twice", "named again under another label")
     listing.rows = [row for row in listing.rows if row.path not in torn]
@@ -83,7 +85,11 @@ def _read(table: Path, head: bool = False) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        if table.suffix.lower() == ".parquet":
+        if table.suffix.lower() == ".parquet" and head:
+            from pyarrow.parquet import read_schema
+
+            frame = pd.DataFrame(columns=read_schema(table).names)
+        elif table.suffix.lower() == ".parquet":
             frame = pd.read_parquet(table)
             frame = frame.astype(object).where(frame.notna(), "").astype(str)
         else:
