@@ -59,6 +59,13 @@ def test_the_run_says_all_that_matters(project):
     assert run.info.status == "FINISHED"
     assert run.data.params["finetune.freeze"] == "block4_out"
     assert run.data.params["audit.frozen_layers"] == "34"
+    groups = [
+        {key: run.data.params[f"group.{n}.{key}"] for key in ("name", "learning_rate", "thawed")} for n in range(5)
+    ]
+    assert [group["learning_rate"] for group in groups] == ["0.0", "0.0", "0.001", "0.001", "0.001"]
+    assert [group["thawed"] for group in groups] == ["0", "0", "1", "1", "1"]
+    assert (groups[1]["name"], groups[-1]["name"]) == ("block3_1_conv..block4_out", "head")
+    assert run.data.metrics["frozen_layers"] == 34
     assert run.data.metrics["test_accuracy"] == project.json("reports/metrics.json")["accuracy"]
     client = mlflow.MlflowClient()
     logged = client.get_metric_history(run.info.run_id, "val_loss")
