@@ -41,6 +41,9 @@ def random_state(model, given):
     model(given, training=True)
     for layer, value in zip(norms, momentum, strict=True):
         layer.momentum = value
+        # A channel that is the same everywhere would make a rounding as large as a feature, layer after layer.
+        spread = np.array(layer.moving_variance)
+        layer.moving_variance.assign(np.maximum(spread, spread.mean()))
 
 
 def module_of(name):
