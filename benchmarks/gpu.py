@@ -129,7 +129,6 @@ def main() -> None:
     backbone = backbones.build(chosen.backbone, "none", chosen.size)
     body = backbone.model
     head = classifier.build_head(body.output.shape[1:], CLASSES, "avg", [], "relu", False)
-    cuts = freezing.cut_points(body)
     layers = len(body.layers)
     top = ceiling(chosen.precision)
     a_few = batching.Examples([Held(pictures[: chosen.batch])], labels[: chosen.batch])
@@ -143,7 +142,9 @@ def main() -> None:
 
     # Extraction of pooled features of the whole body.
     freezing.freeze(body, layers, False)
-    prefix = Prefix(backbone, head, features.stops(backbone, head, [cuts[-1]], "float32"))
+    source = features.Source(backbone, head)
+    stops = source.stops("float32")
+    prefix = Prefix(source, stops[-1:])
     plain = keras.Model(*_plain(backbone, head, pooled=True))
     plain.predict(pictures[: chosen.batch], batch_size=chosen.batch, verbose=0)
     prefix.run(PICTURES, 0, pictures[: chosen.batch])
@@ -159,8 +160,8 @@ def main() -> None:
         cut = freezing.deepest_cut(body, depth)
         stored: features.Rows = Held(pictures)
         if cut is not None:
-            stop = Prefix(backbone, head, features.stops(backbone, head, [cut], "float32"))
-            stored = Held(stop.run(PICTURES, 0, pictures))
+            prefix = Prefix(source, [stop for stop in stops if stop.cut.layer == cut.layer])
+            stored = Held(prefix.run(PICTURES, 0, pictures))
         model = classifier.suffix(backbone, head, cut)
         learned = batching.Examples([stored], labels)
         checked = batching.Examples([Held(stored.take(np.arange(chosen.batch)))], a_few.labels)

@@ -142,7 +142,7 @@ def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(projec
     assert "finetune   1/4" not in printed
     assert project.runs()[0].info.run_id == killed.info.run_id
     assert project.runs()[0].info.status == "FINISHED"
-    assert not list((project.folder / ".frostline/checkpoints").glob("*.npz"))
+    assert not list((project.folder / ".frostline/checkpoints").glob("*.snapshot"))
     import mlflow
 
     logged = mlflow.MlflowClient().get_metric_history(killed.info.run_id, "val_loss")

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from frostline import backbones, classifier, features, freezing
+from frostline import backbones, classifier
 from frostline.errors import ParamsError
-from frostline.features import PICTURES, Computed, Prefix
+from frostline.features import PICTURES, Computed, Prefix, Source
 from frostline.mapped import Memory
 from frostline.store import Store
 
@@ -15,8 +15,9 @@ from frostline.store import Store
 def make(dtype="float32", places=(4, 9, -1)):
     backbone = backbones.build("frostnet", "builtin", 32)
     head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", False)
-    cuts = freezing.cut_points(backbone.model)
-    return Prefix(backbone, head, features.stops(backbone, head, [cuts[place] for place in places], dtype))
+    source = Source(backbone, head)
+    stops = source.stops(dtype)
+    return Prefix(source, [stops[place] for place in places])
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +36,10 @@ def everything(rows):
 
 def test_the_chain_gives_what_the_backbone_gives(prefix, small_sets):
     pictures = small_sets()[0]
-    body = classifier.suffix(prefix.backbone, prefix.head, None)
+    body = classifier.suffix(prefix.source.backbone, prefix.source.head, None)
     got = everything(Computed(prefix, PICTURES, 2, pictures))
     assert got.shape == (42, 160)
-    logits = classifier.suffix(prefix.backbone, prefix.head, prefix.stops[2].cut).predict(got, verbose=0)
+    logits = classifier.suffix(prefix.source.backbone, prefix.source.head, prefix.stops[2].cut).predict(got, verbose=0)
     expected = body.predict(everything(pictures), verbose=0)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 

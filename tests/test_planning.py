@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from frostline import backbones, classifier, freezing, planning
+from frostline.features import Source
 from frostline.mapped import Memory
 from frostline.measurements import Speed
 from frostline.planning import Costs, Phase, Place, Work
@@ -79,7 +80,7 @@ def make(network, store, sets, line="block4_out", mode="auto", dtype="float32", 
     backbone, head, cuts = network
     end = list(cuts.values())[-1]
     phases = [Phase("head", end, epochs, {0}), Phase("finetune", cuts[line], epochs, {0})]
-    return planning.make(backbone, head, phases, sets[:1], sets[-1], store, mode, dtype)
+    return planning.make(Source(backbone, head), phases, sets[:1], sets[-1], store, mode, dtype)
 
 
 def take(rows):

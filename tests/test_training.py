@@ -118,7 +118,7 @@ def test_looking_in_the_middle_of_an_epoch_changes_nothing_and_can_be_gone_on_fr
     assert looked.history == straight.history
     assert_same(weights(looked), weights(straight))
     assert [snapshot.epoch for snapshot in train.snapshots] == [1, 2, 0, 1, 1, 2, 3]
-    checkpoint = checkpoints.Checkpoint(tmp_path / "job.npz")
+    checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
     for middle in (2, 4):
         train(looks=(0.5, 1.4, 2))
         checkpoint.save(train.snapshots[middle])
@@ -132,7 +132,7 @@ def test_looking_in_the_middle_of_an_epoch_changes_nothing_and_can_be_gone_on_fr
 def test_a_resumed_training_ends_with_the_same_weights(train, tmp_path, after):
     stopping = {"finetune__early_stopping": {"monitor": "val_loss", "patience": 2}}
     straight = train(**stopping)
-    checkpoint = checkpoints.Checkpoint(tmp_path / "checkpoints" / "job.npz")
+    checkpoint = checkpoints.Checkpoint(tmp_path / "checkpoints" / "job.snapshot")
     checkpoint.save(train.snapshots[after - 1])
     resumed = train(resume=checkpoint.load(), **stopping)
     assert_same(weights(resumed), weights(straight))
@@ -141,7 +141,7 @@ def test_a_resumed_training_ends_with_the_same_weights(train, tmp_path, after):
 
 
 def test_a_checkpoint_that_cannot_be_read_is_none(tmp_path):
-    checkpoint = checkpoints.Checkpoint(tmp_path / "job.npz")
+    checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
     assert checkpoint.load() is None
     checkpoint.save(Snapshot("head", 1, 0, False, 0, 0.5, [np.ones(3)], [], [], [], []))
     assert checkpoint.load().variables[0].tolist() == [1, 1, 1]
@@ -362,7 +362,7 @@ def test_a_backbone_thaws_block_by_block_and_can_be_resumed(train, tmp_path):
     thawed = [group["thawed"] for group in groups]
     assert thawed == sorted(thawed, reverse=True)
     assert sum(group["parameters"] for group in groups) == straight.bundle.model.count_params()
-    checkpoint = checkpoints.Checkpoint(tmp_path / "job.npz")
+    checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
     snapshots = list(train.snapshots)
     for after in (3, 5):  # at the end of a stage, within one
         checkpoint.save(snapshots[after])
@@ -420,7 +420,7 @@ def test_the_rate_is_lowered_where_nothing_improves_and_a_resumed_training_knows
     straight = train(**changes)
     rates = [row["learning_rate"] for row in straight.history if row["phase"] == "finetune"]
     np.testing.assert_allclose(rates[:3], [1e-3, 1e-3, 1e-4], rtol=1e-5)
-    checkpoint = checkpoints.Checkpoint(tmp_path / "job.npz")
+    checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
     checkpoint.save(train.snapshots[4])
     resumed = train(resume=checkpoint.load(), **changes)
     assert resumed.history == straight.history
@@ -460,7 +460,7 @@ def test_live_variants_are_drawn_afresh_and_alike_in_every_training(train, tmp_p
     assert_same(weights(warm), kept_weights)
     assert warm.history == first.history == train(**changes).history
     assert first.history != train(**{**changes, "augment__mode": "stored"}).history
-    checkpoint = checkpoints.Checkpoint(tmp_path / "job.npz")
+    checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
     train(**changes)
     checkpoint.save(train.snapshots[3])
     resumed = train(resume=checkpoint.load(), **changes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -78,11 +78,38 @@ def predict(model: keras.Model, batch: NDArray[Any], rows: int) -> NDArray[Any]:
     return np.asarray(model.predict_on_batch(full))[: len(batch)]
 
 
-def add_bias(x: Any, bias: Any) -> Any:
-    """x + bias, bias by the last axis: in TensorFlow the operation that it fuses with the convolution before it."""
+def values(variables: Sequence[keras.Variable]) -> list[NDArray[Any]]:
+    """Copies of what variables hold, in the host's memory."""
+    if _is_tensorflow():  # past Keras's own layers, which take longer than small variables do
+        return [np.asarray(variable.value.numpy()) for variable in variables]
+    return [np.array(variable) for variable in variables]
+
+
+def tensors(variables: Sequence[keras.Variable]) -> list[Any]:
+    """What variables hold, as tensors where they are; later changes of the variables don't reach them."""
+    if _is_tensorflow():
+        return [variable.value.read_value() for variable in variables]
+    return [variable.value for variable in variables]
+
+
+def assign(variables: Sequence[keras.Variable], given: Sequence[Any]) -> None:
+    """Set variables to arrays or tensors of their shapes."""
+    for variable, value in zip(variables, given, strict=True):
+        if _is_tensorflow():
+            variable.value.assign(value, read_value=False)
+        else:
+            variable.assign(value)
+
+
+def _is_tensorflow() -> bool:
     import keras
 
-    if keras.backend.backend() == "tensorflow":
+    return bool(keras.backend.backend() == "tensorflow")
+
+
+def add_bias(x: Any, bias: Any) -> Any:
+    """x + bias, bias by the last axis: in TensorFlow the operation that it fuses with the convolution before it."""
+    if _is_tensorflow():
         import tensorflow as tf
 
         return tf.nn.bias_add(x, bias)

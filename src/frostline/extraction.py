@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import classifier, features, freezing, progress
+from frostline import classifier, features, progress
 from frostline.backbones import Backbone
 from frostline.classifier import Head
 from frostline.errors import ParamsError
@@ -70,8 +70,8 @@ def extractor(backbone: Backbone, layer: str, pooling: str) -> Extractor:
         )
     part = Backbone(backbone.name, cut, backbone.preprocess, backbone.pretrained)
     head = Head(pool, keras.Sequential(name="head"), width)
-    stops = features.stops(part, head, freezing.cut_points(cut)[-1:], "float32")
-    return Extractor(layer, Prefix(part, head, stops))
+    source = features.Source(part, head)
+    return Extractor(layer, Prefix(source, source.stops("float32")[-1:]))
 
 
 def write(path: Path, vectors: Mapping[str, Rows], splits: Mapping[str, Shards], about: Mapping[str, Any]) -> int:

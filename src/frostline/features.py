@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import classifier, digest, engine
+from frostline import classifier, digest, engine, freezing
 from frostline.backbones import Backbone
 from frostline.classifier import Head
 from frostline.errors import ParamsError
@@ -51,30 +51,38 @@ class Stop:
     entry: Entry
 
 
-def stops(backbone: Backbone, head: Head, cuts: Sequence[CutPoint], dtype: str) -> list[Stop]:
-    """The stops at the given cuts. dtype: float16 or float32, of the features."""
-    size = backbone.model.input.shape[1]
-    engine_used = [keras.__version__, keras.backend.backend()]
-    return [
-        Stop(
-            cut,
-            Entry(
-                digest.of_value([key, *engine_used]),
-                classifier.crossing_shape(backbone, head, cut),
-                dtype,
-                {"backbone": backbone.name, "layer": cut.layer, "image_size": size},
-            ),
-        )
-        for key, cut in zip(classifier.keys(backbone, head, cuts), cuts, strict=True)
-    ]
+@dataclass(frozen=True)
+class Source:
+    """A network as it is before training. Good while its frozen weights are, whenever it is used, what they were."""
+
+    backbone: Backbone
+    head: Head
+
+    def stops(self, dtype: str) -> list[Stop]:
+        """The stops at all cut points, from shallow to deep. dtype: float16 or float32, of the features."""
+        backbone = self.backbone
+        about = {"backbone": backbone.name, "image_size": backbone.model.input.shape[1]}
+        return [
+            Stop(
+                cut,
+                Entry(key, classifier.crossing_shape(backbone, self.head, cut), dtype, {**about, "layer": cut.layer}),
+            )
+            for cut, key in self._keys
+        ]
+
+    @cached_property
+    def _keys(self) -> list[tuple[CutPoint, str]]:
+        engine_used = [keras.__version__, keras.backend.backend()]
+        cuts = freezing.cut_points(self.backbone.model)
+        keys = classifier.keys(self.backbone, self.head, cuts)
+        return [(cut, digest.of_value([key, *engine_used])) for cut, key in zip(cuts, keys, strict=True)]
 
 
 @dataclass(frozen=True)
 class Prefix:
     """The frozen prefix of a network, as a chain of segments between stops. stops: from shallow to deep."""
 
-    backbone: Backbone
-    head: Head
+    source: Source
     stops: Sequence[Stop]
     _segments: dict[int, keras.Model] = field(default_factory=dict, repr=False, compare=False)
 
@@ -98,7 +106,7 @@ class Prefix:
         """The compiled model that leads to a stop from the one before it."""
         if at not in self._segments:
             start = self.stops[at - 1].cut if at - 1 != PICTURES else None
-            self._segments[at] = classifier.segment(self.backbone, self.head, start, self.stops[at].cut)
+            self._segments[at] = classifier.segment(self.source.backbone, self.source.head, start, self.stops[at].cut)
         return self._segments[at]
 
     def rows(self, stop: int, kept: Set[int], read: Set[int], store: Store, pictures: Shards) -> Rows:

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from frostline import digest, graph
+from frostline import digest, engine, graph
 from frostline.errors import InternalError, ParamsError
 
 Freeze = int | str | list[int | str]
@@ -198,7 +198,8 @@ def without_noise(model: keras.Model, frozen: int) -> Iterator[None]:
 
 def fingerprint(model: keras.Model) -> dict[str, str]:
     """Digest of every weight that must not change, by its path."""
-    return {weight.path: digest.of_array(np.asarray(weight)) for weight in _frozen_weights(model)}
+    weights = _frozen_weights(model)
+    return {w.path: digest.of_array(value) for w, value in zip(weights, engine.values(weights), strict=True)}
 
 
 def audit(body: keras.Model, whole: keras.Model, frozen: int, before: dict[str, str]) -> Audit:

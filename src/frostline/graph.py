@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from frostline import digest, engine
 
@@ -94,7 +96,8 @@ class Fused(keras.layers.Layer):
     BatchNorm that stands still is y = s * x + t with constants s and t for each channel. Behind a convolution, s is
     multiplied into the kernel for the time of the step, which is one small product instead of two passes over a large
     tensor, there and on the way back. The convolution's own kernel is what is trained, by the same gradient. Equal to
-    the model itself to rounding. Norms that are `trainable` when this is made are left as they are.
+    the model itself to rounding. Norms that are `trainable` when this is made are left as they are; what the others
+    hold by then is what they go on with.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -102,6 +105,7 @@ class Fused(keras.layers.Layer):
         self.model = model
         found = _folded_norms(model)
         self.norms = {layer: norm for layer, norm in found.items() if not norm.trainable}
+        self._still = {layer: _Still.of(norm) for layer, norm in self.norms.items()}
         self.built = True
 
     def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
@@ -119,7 +123,7 @@ class Fused(keras.layers.Layer):
             if id(operation) in taken_in:
                 out = args[0]
             elif id(operation) in self.norms:
-                out = _scaled(operation, self.norms[id(operation)], args[0])
+                out = _scaled(operation, self._still[id(operation)], args[0])
             else:
                 if "training" in signature(operation.call).parameters:
                     kwargs["training"] = training  # in place of that of the call which made the node
@@ -129,15 +133,33 @@ class Fused(keras.layers.Layer):
         return tensors[id(self.model.outputs[0])]
 
 
-def _scaled(layer: Any, norm: Any, x: Any) -> Any:
+@dataclass(frozen=True)
+class _Still:
+    """A BatchNorm that stands still, scale * (x - mean) + beta, as arrays over its channels: no part of the step."""
+
+    scale: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    beta: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, norm: Any) -> _Still:
+        scale = keras.ops.rsqrt(norm.moving_variance + norm.epsilon)
+        scale = np.asarray(scale * norm.gamma if norm.scale else scale)
+        mean = np.asarray(norm.moving_mean)
+        return cls(scale, mean, np.asarray(norm.beta) if norm.center else np.zeros_like(mean))
+
+    def shift(self, layer: Any) -> Any:
+        """What is added behind the scaled layer. Its bias may be trained, so what depends on it is."""
+        if layer.use_bias:
+            return (layer.bias - self.mean) * self.scale + self.beta
+        return self.beta - self.mean * self.scale
+
+
+def _scaled(layer: Any, norm: _Still, x: Any) -> Any:
     """What a layer and the frozen BatchNorm behind it make of x."""
     ops = keras.ops
-    scale = ops.rsqrt(norm.moving_variance + norm.epsilon)
-    scale = scale * norm.gamma if norm.scale else scale
-    shift = (layer.bias if layer.use_bias else 0.0) - norm.moving_mean
-    shift = shift * scale + norm.beta if norm.center else shift * scale
     dtype = layer.compute_dtype
-    x, scale, shift = ops.cast(x, dtype), ops.cast(scale, dtype), ops.cast(shift, dtype)
+    x, scale, shift = (ops.cast(value, dtype) for value in (x, norm.scale, norm.shift(layer)))
     if isinstance(layer, keras.layers.Dense):
         return engine.add_bias(ops.matmul(x, ops.cast(layer.kernel, dtype) * scale), shift)
     how = {name: getattr(layer, name) for name in ("strides", "padding", "dilation_rate", "data_format")}

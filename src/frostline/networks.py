@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import keras
 from numpy.typing import NDArray
 
-from frostline import backbones, classifier, live, phases, thawing, training
+from frostline import backbones, classifier, engine, features, live, phases, thawing, training
 from frostline.course import Stage
 
 # What is kept of a network at most.
@@ -29,14 +29,15 @@ class Network:
 
     def __init__(self, backbone: backbones.Backbone, head: classifier.Head, whole: keras.Model) -> None:
         self.backbone, self.head, self.whole = backbone, head, whole
+        self.source = features.Source(backbone, head)
         self.heads: Recent[TrainedHead] = Recent(HEADS)
         self._learners: Recent[training.Learner] = Recent(LEARNERS)
         self._augmenters: dict[Hashable, live.Variants] = {}
-        self._fresh = training.values(whole.variables)
+        self._fresh = engine.values(whole.variables)
 
     def reset(self) -> None:
         """Set all variables, the states of random numbers among them, to what they were before any training."""
-        training.assign(self.whole.variables, self._fresh)
+        engine.assign(self.whole.variables, self._fresh)
         for augmenter in self._augmenters.values():
             augmenter.reset()
 

@@ -14,7 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -22,10 +22,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import digest, features, freezing, machine, measurements
-from frostline.backbones import Backbone
-from frostline.classifier import Head
-from frostline.features import PICTURES, Prefix, Rows, Stop
+from frostline import digest, features, machine, measurements
+from frostline.features import PICTURES, Prefix, Rows, Source, Stop
 from frostline.freezing import CutPoint
 from frostline.measurements import Speed
 from frostline.shards import Shards
@@ -33,6 +31,10 @@ from frostline.store import Store
 
 # Storing may cost so much more than not storing and is chosen still: the next run finds the features.
 NEXT_RUN = 0.05
+
+# Seconds. A place other than the freeze line, or none, saves no more than storing and reading there take; below that it
+# isn't worth measuring which is best.
+WORTH_MEASURING = 0.25
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured. segments: seconds a picture, from each stop's predecessor to it; speed: the store's;
-    memory: bytes that the page cache may grow to."""
+    """What was measured. segments: seconds a picture, from each stop's predecessor to it, none where nothing depends on
+    them; speed: the store's; memory: bytes that the page cache may grow to."""
 
     segments: tuple[float, ...]
     speed: Speed
@@ -113,8 +115,7 @@ class Plan:
 
 
 def make(
-    backbone: Backbone,
-    head: Head,
+    source: Source,
     phases: Sequence[Phase],
     variants: Sequence[Shards],
     validation: Shards | None,
@@ -130,18 +131,16 @@ def make(
     is computed for each batch, with a line of warning.
     """
     lines = {phase.name: phase.line.depth for phase in phases}
-    cuts = [cut for cut in freezing.cut_points(backbone.model) if cut.depth <= max(lines.values())]
     if mode == "never":
-        cuts = [cut for cut in cuts if cut.depth in lines.values()]
-        prefix = Prefix(backbone, head, features.stops(backbone, head, cuts, "float32"))
+        prefix = Prefix(source, [stop for stop in source.stops("float32") if stop.cut.depth in lines.values()])
         routes = {name: Route(prefix.depths.index(depth), None, frozenset()) for name, depth in lines.items()}
         return Plan(prefix, store, routes, frozenset(), "plan: features of frozen layers computed for every batch")
 
-    stops = features.stops(backbone, head, cuts, dtype)
+    stops = [stop for stop in source.stops(dtype) if stop.cut.depth <= max(lines.values())]
     usable = {phase.name: _usable(stops, phase.line, store) for phase in phases}
     wanted = {stop.cut.depth for found in usable.values() for stop in found}
-    prefix = Prefix(backbone, head, [stop for stop in stops if stop.cut.depth in wanted])
-    costs = measure(prefix, variants[0], store)
+    prefix = Prefix(source, [stop for stop in stops if stop.cut.depth in wanted])
+    costs = Costs((), measurements.speed(store.folder), machine.free_memory())
     each_epoch = [validation] if validation else []
     room = store.room()
     routes, read, words = {}, set(), []
@@ -160,7 +159,9 @@ def make(
         if dtype == "float32":  # what a later phase keeps will be there
             places |= {at: Place(prefix.stops[at].entry.row_bytes, rows) for at in kept_later if at <= target}
         work = Work(phase.epochs * sum(len(pictures) for pictures in (variants[0], *each_epoch)), rows)
-        kept = choose(target, places, work, costs, room, mode == "always")
+        if not costs.segments and not _is_foregone(places[target], work, costs, room):
+            costs = replace(costs, segments=measure(prefix, variants[0], store))
+        kept = choose(target, places, work, costs, room, mode == "always") if costs.segments else target
         if kept is None and choose(target, places, work, costs, math.inf, mode == "always") is not None:
             print(
                 f"warning: the features for phase {phase.name} are computed for every batch, because there is room for "
@@ -172,11 +173,11 @@ def make(
             kept_later.add(kept)
             room -= (rows - places[kept].there) * places[kept].row_bytes
         words.append(_words(prefix, phase.name, target, kept, places, rows))
-    rate = 1 / max(costs.between(PICTURES, len(prefix.stops) - 1), 1e-9)
-    text = (
-        f"plan: {'; '.join(reversed(words))} (measured: {rate:,.0f} images/s through the frozen layers, "
-        f"store {1e-9 / costs.speed.write:.1f} GB/s written, {1e-9 / max(costs.speed.read, 1e-12):.1f} read)"
-    )
+    known = [f"store {1e-9 / costs.speed.write:.1f} GB/s written, {1e-9 / max(costs.speed.read, 1e-12):.1f} read"]
+    if costs.segments:
+        rate = 1 / max(costs.between(PICTURES, len(prefix.stops) - 1), 1e-9)
+        known.insert(0, f"{rate:,.0f} images/s through the frozen layers")
+    text = f"plan: {'; '.join(reversed(words))} (measured: {', '.join(known)})"
     return Plan(prefix, store, routes, frozenset(read), text)
 
 
@@ -209,8 +210,8 @@ def choose(
     return None
 
 
-def measure(prefix: Prefix, pictures: Shards, store: Store) -> Costs:
-    """Time each segment of the prefix on a batch of pictures, and the store; what is known from before is not timed."""
+def measure(prefix: Prefix, pictures: Shards, store: Store) -> tuple[float, ...]:
+    """Seconds a picture of each segment of the prefix, timed on a batch; what is known from before is not timed."""
     rows = features.batch_rows()
     keys = ["", *(stop.entry.key for stop in prefix.stops)]
     names = [
@@ -227,7 +228,16 @@ def measure(prefix: Prefix, pictures: Shards, store: Store) -> Costs:
                 seconds[at] = _seconds(segment, x) / rows
                 measurements.remember(store.folder, names[at], seconds[at])
             x = crossing
-    return Costs(tuple(seconds), measurements.speed(store.folder), machine.free_memory())
+    return tuple(seconds)
+
+
+def _is_foregone(line: Place, work: Work, costs: Costs, room: float) -> bool:
+    """Whether it is plain without measuring a segment that the freeze line itself is stored: that all features have to
+    be made at least once is so anyway, and what comes on top costs next to nothing."""
+    new = (work.rows - line.there) * line.row_bytes
+    return (
+        new <= room and new * costs.speed.write + work.draws * costs.read(line.row_bytes, work.rows) < WORTH_MEASURING
+    )
 
 
 def _usable(stops: Sequence[Stop], line: CutPoint, store: Store) -> list[Stop]:

@@ -37,11 +37,12 @@ def _run(
 ) -> NDArray[np.float32]:
     """The output of the bundle's model with another ending behind its logits."""
     backbone, head = classifier.parts(bundle)
+    source = features.Source(backbone, head)
     line = freezing.deepest_cut(backbone.model, bundle.made_from["audit"]["frozen_layers"])
     if line is None or mode == "never":
         return classifier.outputs(ending(bundle.logits), pictures)
     once = planning.Phase("evaluate", line, epochs=1, variants={0})
-    rows = planning.make(backbone, head, [once], [pictures], None, store, mode, "float32").rows("evaluate", pictures)
+    rows = planning.make(source, [once], [pictures], None, store, mode, "float32").rows("evaluate", pictures)
     model = ending(classifier.suffix(backbone, head, line))
     size = features.batch_rows()
     made = []

@@ -136,18 +136,24 @@ class Study:
     def take(self, number: int | None) -> Trial | None:
         """Take a paused trial, or any new one (None), out of the pool; None where others were quicker."""
         with self.alone():
-            for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-                wanted = trial.number == number if number is not None else not trial.intermediate_values
-                if not wanted or trial.number >= self.settings.trials:
-                    continue
+            for trial in self._new() if number is None else [self._id(number)]:
                 with contextlib.suppress(UpdateFinishedTrialError):
-                    if self._win(trial._trial_id):
-                        self._current = trial._trial_id
-                        taken = Trial(self.optuna, trial._trial_id)
+                    if self._win(trial):
+                        self._current = trial
+                        taken = Trial(self.optuna, trial)
                         for key, known in self.distributions.items():
                             taken._suggest(key, known)
                         return taken
         return None
+
+    def _new(self) -> Iterator[int]:
+        """Optuna's names of the trials that nobody has begun."""
+        for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            if not trial.intermediate_values and trial.number < self.settings.trials:
+                yield trial._trial_id
+
+    def _id(self, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
 
     def _win(self, trial: int) -> bool:
         """Set a trial running, unless another worker was quicker.
@@ -169,7 +175,7 @@ class Study:
 
     def report(self, trial: Trial, pictures: int, value: float, loss: float) -> None:
         """Record the metric and the validation loss after so many pictures."""
-        if pictures not in _tried(self.storage.get_trial(trial._trial_id)).reported:
+        if pictures not in reported(trial):
             with contextlib.suppress(UpdateFinishedTrialError):  # another worker took this one for dead
                 trial.set_user_attr(LOSSES, {**trial.user_attrs.get(LOSSES, {}), str(pictures): loss})
                 trial.report(value, pictures)
@@ -208,14 +214,14 @@ class Study:
                         freed.append(trial.number)
         return freed
 
-    def scores(self) -> dict[int, list[Score]]:
-        """Each trial's standing at the rungs that it has reached."""
-        known = [trial for trial in self.tried() if trial.state != "failed" and trial.same_as is None]
+    def scores(self, tried: Sequence[Tried] | None = None) -> dict[int, list[Score]]:
+        """Each trial's standing at the rungs that it has reached. tried: all trials, where they were just read."""
+        known = [trial for trial in tried or self.tried() if trial.state != "failed" and trial.same_as is None]
         return {trial.number: standings(self.settings, trial.reported, trial.notes.get(LOSSES, {})) for trial in known}
 
-    def best(self) -> Tried | None:
-        """The complete trial with the best value; of equals the first."""
-        done = [trial for trial in self.tried() if trial.state == "complete" and trial.value is not None]
+    def best(self, tried: Sequence[Tried] | None = None) -> Tried | None:
+        """The complete trial with the best value; of equals the first. tried: all trials, where they were just read."""
+        done = [trial for trial in tried or self.tried() if trial.state == "complete" and trial.value is not None]
         sign = -1.0 if self.settings.maximize else 1.0
         return min(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
 
@@ -307,6 +313,11 @@ def _pruner(settings: Settings) -> optuna.pruners.BasePruner:
         whole = settings.pictures * max(1, settings.epochs)
         return optuna.pruners.HyperbandPruner(min_resource=settings.pictures, max_resource=whole)
     return optuna.pruners.NopPruner()
+
+
+def reported(trial: Trial) -> dict[int, float]:
+    """What a taken trial has reported so far: the metric by pictures seen."""
+    return trial._cached_frozen_trial.intermediate_values
 
 
 def _tried(trial: FrozenTrial) -> Tried:

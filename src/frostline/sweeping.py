@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from frostline import engine, rungs, space
-from frostline.checkpoints import Checkpoint
+from frostline import checkpoints, engine, rungs, space
 from frostline.errors import DivergedError, ParamsError, UserError
 from frostline.params import Params
 from frostline.phases import Row
 from frostline.sampling import CHEAP
-from frostline.search import REASON, RUN, SAME_AS, SECONDS, Study, Trial, Tried
+from frostline.search import REASON, RUN, SAME_AS, SECONDS, Study, Trial, Tried, reported
 from frostline.study_log import StudyLog
 from frostline.training import Snapshot
 from frostline.transfer import Data, Result, Trainer
@@ -73,9 +72,11 @@ class Sweep:
             if ended.is_finished:  # by a worker that was killed before it could log that
                 self._log_end(ended)
         while time.monotonic() < deadline:
-            for freed in self.study.reclaim():
-                self.say(f"trial {freed}: its process is gone; it is gone on with")
             tried = self.study.tried()
+            if any(trial.state == "running" for trial in tried):
+                for freed in self.study.reclaim():
+                    self.say(f"trial {freed}: its process is gone; it is gone on with")
+                tried = self.study.tried()
             self._require_hope(tried)
             number, lost = self._next(tried)
             self._prune(lost)
@@ -96,7 +97,7 @@ class Sweep:
         if not self.study.settings.rungs:
             return min(free, key=lambda number: tried[number].state == "waiting", default=None), []
         ended = {trial.number for trial in tried if trial.is_finished}
-        scores = self.study.scores()
+        scores = self.study.scores(tried)
         top = len(self.study.settings.rungs)
         for trial in tried:
             if trial.is_cheap:  # it is trained to its end at once, and competes with nobody
@@ -127,7 +128,7 @@ class Sweep:
         run = self._begin_run(number, values, trial.user_attrs)
         if run is not None:
             self.study.note(trial, RUN, run)
-        same = self.study.repeated(trial)
+        same = None if reported(trial) else self.study.repeated(trial)
         if same is not None:
             self._repeat(trial, same)
             return
@@ -140,7 +141,7 @@ class Sweep:
             checkpoint.save(pause.snapshot)
             self._add_seconds(trial, began)
             self.study.put_back(trial)
-            self._tell(number)
+            self._tell(number, self.study.tried())
             return
         except _Pruned as pruned:
             self.log.rows(number, pruned.history)
@@ -165,8 +166,8 @@ class Sweep:
         per_epoch = math.ceil(pictures / params.finetune.batch_size)
         # The rungs by steps: batches may be of another size in each trial.
         places = {max(1, round(rung / pictures * per_epoch)): rung for rung in self.study.settings.rungs}
-        reported = self.study.tried()[trial.number].reported
-        ahead = [step for step, rung in places.items() if rung not in reported]
+        known = reported(trial)
+        ahead = [step for step, rung in places.items() if rung not in known]
         pauses = ahead[:-1]
         if self.is_cheap(params):
             self.study.note(trial, CHEAP, True)
@@ -203,8 +204,9 @@ class Sweep:
     def _end(self, trial: Trial, state: str, value: float | None = None) -> None:
         self.study.finish(trial, state, value)
         self._checkpoint(trial.number).clear()
-        self._log_end(self.study.tried()[trial.number])
-        self._tell(trial.number)
+        tried = self.study.tried()
+        self._log_end(tried[trial.number])
+        self._tell(trial.number, tried)
 
     def _log_end(self, trial: Tried) -> None:
         self._begin_run(trial.number, trial.values, trial.notes)
@@ -213,17 +215,18 @@ class Sweep:
     def _begin_run(self, number: int, values: dict[str, Any], notes: Mapping[str, Any]) -> str | None:
         return self.log.begin(number, f"trial {number}: {_words(values)}", values, notes.get(RUN))
 
-    def _checkpoint(self, number: int) -> Checkpoint:
-        return Checkpoint(self.study.folder / f"{self.study.identity[-6:]}-{number:05d}.npz")
+    def _checkpoint(self, number: int) -> checkpoints.Checkpoint:
+        return checkpoints.Checkpoint(
+            self.study.folder / f"{self.study.identity[-6:]}-{number:05d}{checkpoints.SUFFIX}"
+        )
 
     def _add_seconds(self, trial: Trial, began: float) -> None:
         spent = trial.user_attrs.get(SECONDS, 0.0) + time.monotonic() - began
         self.study.note(trial, SECONDS, round(spent, 3))
 
-    def _tell(self, number: int) -> None:
+    def _tell(self, number: int, tried: Sequence[Tried]) -> None:
         """A line on a trial that was worked on, and on where the search stands."""
-        tried = self.study.tried()
-        trial, best = tried[number], self.study.best()
+        trial, best = tried[number], self.study.best(tried)
         epochs = max(trial.reported, default=0) / self.study.settings.pictures
         value = f"{self.params.sweep.metric} {trial.value:.4f}" if trial.value is not None else ""
         state = "repeats trial " + str(trial.same_as) if trial.same_as is not None else trial.state

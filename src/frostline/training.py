@@ -8,7 +8,7 @@ So a resumed training ends with the very weights of an uninterrupted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,7 +76,9 @@ class Learner:
         self.units = model.output.shape[-1]
         self.row_bytes = 4 * int(np.prod(model.input.shape[1:]))
         optimizing.compile_for(model, rule, blocks or {})
-        self._fresh = values(model.optimizer.variables)
+        self._has_average = rule.has_average
+        self._fresh = engine.values(model.optimizer.variables)
+        self._begun: dict[Hashable, dict[str, float]] = {}
         self._steps: dict[bool, stepping.Steps] = {}
 
     def fit(
@@ -88,12 +90,14 @@ class Learner:
         resume: Snapshot | None,
         on_epoch: OnEpoch,
         looks: Sequence[float] = (),
+        start: Hashable = None,
     ) -> list[Row]:
         """Train the model in place, from its variables as they are; the history with this phase's epochs added.
 
         resume: where to go on, or None; its history replaces the given one. on_epoch: called after every epoch with
         its row and with a function that takes a snapshot; what it raises ends the training. looks: places within the
         phase, in epochs, at which it is called too, with an unfinished epoch's row that the history does not keep.
+        start: a name of the variables as they are and of the validation data, under which their score is remembered.
         With early stopping the best weights are restored at the end; those from before the phase are a candidate too,
         so that a phase can't make the monitored value worse. Raises DivergedError where the loss is no longer finite.
         """
@@ -108,7 +112,7 @@ class Learner:
         def check() -> dict[str, float]:
             return steps.test(batching.ahead(checked.chunks(0, np.arange(len(validation.labels)))))
 
-        at = self._start(phase, history, check) if resume is None else self._go_on(resume)
+        at = self._start(phase, history, check, start) if resume is None else self._go_on(resume)
         per_epoch = math.ceil(len(train.labels) / phase.batch_size)
         mixture = batching.Mixture(phase.mixup, phase.cutmix)
         for epoch in range(at.epoch, phase.stage.stop):
@@ -122,7 +126,7 @@ class Learner:
                 if mixture.is_any:
                     chunks = mixture.mixed(chunks, [*drawn, 1], first)
                 trained = steps.train(batching.ahead(chunks), go_on=first > 0)
-                metrics = values(model.metrics_variables)
+                metrics = engine.values(model.metrics_variables)
                 rate, step = float(numbers[last, 0]), len(at.history) + 1
                 with self._averaged():
                     row = _row(phase, epoch + last / per_epoch, rate, trained, check(), step)
@@ -133,9 +137,9 @@ class Learner:
                         at.finish(row, phase.stopping, model)
                 on_epoch(row, partial(self._snapshot, phase, at, metrics))
                 if last < per_epoch:
-                    assign(model.metrics_variables, metrics)
+                    engine.assign(model.metrics_variables, metrics)
         if phase.stopping:
-            assign(model.variables, at.best)
+            engine.assign(model.variables, at.best)
         else:
             self._take_average()
         return at.history
@@ -147,7 +151,7 @@ class Learner:
 
         The model is trained in place, from its variables as they are, by the phase's rule.
         """
-        assign(self.model.optimizer.variables, self._fresh)
+        engine.assign(self.model.optimizer.variables, self._fresh)
         batches = Batches(train, self.units, phase.label_smoothing, phase.batch_size, per_chunk=1)
         numbers = phase.numbers(phase.stage.start, len(rates), [])[:-1]
         numbers[:, 0] = rates
@@ -165,10 +169,13 @@ class Learner:
     @contextmanager
     def _averaged(self) -> Iterator[None]:
         """Put the averaged weights, where there are any, into the places of those that are trained."""
-        trained = values(self.model.trainable_variables)
+        if not self._has_average:
+            yield
+            return
+        trained = engine.tensors(self.model.trainable_variables)
         self._take_average()
         yield
-        assign(self.model.trainable_variables, trained)
+        engine.assign(self.model.trainable_variables, trained)
 
     def _take_average(self) -> None:
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
@@ -178,22 +185,30 @@ class Learner:
             self._steps[has_many] = stepping.steps(self.model, has_many)
         return self._steps[has_many]
 
-    def _start(self, phase: Phase, history: list[Row], check: Callable[[], dict[str, float]]) -> _Standing:
-        assign(self.model.optimizer.variables, self._fresh)
-        before = check()[phase.stopping.monitor[4:]] if phase.stopping else math.nan
-        return _Standing(phase.stage.start, 0, False, 0, before, values(self.model.variables), list(history))
+    def _start(
+        self, phase: Phase, history: list[Row], check: Callable[[], dict[str, float]], start: Hashable
+    ) -> _Standing:
+        engine.assign(self.model.optimizer.variables, self._fresh)
+        before = math.nan
+        if phase.stopping:
+            known = (start, phase.batch_size, phase.label_smoothing)
+            tested = self._begun.get(known) or check()
+            if start is not None:
+                self._begun[known] = tested
+            before = tested[phase.stopping.monitor[4:]]
+        return _Standing(phase.stage.start, 0, False, 0, before, engine.values(self.model.variables), list(history))
 
     def _go_on(self, resume: Snapshot) -> _Standing:
-        assign(self.model.variables, resume.variables)
-        assign(self.model.optimizer.variables, resume.optimizer)
+        engine.assign(self.model.variables, resume.variables)
+        engine.assign(self.model.optimizer.variables, resume.optimizer)
         if resume.batch:
-            assign(self.model.metrics_variables, resume.metrics)
+            engine.assign(self.model.metrics_variables, resume.metrics)
         place = (resume.epoch, resume.batch, resume.stopped, resume.waited)
         return _Standing(*place, resume.best_value, resume.best, list(resume.history))
 
     def _snapshot(self, phase: Phase, at: _Standing, metrics: list[NDArray[Any]]) -> Snapshot:
         place = (phase.name, at.epoch, at.batch, at.stopped, at.waited, at.best_value)
-        now, moments = values(self.model.variables), values(self.model.optimizer.variables)
+        now, moments = engine.values(self.model.variables), engine.values(self.model.optimizer.variables)
         return Snapshot(*place, now, moments, metrics, at.best, list(at.history))
 
 
@@ -214,7 +229,7 @@ class _Standing:
         self.epoch, self.batch = row["epoch"], 0
         self.history.append(row)
         if stopping and stopping.better(row[stopping.monitor], self.best_value):
-            self.best, self.best_value, self.waited = values(model.variables), row[stopping.monitor], 0
+            self.best, self.best_value, self.waited = engine.values(model.variables), row[stopping.monitor], 0
         elif stopping and stopping.patience is not None and self.epoch > stopping.start_from_epoch:
             self.waited += 1
             self.stopped = self.waited >= stopping.patience
@@ -249,14 +264,3 @@ def _require_finite(row: Row, phase: Phase) -> None:
             f"params.yaml: the loss became {value} in epoch {math.ceil(row['epoch'])} of phase {phase.name}; "
             f"lower finetune.{'head_' if phase.name == 'head' else ''}learning_rate ({phase.learning_rate:g})"
         )
-
-
-def values(variables: Sequence[keras.Variable]) -> list[NDArray[Any]]:
-    """Copies of what variables hold."""
-    return [np.array(variable) for variable in variables]
-
-
-def assign(variables: Sequence[keras.Variable], given: Sequence[NDArray[Any]]) -> None:
-    """Set variables to values of their shapes."""
-    for variable, value in zip(variables, given, strict=True):
-        variable.assign(value)

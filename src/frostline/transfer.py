@@ -96,11 +96,12 @@ class Trainer:
         history = list(resume.history) if resume else []
         head = next((stage.phase for stage in stages if stage.phase.name == "head"), None)
         key = _head_key(params, data, head)
+        first = next((stage for stage in stages if stage.phase.name == "finetune"), None)  # it starts from the head
         left = [stage for stage in stages if resume is None or stage.is_left(resume)]
         if head is not None and len(stages) > 1 and (resume is None or resume.phase == "finetune"):
             trained = network.heads.get(key)
             if trained is not None:
-                training.assign(network.head.top.variables, trained.variables)
+                engine.assign(network.head.top.variables, trained.variables)
                 history = history or list(trained.history)
                 left = [stage for stage in left if stage.phase.name != "head"]
         plan = _plan(params, network, left, data, self.store)
@@ -114,10 +115,11 @@ class Trainer:
                 learned, checked = _examples(params, data, plan if line else None, stage.name)
                 here = resume if stage is left[0] else None
                 looked = looks if phase.name == "finetune" else ()
-                history = learner.fit(phase, learned, checked, history, here, on_epoch, looked)
+                start = key if stage is first else None
+                history = learner.fit(phase, learned, checked, history, here, on_epoch, looked, start)
             audit = freezing.audit(body, network.whole, phase.frozen_layers, before)
             if phase.name == "head":
-                network.heads.put(key, TrainedHead(training.values(network.head.top.variables), list(history)))
+                network.heads.put(key, TrainedHead(engine.values(network.head.top.variables), list(history)))
         kept = phases.kept(history, stages[-1].phase.stopping)
         made_from = self._made_from(params, data, network.backbone, audit)
         made_from["groups"] = [asdict(group) for group in course.groups(stages, body, network.head.top)]
@@ -279,9 +281,7 @@ def _plan(params: Params, network: Network, stages: Sequence[Stage], data: Data,
     if not planned:
         return None
     cache = params.cache
-    return planning.make(
-        network.backbone, network.head, planned, data.variants, data.validation, store, cache.mode, cache.dtype
-    )
+    return planning.make(network.source, planned, data.variants, data.validation, store, cache.mode, cache.dtype)
 
 
 def _told(plan: planning.Plan | None, stages: Sequence[Stage]) -> str:

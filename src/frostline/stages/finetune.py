@@ -51,11 +51,10 @@ def run(params: Params) -> str:
     variants = [train, *augmented(train, params.augment)]
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
     with engine.quiet():
-        from frostline import calibration, classifier, predictor, transfer
-        from frostline.checkpoints import Checkpoint
+        from frostline import calibration, checkpoints, classifier, predictor, transfer
 
     job = jobs.key(params, [*variants, validation], locate)
-    checkpoint = Checkpoint(catalog.checkpoints() / f"{job}.npz")
+    checkpoint = checkpoints.Checkpoint(catalog.checkpoints() / f"{job}{checkpoints.SUFFIX}")
     name = run_log.name(params.backbone.name, params.finetune.model_dump())
     with tracking.tracker(params.tracking).training(job, name) as log:
         resume = checkpoint.load()
