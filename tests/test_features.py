@@ -83,7 +83,7 @@ def test_float16_features_are_near(store, small_sets):
 
 def test_features_that_overflow_are_an_error_that_names_the_key(store, small_sets):
     broken = make("float16", places=(-1,))
-    kernel = broken.backbone.model.layers[1].kernel
+    kernel = broken.source.backbone.model.layers[1].kernel
     kernel.assign(np.full(kernel.shape, 1e9, np.float32))
     with pytest.raises(ParamsError, match=r"features are not finite in cache\.dtype float16; set it to float32"):
         everything(broken.rows(0, {0}, set(), store, small_sets()[0]))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from frostline import backbones, classifier, freezing, planning
+from frostline import backbones, classifier, freezing, measurements, planning
 from frostline.features import Source
 from frostline.mapped import Memory
 from frostline.measurements import Speed
@@ -89,6 +89,7 @@ def take(rows):
 
 def test_two_phases_share_what_is_stored_and_the_next_run_measures_nothing(network, store, small_sets, monkeypatch):
     sets = small_sets()
+    monkeypatch.setattr(planning, "WORTH_MEASURING", 0)
     plan = make(network, store, sets)
     head, finetune = plan.routes["head"], plan.routes["finetune"]
     assert plan.prefix.stops[head.stop].cut.layer == "block8_out"
@@ -103,6 +104,18 @@ def test_two_phases_share_what_is_stored_and_the_next_run_measures_nothing(netwo
     take(again.rows("head", sets[-1]))
     take(again.rows("finetune", sets[-1]))
     assert "all there" in make(network, store, sets).text
+
+
+def test_what_costs_next_to_nothing_is_stored_without_measuring_anything(network, store, small_sets, monkeypatch):
+    monkeypatch.setattr(planning, "measure", lambda *_: pytest.fail("measured"))
+    plan = make(network, store, small_sets())
+    for route in plan.routes.values():
+        assert route.kept == route.stop
+    assert "images/s" not in plan.text
+    slow = measurements.Speed(write=1e-3, read=0.0, cold=0.0)
+    monkeypatch.setattr(measurements, "speed", lambda folder: slow)
+    with pytest.raises(pytest.fail.Exception, match="measured"):
+        make(network, store, small_sets())
 
 
 @pytest.mark.parametrize("mode", ["auto", "always", "never"])

@@ -106,10 +106,12 @@ def test_a_kept_network_trains_as_a_fresh_one(train, tmp_path):
     ]
     for changes in jobs:
         warm = train(trainer=trainer, **changes)
-        kept_weights = weights(warm)
+        kept_weights, best = weights(warm), [snapshot.best_value for snapshot in train.snapshots if snapshot.epoch]
         fresh = train(**changes)
         assert_same(kept_weights, weights(fresh))
         assert warm.history == fresh.history
+        again = [snapshot.best_value for snapshot in train.snapshots if snapshot.phase == "finetune"]
+        assert best[-len(again) :] == again
 
 
 def test_looking_in_the_middle_of_an_epoch_changes_nothing_and_can_be_gone_on_from(train, tmp_path):
