@@ -118,6 +118,8 @@ def test_the_trial_of_a_worker_that_left_goes_back(study):
     one = study(settings(2))
     one.take(None)
     two = study(settings(2))
+    assert two.take(0) is None
+    assert two.tried()[0].notes[search.WORKER] == one.worker
     assert two.reclaim() == []  # the first worker is alive
     one.close()
     assert states(two) == ["waiting"] * 2

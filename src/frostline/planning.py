@@ -235,9 +235,8 @@ def _is_foregone(line: Place, work: Work, costs: Costs, room: float) -> bool:
     """Whether it is plain without measuring a segment that the freeze line itself is stored: that all features have to
     be made at least once is so anyway, and what comes on top costs next to nothing."""
     new = (work.rows - line.there) * line.row_bytes
-    return (
-        new <= room and new * costs.speed.write + work.draws * costs.read(line.row_bytes, work.rows) < WORTH_MEASURING
-    )
+    on_top = new * costs.speed.write + work.draws * costs.read(line.row_bytes, work.rows)
+    return new <= room and on_top < WORTH_MEASURING
 
 
 def _usable(stops: Sequence[Stop], line: CutPoint, store: Store) -> list[Stop]:

@@ -136,24 +136,26 @@ class Study:
     def take(self, number: int | None) -> Trial | None:
         """Take a paused trial, or any new one (None), out of the pool; None where others were quicker."""
         with self.alone():
-            for trial in self._new() if number is None else [self._id(number)]:
+            for trial in self._new() if number is None else self._waiting(number):
                 with contextlib.suppress(UpdateFinishedTrialError):
-                    if self._win(trial):
-                        self._current = trial
-                        taken = Trial(self.optuna, trial)
+                    if self._win(trial._trial_id):
+                        self._current = trial._trial_id
+                        taken = Trial(self.optuna, trial._trial_id)
                         for key, known in self.distributions.items():
                             taken._suggest(key, known)
                         return taken
         return None
 
-    def _new(self) -> Iterator[int]:
-        """Optuna's names of the trials that nobody has begun."""
-        for trial in self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            if not trial.intermediate_values and trial.number < self.settings.trials:
-                yield trial._trial_id
+    def _new(self) -> list[FrozenTrial]:
+        """Trials that nobody has begun."""
+        waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return [trial for trial in waiting if not trial.intermediate_values and trial.number < self.settings.trials]
 
-    def _id(self, number: int) -> int:
-        return self.storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
+    def _waiting(self, number: int) -> list[FrozenTrial]:
+        """That trial alone, if nobody is at it; reading all of them would take longer."""
+        known = self.storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
+        trial = self.storage.get_trial(known)
+        return [trial] if trial.state == TrialState.WAITING else []
 
     def _win(self, trial: int) -> bool:
         """Set a trial running, unless another worker was quicker.
