@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from frostline import lineage, tracking
+from frostline import lineage, run_log, tracking
 from frostline.errors import StateError
 
 
@@ -177,3 +177,9 @@ def test_telemetry_is_off(tracker):
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "CI", "PYTEST"))}
     done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == ["None"], done.stderr
+
+
+def test_a_run_is_named_by_its_settings():
+    finetune = {"freeze": "block6_out", "learning_rate": 0.0003}
+    assert run_log.name("frostnet", {"classifier": "dense"}, finetune) == "frostnet freeze=block6_out lr=0.0003"
+    assert run_log.name("frostnet", {"classifier": "knn"}, finetune) == "frostnet knn"

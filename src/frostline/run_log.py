@@ -25,8 +25,11 @@ def short(digest: str) -> str:
     return digest[:16]
 
 
-def name(backbone: str, finetune: Mapping[str, Any]) -> str:
-    """What a training's run is called."""
+def name(backbone: str, head: Mapping[str, Any], finetune: Mapping[str, Any]) -> str:
+    """What a training's run is called. head, finetune: those sections of params.yaml, or of a bundle's own account."""
+    kind = head.get("classifier", "dense")
+    if kind != "dense":
+        return f"{backbone} {kind}"
     return f"{backbone} freeze={finetune['freeze']} lr={finetune['learning_rate']:g}"
 
 
