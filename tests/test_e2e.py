@@ -104,6 +104,7 @@ def test_a_second_repro_runs_nothing_and_dvcs_own_commands_work(project):
     project("git", "checkout", "-q", "params.yaml")
 
 
+@pytest.mark.slow
 def test_an_experiment_in_a_temporary_folder_is_in_the_projects_database(project):
     settings = ["finetune.freeze=none", "augment.copies=1", "finetune.head_epochs=2", "finetune.epochs=2"]
     project("dvc", "exp", "run", "--temp", "-n", "thaw", *(part for s in settings for part in ("-S", s)))
@@ -117,6 +118,7 @@ def test_an_experiment_in_a_temporary_folder_is_in_the_projects_database(project
     assert "thaw" in project("dvc", "exp", "show", "--csv")
 
 
+@pytest.mark.slow
 def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(project):
     project.change(SHORT)
     process = subprocess.Popen(
@@ -155,6 +157,7 @@ def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(projec
     assert project("git", "diff", "--stat", "dvc.lock") == ""
 
 
+@pytest.mark.slow
 def test_your_own_folder_is_one_line_and_an_added_picture_is_noticed(project):
     rng = np.random.default_rng(0)
     for label in ("cat", "dog"):

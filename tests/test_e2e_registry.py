@@ -221,6 +221,7 @@ def test_sync_gives_a_run_to_a_state_that_dvc_restored(project):
 
 
 @pytest.mark.skipif(not browser.is_there(), reason=browser.MISSING)
+@pytest.mark.slow
 def test_two_runs_are_compared_in_mlflows_ui(project, tmp_path):
     runs = project.runs()
     uri = f"sqlite:///{project.folder}/mlflow.db"

@@ -132,7 +132,7 @@ def run_tiny(project, name):
     return metrics
 
 
-QUICK = ("inceptionv3-last15", "small-similar")
+QUICK = ("small-similar",)
 
 
 @pytest.mark.parametrize(

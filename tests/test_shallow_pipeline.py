@@ -40,7 +40,7 @@ def params(kind="logistic_regression", **changes):
     )
 
 
-QUICK = {"logistic_regression", "random_forest"}
+QUICK = {"logistic_regression"}
 
 
 @pytest.fixture(scope="module")

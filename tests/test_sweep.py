@@ -239,6 +239,7 @@ def test_interrupted_between_training_and_telling_nothing_is_lost_or_doubled(pro
     assert all(run.data.params and run.info.status in {"FINISHED", "KILLED"} for run in children)
 
 
+@pytest.mark.slow
 def test_a_study_that_is_begun_anew_takes_nothing_from_the_one_before(project):
     given = params(tracking__uri="auto", sweep__timeout=4.0)
     sweep.run(given)

@@ -438,7 +438,7 @@ def test_a_checkpoint_keeps_the_best_epoch_without_stopping(train, small_sets):
 
 
 @pytest.mark.parametrize("mix", [{"augment__mixup": 0.4}, {"augment__cutmix": 1.0, "augment__mixup": 0.2}], ids=str)
-@pytest.mark.parametrize("freeze", ["none", "block4_out"])
+@pytest.mark.parametrize("freeze", [pytest.param("none", marks=pytest.mark.slow), "block4_out"])
 def test_mixed_batches_train_the_same_wherever_one_looks(train, mix, freeze):
     changes = {"finetune__freeze": freeze, "finetune__class_weight": "balanced", "finetune__epochs": 2, **mix}
     straight, looked = train(**changes), train(looks=(0.5,), **changes)
