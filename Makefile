@@ -11,7 +11,7 @@ repro: $(VENV)/.ready  ## train and evaluate what params.yaml says
 	@dvc repro
 	@frostline report
 
-test: $(VENV)/.ready  ## every test that takes less than a minute
+test: $(VENV)/.ready  ## the tests but those marked slow
 	python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-all: $(VENV)/.ready

@@ -180,6 +180,7 @@ def test_telemetry_is_off(tracker):
 
 
 def test_a_run_is_named_by_its_settings():
-    finetune = {"freeze": "block6_out", "learning_rate": 0.0003}
-    assert run_log.name("frostnet", {"classifier": "dense"}, finetune) == "frostnet freeze=block6_out lr=0.0003"
-    assert run_log.name("frostnet", {"classifier": "knn"}, finetune) == "frostnet knn"
+    settings = {"backbone": {"name": "frostnet"}, "finetune": {"freeze": "block6_out", "learning_rate": 0.0003}}
+    dense, knn = ({**settings, "head": {"classifier": kind}} for kind in ("dense", "knn"))
+    assert run_log.name(dense) == "frostnet freeze=block6_out lr=0.0003"
+    assert run_log.name(knn) == "frostnet knn"

@@ -43,7 +43,7 @@ def tensor_keys(model: keras.Model, given: dict[int, str] | None = None) -> dict
             made = [inner[id(tensor)] for tensor in operation.outputs]
         else:
             call = _call(node, keys)
-            weights = [digest.of_array(np.asarray(weight)) for weight in getattr(operation, "weights", [])]
+            weights = [digest.of_array(value) for value in engine.values(getattr(operation, "weights", []))]
             base = digest.of_value([_settings(operation), weights, call])
             made = [digest.of_value([base, number]) for number in range(len(node.output_tensors))]
         keys |= {id(tensor): key for tensor, key in zip(node.output_tensors, made, strict=True)}
@@ -80,9 +80,7 @@ def inference_twin(start: keras.KerasTensor, end: keras.KerasTensor) -> keras.Mo
     twin = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for key, layer in twins.items():
         original = by_id[key]
-        values = [np.asarray(weight) for weight in original.weights]
-        if key in folded:
-            values = _fold(original, folded[key])
+        values = _fold(original, folded[key]) if key in folded else engine.values(original.weights)
         layer.set_weights(values)
         if hasattr(layer, "finalize_state"):  # a Normalization layer computes with values of its own until then
             layer.finalize_state()

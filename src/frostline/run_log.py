@@ -25,12 +25,16 @@ def short(digest: str) -> str:
     return digest[:16]
 
 
-def name(backbone: str, head: Mapping[str, Any], finetune: Mapping[str, Any]) -> str:
-    """What a training's run is called. head, finetune: those sections of params.yaml, or of a bundle's own account."""
-    kind = head.get("classifier", "dense")
+def name(settings: Mapping[str, Any]) -> str:
+    """What a training's run is called. settings: what params.yaml says, or a bundle's own account."""
+    backbone, finetune, kind = settings["backbone"]["name"], settings["finetune"], _classifier(settings)
     if kind != "dense":
         return f"{backbone} {kind}"
     return f"{backbone} freeze={finetune['freeze']} lr={finetune['learning_rate']:g}"
+
+
+def _classifier(settings: Mapping[str, Any]) -> str:
+    return str(settings["head"].get("classifier", "dense"))
 
 
 def history(log: Run, rows: list[dict[str, Any]]) -> None:
@@ -51,7 +55,7 @@ def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Pa
         log.params({"temperature": made_from["temperature"]})
     log.files([*files, bundle / "bundle.json"])
     log.model(bundle)
-    kind = made_from["head"].get("classifier", "dense")
+    kind = _classifier(made_from)
     how = f"at {finetune['learning_rate']:g} by {finetune['optimizer']}" if kind == "dense" else f"as {kind}"
     log.tags(
         {

@@ -66,9 +66,10 @@ class Sweep:
     def search(self) -> None:
         """Work until nothing is left to do, or the time is over. Raises UserError where every trial fails."""
         self._began = self._said = time.monotonic()
-        self._seen_before = _seen(self.study.tried())
+        before = self.study.tried()
+        self._seen_before = _seen(before)
         deadline = time.monotonic() + (self.params.sweep.timeout or math.inf)
-        for ended in self.study.tried():
+        for ended in before:
             if ended.is_finished:  # by a worker that was killed before it could log that
                 self._log_end(ended)
         while time.monotonic() < deadline:

@@ -103,8 +103,7 @@ def run(params: Params) -> str:
         path.write_text(card, encoding="utf-8")
     atomic.write_json(catalog.METRICS, metrics)
 
-    made_from = bundle.made_from
-    name = run_log.name(made_from["backbone"]["name"], made_from["head"], made_from["finetune"])
+    name = run_log.name(bundle.made_from)
     with tracking.tracker(params.tracking).result(produced, name) as log:
         if log.is_new:  # trained where no tracking was, or its run is gone: what the bundle knows of itself
             log.params(tracking.flat(bundle.made_from))

@@ -55,7 +55,7 @@ def run(params: Params) -> str:
 
     job = jobs.key(params, [*variants, validation], locate)
     checkpoint = checkpoints.Checkpoint(catalog.checkpoints() / f"{job}{checkpoints.SUFFIX}")
-    name = run_log.name(params.backbone.name, params.head.model_dump(), params.finetune.model_dump())
+    name = run_log.name(params.model_dump())
     with tracking.tracker(params.tracking).training(job, name) as log:
         resume = checkpoint.load()
         if resume is not None:

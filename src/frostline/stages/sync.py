@@ -55,7 +55,7 @@ def bring(tracker: tracking.Tracker, folder: Path, tags: Mapping[str, str]) -> s
     stages = lineage.stages(folder / catalog.DVC_LOCK)
     settings = tracking.flat({key: value for stage in stages.values() for key, value in stage.params.items()})
     added = []
-    name = run_log.name(made_from["backbone"]["name"], made_from["head"], made_from["finetune"])
+    name = run_log.name(made_from)
     with tracker.result(digest.of_folder(bundle), name) as log:
         if log.is_new:
             added.append("training")
