@@ -182,7 +182,7 @@ def test_predict_takes_folders_globs_and_standard_input_and_names_what_is_broken
     )
     assert done.returncode == 2
     assert "data/pets/cat/broken.jpg: not an image" in done.stderr
-    assert "nowhere.png: not found" in done.stderr
+    assert "nowhere.png: no such file" in done.stderr
     assert "error: 2 of 34 pictures could not be read" in done.stderr
     table = pd.read_csv(io.StringIO(done.stdout))
     assert list(table.columns) == ["path", "label", "probability", "error", "p(cat)", "p(dog)"]

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import assert_alike
 
-from frostline import backbones, classifier
+from frostline import backbones, classifier, engine
 from frostline.errors import ParamsError
 from frostline.features import PICTURES, Computed, Prefix, Source
 from frostline.mapped import Memory
@@ -49,12 +50,12 @@ def test_the_same_bits_from_the_store_a_shallower_place_or_the_fly_in_any_batch(
     direct = everything(Computed(make(places=(-1,)), PICTURES, 0, pictures))
     plain = prefix.rows(2, set(), set(), store, pictures)
     order = np.random.default_rng(0).permutation(42)
-    np.testing.assert_array_equal(plain.take(order[:40]), direct[order[:40]])
-    np.testing.assert_array_equal(plain.take(order[40:]), direct[order[40:]])
+    assert_alike(plain.take(order[:40]), direct[order[:40]])
+    assert_alike(plain.take(order[40:]), direct[order[40:]])
     for kept, read in ({0}, set()), ({1}, {0}), ({2}, {0, 1}), (set(), {1}):
         rows = prefix.rows(2, kept, read, store, pictures)
         assert len(rows) == 42
-        np.testing.assert_array_equal(rows.take(order), direct[order])
+        assert_alike(rows.take(order), direct[order])
     assert [store.count(stop.entry, pictures.identities) for stop in prefix.stops] == [42, 42, 42]
 
 
@@ -62,14 +63,14 @@ def test_a_place_that_is_only_read_is_not_added_to(prefix, store, small_sets):
     train, variant, _ = small_sets(1)
     everything(prefix.rows(0, {0}, set(), store, train))
     rows = prefix.rows(2, set(), {0}, store, variant)
-    np.testing.assert_array_equal(everything(rows), everything(Computed(prefix, PICTURES, 2, variant)))
+    assert_alike(everything(rows), everything(Computed(prefix, PICTURES, 2, variant)))
     assert store.count(prefix.stops[0].entry, variant.identities) == 0
     mixed = dataclasses.replace(  # half of these pictures are there
         rows.below, identities=np.concatenate([train.identities[:21], variant.identities[21:]])
     )
     taken = everything(mixed)
-    np.testing.assert_array_equal(taken[:21], everything(Computed(prefix, PICTURES, 0, train))[:21])
-    np.testing.assert_array_equal(taken[21:], everything(Computed(prefix, PICTURES, 0, variant))[21:])
+    assert_alike(taken[:21], everything(Computed(prefix, PICTURES, 0, train))[:21])
+    assert_alike(taken[21:], everything(Computed(prefix, PICTURES, 0, variant))[21:])
 
 
 def test_float16_features_are_near(store, small_sets):
@@ -102,6 +103,8 @@ def test_rows_below_are_asked_for_a_batch_at_a_time(prefix, small_sets):
             self.asked.append(len(rows))
             return self.rows.take(rows)
 
+    size = engine.batch_rows()
     below = Counting(small_sets()[0])
-    assert len(everything(Computed(prefix, PICTURES, 2, below))) == 42
-    assert below.asked == [32, 10]
+    rows = np.resize(np.arange(42), size + 10)
+    assert len(Computed(prefix, PICTURES, 2, below).take(rows)) == size + 10
+    assert below.asked == [size, 10]

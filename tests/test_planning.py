@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from conftest import assert_alike
 
-from frostline import backbones, classifier, freezing, measurements, planning
+from frostline import backbones, classifier, engine, freezing, measurements, planning
 from frostline.features import Source
 from frostline.mapped import Memory
 from frostline.measurements import Speed
@@ -128,7 +129,7 @@ def test_the_features_do_not_depend_on_the_plan(network, store, small_sets, mode
         expected = take(direct.rows(phase, sets[0]))
         if dtype == "float16" and mode != "never":
             expected = expected.astype(np.float16)
-        np.testing.assert_array_equal(take(plan.rows(phase, sets[0])), expected)
+        assert_alike(take(plan.rows(phase, sets[0])), expected)
     assert bool(list(store.folder.glob("*/*.npy"))) == (mode != "never")
 
 
@@ -145,4 +146,16 @@ def test_what_has_no_room_is_one_line_of_warning_a_phase_and_computed(network, s
     ]
     assert "there is room for 0.0 MB" in lines[0]
     expected = take(make(network, store, sets, mode="never").rows("head", sets[0]))
-    np.testing.assert_array_equal(take(plan.rows("head", sets[0])), expected)
+    assert_alike(take(plan.rows("head", sets[0])), expected)
+
+
+@pytest.mark.parametrize("mode", ["auto", "never"])
+def test_the_plan_says_where_an_engine_rounds_by_the_place(network, store, small_sets, monkeypatch, mode):
+    words = "features are equal to 1e-5 only"
+    others = Store(store.folder.with_name("others"), 1e9, Memory(1e9))
+    is_there = not engine.has_gpu()
+    assert (words not in make(network, others, small_sets(), mode=mode).text) == is_there
+    monkeypatch.setattr(engine, "rounds_alike", lambda run, batch: False)
+    assert words in make(network, store, small_sets(), mode=mode).text
+    monkeypatch.undo()
+    assert words in make(network, store, small_sets(), mode=mode).text  # it is tried once

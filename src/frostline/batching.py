@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import features, stepping
+from frostline import engine, stepping
 from frostline.features import Rows
 
 CHUNK_BYTES = 4 * 2**20  # of inputs that go into the engine in one call, where a batch is smaller
@@ -59,7 +59,7 @@ class Batches:
         rows = self.examples.variants[variant]
         order = order[first * self.batch_size : None if last is None else last * self.batch_size]
         # Where a prefix is run on the fly, as many rows are asked for at once as one call of it takes.
-        ahead = self.batch_size * max(self.per_chunk, features.batch_rows() // self.batch_size)
+        ahead = self.batch_size * max(self.per_chunk, engine.batch_rows() // self.batch_size)
         for begin in range(0, len(order), ahead):
             taken = order[begin : begin + ahead]
             x = rows.take(taken)

@@ -25,8 +25,6 @@ from frostline.errors import DataError
 from frostline.freezing import CutPoint
 from frostline.shards import Layout, Shards
 
-BATCH = 64
-
 # What makes a vector of a feature map, by `head.pooling`.
 POOLS: dict[str, type[keras.layers.Layer]] = {
     "avg": keras.layers.GlobalAveragePooling2D,
@@ -125,10 +123,10 @@ class Bundle:
 def outputs(model: keras.Model, pictures: Shards) -> NDArray[np.float32]:
     """What a model of pictures gives for prepared ones, float32 (n, units)."""
     raw = np.empty((len(pictures), model.output.shape[-1]), np.float32)
-    starts = range(0, len(pictures), BATCH)
-    for start in progress.track(starts, len(pictures), "predict", BATCH):
-        rows = np.arange(start, min(start + BATCH, len(pictures)))
-        raw[rows] = engine.predict(model, pictures.take(rows), BATCH)
+    size = engine.batch_rows()
+    for start in progress.track(range(0, len(pictures), size), len(pictures), "predict", size):
+        rows = np.arange(start, min(start + size, len(pictures)))
+        raw[rows] = engine.predict(model, pictures.take(rows), size)
     return raw
 
 

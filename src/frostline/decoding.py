@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,12 +85,14 @@ class Decoder:
 
     def _one(self, file: int, row: int, path: str) -> Decoded:
         try:
-            picture = self.reader.read(path, self.size)
-            if min(picture.size) < self.min_side:
-                width, height = picture.size
-                reason = f"{width}x{height} pixels, smaller than data.min_side = {self.min_side}"
-                raise images.UnreadableImageError(reason, "too_small")
-            fitted = images.fit(picture.image, self.size, self.resize)
+            with images.budget.turn():
+                picture = self.reader.read(path, self.size)
+                if min(picture.size) < self.min_side:
+                    width, height = picture.size
+                    reason = f"{width}x{height} pixels, smaller than data.min_side = {self.min_side}"
+                    raise images.UnreadableImageError(reason, "too_small")
+                fitted = images.fit(picture.image, self.size, self.resize)
+                picture = picture._replace(image=fitted)  # the large one goes before its turn ends
             small = np.asarray(fitted)
             digest = hashlib.sha256(small.data).digest()
             os.pwritev(file, [small.data, digest, thumbnails.draw(fitted).data], row * self.record)
@@ -120,8 +122,10 @@ class Decoder:
         # Handed over as a file: through the pipe of a worker that dies while it starts, the parent would wait for ever.
         handover = self.scratch.with_name("decoder.pickle")
         handover.write_bytes(pickle.dumps(self))
+        context = get_context(_start_method())
+        shared = (_budget(), context.Condition(), context.Value("q", 0, lock=False))
         try:
-            with ProcessPoolExecutor(workers, get_context(_start_method()), _begin, (handover, os.getpid())) as pool:
+            with ProcessPoolExecutor(workers, context, _begin, (handover, os.getpid(), shared)) as pool:
                 yield from _tracked(pool.map(_task, starts, chunks), len(paths))
         except BrokenProcessPool:
             raise InternalError("a decoding process died, probably for want of memory; free some and repeat") from None
@@ -162,8 +166,14 @@ def _tracked(parts: Iterable[list[Decoded]], total: int) -> Iterator[Decoded]:
 _decoder: Decoder  # set once in each worker process, so that it is not sent with every task
 
 
-def _begin(handover: Path, parent: int) -> None:
+def _budget() -> float:
+    """Bytes that all workers together may decode in."""
+    return max(2**30, machine.free_memory() / 4)
+
+
+def _begin(handover: Path, parent: int, shared: tuple[float, Any, Any]) -> None:
     global _decoder
+    images.budget = images.Budget(*shared)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _decoder = pickle.loads(handover.read_bytes())
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import classifier, features, progress
+from frostline import classifier, engine, features, progress
 from frostline.backbones import Backbone
 from frostline.classifier import Head
 from frostline.errors import ParamsError
@@ -89,7 +89,7 @@ def write(path: Path, vectors: Mapping[str, Rows], splits: Mapping[str, Shards],
     fields = [*(pa.field(name, pa.string()) for name in texts), *(pa.field(name, pa.float32()) for name in names)]
     schema = pa.schema(fields, {"PANDAS_ATTRS": json.dumps(dict(about), ensure_ascii=False)})
     total = sum(map(len, splits.values()))
-    batch = features.batch_rows()
+    batch = engine.batch_rows()
     per_group = max(batch, GROUP_BYTES // (4 * len(names)) // batch * batch)
     written = 0
     with parquet.ParquetWriter(path, schema, use_dictionary=texts) as writer:

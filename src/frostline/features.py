@@ -2,7 +2,8 @@
 
 Every picture passes the prefix alone, in inference mode and in batches of one size. So its features are the same bits
 whether they come from the store, from a shallower stored place, or are computed for this very batch: where they are
-taken from is a matter of time alone.
+taken from is a matter of time alone. That needs an engine that rounds a row alike wherever in the batch it lies, as
+`engine.rounds_alike` tries; where one does not, features are equal to about 1e-5 of their size, and the plan says so.
 """
 
 from __future__ import annotations
@@ -36,11 +37,6 @@ class Rows(Protocol):
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy the given rows, in their order: shape (len(rows), ...)."""
         ...
-
-
-def batch_rows() -> int:
-    """Pictures in one call of the prefix: on a CPU few, so that a layer's output stays in the processor's cache."""
-    return 256 if engine.has_gpu() else 32
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,7 @@ class Prefix:
 
     def run(self, first: int, last: int, batch: NDArray[Any]) -> NDArray[Any]:
         """What stands at stop `first` (PICTURES: pictures) -> what stands at stop `last`; any number of rows."""
-        rows = batch_rows()
+        rows = engine.batch_rows()
         made = []
         for start in range(0, len(batch), rows):
             x = batch[start : start + rows]
@@ -140,7 +136,7 @@ class Computed:
         """Copy of the rows' features. Raises ParamsError where they are not finite in the wanted dtype."""
         entry = self.prefix.stops[self.last].entry
         out = np.empty((len(rows), *entry.shape), entry.dtype)
-        size = batch_rows()
+        size = engine.batch_rows()
         for start in range(0, len(rows), size):  # what lies below may be much larger than what is asked for
             made = self.prefix.run(self.first, self.last, self.below.take(rows[start : start + size]))
             with np.errstate(over="ignore"):  # said below, with the mend
@@ -167,7 +163,7 @@ class Stored:
     def pieces(self) -> Pieces:
         """Where the store has them."""
         if self.keep:
-            self.store.add(self.entry, self.identities, self.computed.take, batch_rows())
+            self.store.add(self.entry, self.identities, self.computed.take, engine.batch_rows())
         return self.store.find(self.entry, self.identities)
 
     @cached_property

@@ -4,7 +4,8 @@ What crosses the freeze line may be large and quick to compute, and a shallower 
 computing the rest on the fly can be the cheapest. Nautilus (Nakandala & Kumar, SIGMOD 2022) decides this from constants
 that its user guesses; here a batch is timed on each segment and a few megabytes on the disk, once for a machine.
 
-The plan is about time alone: features are the same bits wherever they are taken from.
+The plan is about time alone: features are the same bits wherever they are taken from, or the plan's line says that
+they are not.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import digest, features, machine, measurements
+from frostline import digest, engine, machine, measurements
 from frostline.features import PICTURES, Prefix, Rows, Source, Stop
 from frostline.freezing import CutPoint
 from frostline.measurements import Speed
@@ -134,7 +135,8 @@ def make(
     if mode == "never":
         prefix = Prefix(source, [stop for stop in source.stops("float32") if stop.cut.depth in lines.values()])
         routes = {name: Route(prefix.depths.index(depth), None, frozenset()) for name, depth in lines.items()}
-        return Plan(prefix, store, routes, frozenset(), "plan: features of frozen layers computed for every batch")
+        text = f"plan: features of frozen layers computed for every batch{_exactness(prefix, variants[0], store)}"
+        return Plan(prefix, store, routes, frozenset(), text)
 
     stops = [stop for stop in source.stops(dtype) if stop.cut.depth <= max(lines.values())]
     usable = {phase.name: _usable(stops, phase.line, store) for phase in phases}
@@ -178,6 +180,7 @@ def make(
         rate = 1 / max(costs.between(PICTURES, len(prefix.stops) - 1), 1e-9)
         known.insert(0, f"{rate:,.0f} images/s through the frozen layers")
     text = f"plan: {'; '.join(reversed(words))} (measured: {', '.join(known)})"
+    text += _exactness(prefix, variants[0], store)
     return Plan(prefix, store, routes, frozenset(read), text)
 
 
@@ -212,7 +215,7 @@ def choose(
 
 def measure(prefix: Prefix, pictures: Shards, store: Store) -> tuple[float, ...]:
     """Seconds a picture of each segment of the prefix, timed on a batch; what is known from before is not timed."""
-    rows = features.batch_rows()
+    rows = engine.batch_rows()
     keys = ["", *(stop.entry.key for stop in prefix.stops)]
     names = [
         f"costs-{digest.of_value([platform.node(), machine.cores(), rows, *ends])[:32]}" for ends in pairwise(keys)
@@ -229,6 +232,19 @@ def measure(prefix: Prefix, pictures: Shards, store: Store) -> tuple[float, ...]
                 measurements.remember(store.folder, names[at], seconds[at])
             x = crossing
     return tuple(seconds)
+
+
+def _exactness(prefix: Prefix, pictures: Shards, store: Store) -> str:
+    """What the plan's line says of rounding: nothing where features are the same to the last bit. Tried once for a
+    machine, on a batch."""
+    last, rows = len(prefix.stops) - 1, engine.batch_rows()
+    name = f"alike-{digest.of_value([platform.node(), machine.cores(), rows, prefix.stops[last].entry.key])[:32]}"
+    alike = measurements.recall(store.folder, name)
+    if alike is None:
+        batch = pictures.take(np.resize(np.arange(min(rows, len(pictures))), rows))
+        alike = engine.rounds_alike(lambda x: prefix.run(PICTURES, last, x), batch)
+        measurements.remember(store.folder, name, alike)
+    return "" if alike else "; features are equal to 1e-5 only, because this engine rounds by the place in the batch"
 
 
 def _is_foregone(line: Place, work: Work, costs: Costs, room: float) -> bool:

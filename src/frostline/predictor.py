@@ -44,7 +44,7 @@ def _run(
     once = planning.Phase("evaluate", line, epochs=1, variants={0})
     rows = planning.make(source, [once], [pictures], None, store, mode, "float32").rows("evaluate", pictures)
     model = ending(classifier.suffix(backbone, head, line))
-    size = features.batch_rows()
+    size = engine.batch_rows()
     made = []
     for start in range(0, len(pictures), size):
         there = np.arange(start, min(start + size, len(pictures)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -49,16 +48,7 @@ class FileReader:
 
     def read(self, path: str, least: int | None) -> Read:
         """As `Reader` says; whatever is not a regular file is not touched."""
-        file = os.path.join(self.root, path)  # noqa: PTH118  a million times, and faster
-        try:
-            if not stat.S_ISREG(os.stat(file).st_mode):  # noqa: PTH116  a named pipe would be waited on for ever
-                raise images.UnreadableImageError("not a regular file", "not_a_file")
-            with open(file, "rb") as opened:
-                data = opened.read()
-        except FileNotFoundError:
-            raise images.UnreadableImageError("no such file", "missing") from None
-        except OSError as error:
-            raise images.UnreadableImageError(error.strerror or "unreadable") from None
+        data = images.read_file(os.path.join(self.root, path))  # noqa: PTH118  a million times, and faster
         picture = images.load(data, least)
         coded = images.jpeg_digest(data, picture.orientation)
         return Read(picture.image, picture.size, coded or pixel_digest(picture.image), coded is not None)

@@ -251,9 +251,10 @@ def _vectors(rows: Rows) -> NDArray[np.float32]:
 
 def _measured(top: keras.Model, features: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
     """Cross-entropy and accuracy of a head on features."""
-    starts = range(0, len(features), classifier.BATCH)
-    chunks = [features[start : start + classifier.BATCH] for start in starts]
-    logits = np.concatenate([engine.predict(top, chunk, classifier.BATCH) for chunk in chunks]).astype(np.float64)
+    rows = engine.batch_rows()
+    starts = range(0, len(features), rows)
+    chunks = [features[start : start + rows] for start in starts]
+    logits = np.concatenate([engine.predict(top, chunk, rows) for chunk in chunks]).astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     likelihood = logits[np.arange(len(labels)), labels] - np.log(np.exp(logits).sum(axis=1))
     return float(-likelihood.mean()), float((logits.argmax(axis=1) == labels).mean())

@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
-from PIL import Image
-
 from frostline import engine, images, machine, progress, registry
 from frostline.errors import DataError
+from frostline.folders import PICTURES
 from frostline.params import Params
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from frostline.scoring import Scorer
 
 STDIN = "-"
+SUFFIXES = {*PICTURES, ".heic", ".heif", ".pbm", ".pgm", ".ppm"}
 Form = Literal["table", "json", "csv"]
 
 # What was asked for: the name of a file, or `-` and the bytes of a picture on standard input.
@@ -92,11 +92,10 @@ def _found(asked: Sequence[str]) -> list[Asked]:
 
 def _pictures_below(folder: Path) -> Iterator[Path]:
     """Files whose names say that they are pictures; hidden ones aside, links to folders not followed."""
-    suffixes = Image.registered_extensions()
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 yield Path(parent) / name
 
 
@@ -116,11 +115,8 @@ def _rows(scorer: Scorer, wanted: Sequence[Asked]) -> Iterator[Row]:
     from frostline.scoring import BATCH
 
     def picture(asked: Asked) -> NDArray[np.uint8] | str:
-        source = asked[1]
-        if isinstance(source, Path) and not source.is_file():  # a named pipe would be waited on for ever
-            return "not a file" if source.exists() else "not found"
         try:
-            return scorer.picture(source)
+            return scorer.picture(asked[1])
         except images.UnreadableImageError as reason:
             return str(reason)
 
