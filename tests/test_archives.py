@@ -190,3 +190,37 @@ def test_a_table_in_an_archive_leads_nowhere_else(tmp_path: Path) -> None:
     table = pd.DataFrame({"path": ["/etc/passwd", "1.png"], "label": ["ant", "bee"]}).to_csv(index=False).encode()
     source = open_source(zipped(tmp_path / "a.zip", {"manifest.csv": table, "1.png": b""}), tmp_path / "scratch")
     assert [(problem.path, problem.kind) for problem in source.problems] == [("/etc/passwd", "outside")]
+
+
+@pytest.mark.parametrize("name", ["bomb.zip", "bomb.tar.gz"])
+def test_an_archive_that_unpacks_to_far_more_than_images_do_is_refused_before_it_is_unpacked(
+    tmp_path, name, monkeypatch
+):
+    monkeypatch.setattr(archives, "FREE", 10**6)
+    archive = (zipped if name.endswith("zip") else tarred)(
+        tmp_path / name, {f"a/{i}.png": bytes(10**6) for i in range(4)}
+    )
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(DataError, match=rf"{name}: unpacks to more than 100 times its size; check where it comes from"):
+        unpack(archive, folder)
+    assert not list(folder.iterdir())
+    monkeypatch.setattr(archives, "FREE", 10**7)
+    assert unpack(archive, folder) == []
+
+
+def test_a_full_disk_is_named_as_what_it_is(tmp_path, monkeypatch):
+    archive = zipped(tmp_path / "a.zip", CONTENT)
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("there is no /dev/full here")
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    def copy(content, file):
+        with full.open("wb", buffering=0) as device:
+            device.write(content.read())
+
+    monkeypatch.setattr(archives, "_copy", copy)
+    with pytest.raises(DataError, match=r"out: has no space left to unpack .*a\.zip; free some"):
+        unpack(archive, folder)

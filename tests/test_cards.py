@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -69,6 +70,11 @@ def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
     thread.join()
 
 
+def synthetic(**changes: int) -> str:
+    values = {"fractals": 2, "letters": 2, "images_per_class": 3, "size": 16, "seed": 1, **changes}
+    return "".join(f"{key}: {value}\n" for key, value in {"kind": "synthetic", **values}.items())
+
+
 def card(folder: Path, dataset: str) -> Path:
     path = folder / "insects.yaml"
     path.write_text(f"kind: kaggle\ndataset: {dataset}\n")
@@ -104,3 +110,38 @@ def test_what_kaggle_does_not_have_is_one_line(tmp_path: Path, kaggle: list[str]
 def test_a_name_that_is_none_is_refused_before_any_request(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"insects\.yaml: dataset: "):
         open_source(card(tmp_path, name), tmp_path)
+
+
+BOMB = "\n".join(
+    ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (f"kind: synthetic\n{BOMB}\nfractals: *a11\n", "stands for more than 1,000,000 values"),
+        ("kind: &k [*k]\n", "kind is"),
+        ("[" * 3000, "is nested too deeply"),
+        (synthetic(images_per_class=10**12), "images_per_class: "),
+        (synthetic(fractals=10**9), "fractals: "),
+        (synthetic(size=10**6), "size: "),
+        (synthetic(seed=10**30), "seed: "),
+        (synthetic(fractals=10**5, images_per_class=10**6), "must not be more than 10,000,000"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_an_absurd_card_is_refused_at_once(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "card.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
+        open_source(path, tmp_path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert reason in str(caught.value)
+    assert len(str(caught.value)) < 300 + len(str(path))
+
+
+def test_a_pipe_for_a_card_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "card.yaml")
+    with pytest.raises(DataError, match=r"card\.yaml: "):
+        open_source(tmp_path / "card.yaml", tmp_path)

@@ -132,7 +132,7 @@ def test_nothing_to_train_is_refused(refused: Callable[[str | bytes], str]) -> N
         ("seed: 2024-13-45\n", "month must be in 1..12"),
         (b"# caf\xe9\nseed: 7\n", "UTF-8"),
         (b"seed: 7\0\n", "special characters are not allowed"),
-        ("[" * 1500, "recursion"),
+        ("[" * 1500, "nested too deeply"),
         ("1: 2\n", "keys should be strings"),
         ("a: &a [*a]\n", "a is not a key"),
     ],

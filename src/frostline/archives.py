@@ -13,17 +13,22 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from frostline import progress
-from frostline.errors import DataError
+from frostline.errors import NO_SPACE, DataError
 from frostline.folders import readable
 from frostline.problems import Problem
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MEMBER_BYTES = 10**9  # no picture is larger; a few kilobytes of an archive can claim terabytes
+PACKED, FREE = 100, 10**9  # all members may have so many times the archive's own bytes, and that many in any archive
 BLOCK = 1 << 20
 
 
 class _RefusedError(Exception):
     """A member that is not unpacked: kind and reason."""
+
+
+class _BombError(Exception):
+    """The members are too large together."""
 
 
 @dataclass(frozen=True)
@@ -43,41 +48,57 @@ def is_archive(path: Path) -> bool:
 def unpack(archive: Path, folder: Path) -> list[Problem]:
     """Unpack an archive into an existing empty folder; the members that are left out, links and devices among them.
 
-    No member is written outside the folder. Raises DataError where the archive itself is damaged.
+    No member is written outside the folder. Raises DataError where the archive itself is damaged, unpacks to more than
+    archives of images do, or the disk is full.
     """
     problems = []
+    left = FREE + PACKED * archive.stat().st_size
     try:
-        with (_zipped if archive.suffix.lower() == ".zip" else _tarred)(archive) as members:
+        with (_zipped if archive.suffix.lower() == ".zip" else _tarred)(archive, left) as members:
             for member in progress.track(members, len(members), "unpack"):
                 try:
-                    _write(member, folder)
+                    left -= _write(member, folder)
                 except _RefusedError as refusal:
                     kind, reason = refusal.args
                     problems.append(Problem(readable(member.name), None, kind, reason))
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
+                _require_bounded(left)
+    except _BombError:
+        raise DataError(
+            f"{archive}: unpacks to more than {PACKED} times its size; check where it comes from, or unpack it and "
+            "name the folder"
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise DataError(f"{archive}: can't be unpacked ({error.strerror or error}); fetch it again") from error
+        raise DataError(
+            f"{folder}: has no space left to unpack {archive}; free some, or name another disk by TMPDIR"
+        ) from error
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{archive}: can't be unpacked ({said}); fetch it again") from error
     return problems
 
 
-def _write(member: _Member, folder: Path) -> None:
-    """Unpack one member. Raises _RefusedError where it is none to unpack."""
+def _write(member: _Member, folder: Path) -> int:
+    """Unpack one member; its bytes. Raises _RefusedError where it is none to unpack."""
     target = folder / _inside(member.name)
     if member.kind == "other":
         raise _RefusedError("not_a_file", "a link or device")
     try:
         if member.kind == "folder":
             target.mkdir(parents=True, exist_ok=True)
-            return
+            return 0
         target.parent.mkdir(parents=True, exist_ok=True)
         file = target.open("xb")
     except FileExistsError:
         raise _RefusedError("named_twice", "collides with a member before it") from None
     except OSError as error:
+        if error.errno in NO_SPACE:
+            raise
         raise _RefusedError("name", f"can't be unpacked ({error.strerror})") from None
     try:
         with file, member.open() as content:
-            _copy(content, file)
+            return _copy(content, file)
     except _RefusedError:
         target.unlink()
         raise
@@ -87,11 +108,16 @@ def _write(member: _Member, folder: Path) -> None:
         raise _RefusedError("unreadable", f"can't be unpacked ({said})") from None
 
 
-def _copy(content: IO[bytes], file: IO[bytes]) -> None:
+def _require_bounded(left: int) -> None:
+    if left < 0:
+        raise _BombError
+
+
+def _copy(content: IO[bytes], file: IO[bytes]) -> int:
     for _ in range(MEMBER_BYTES // BLOCK):
         block = content.read(BLOCK)
         if not block:
-            return
+            return file.tell()
         file.write(block)
     raise _RefusedError("too_large", f"holds more than {MEMBER_BYTES // 10**9} GB")
 
@@ -106,8 +132,9 @@ def _inside(name: str) -> Path:
 
 
 @contextmanager
-def _zipped(archive: Path) -> Iterator[list[_Member]]:
+def _zipped(archive: Path, left: int) -> Iterator[list[_Member]]:
     with zipfile.ZipFile(archive) as opened:
+        _require_bounded(left - sum(info.file_size for info in opened.infolist()))
         members = []
         for info in opened.infolist():
             is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
@@ -117,10 +144,12 @@ def _zipped(archive: Path) -> Iterator[list[_Member]]:
 
 
 @contextmanager
-def _tarred(archive: Path) -> Iterator[list[_Member]]:
+def _tarred(archive: Path, left: int) -> Iterator[list[_Member]]:
     with tarfile.open(archive) as opened:
         members = []
         for info in opened:
+            left -= info.size
+            _require_bounded(left)  # at once: to pass a member over, it has to be unpacked
             # A hard link's content is another member's.
             kind = "folder" if info.isdir() else "file" if info.isreg() or info.islnk() else "other"
             members.append(_Member(info.name, kind, partial(_content, opened, info)))

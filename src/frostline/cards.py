@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from frostline import synthetic
+from frostline import plain_yaml, synthetic
 from frostline.errors import DataError
 from frostline.folders import Listing, Row
 from frostline.reading import Read
 
 Pixels = NDArray[np.uint8]
+
+MOST = 10_000_000  # images that a card may ask for
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,17 @@ class SyntheticCard(_Card):
     """`kind: synthetic`: fractals and letters; `size` in pixels."""
 
     kind: Literal["synthetic"]
-    fractals: Annotated[int, Field(ge=0)]
+    fractals: Annotated[int, Field(ge=0, le=100_000)]
     letters: Annotated[int, Field(ge=0, le=len(synthetic.LETTERS))]
-    images_per_class: Annotated[int, Field(ge=1)]
-    size: Annotated[int, Field(ge=8)]
-    seed: Annotated[int, Field(ge=0)]
+    images_per_class: Annotated[int, Field(ge=1, le=1_000_000)]
+    size: Annotated[int, Field(ge=8, le=4096)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if (self.fractals + self.letters) * self.images_per_class > MOST:
+            raise ValueError(f"classes times images_per_class must not be more than {MOST:,}")
+        return self
 
     def open(self) -> tuple[Listing, SyntheticReader]:
         """Its pictures."""
@@ -114,19 +122,20 @@ CARDS: dict[str, type[DigitsCard] | type[SyntheticCard] | type[KaggleCard]] = {
 
 def load(path: Path) -> Card:
     """Read a card. Raises DataError, naming the file and the key, where it is none."""
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        values: Any = YAML(typ="safe", pure=True).load(path)
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not YAML; mend it") from error
+        values: Any = plain_yaml.read(path)
+    except YAMLError as error:
+        raise DataError(f"{path}: is not YAML; fix it") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is no card ({getattr(error, 'strerror', None) or error}); fix it") from error
     kind = values.get("kind") if isinstance(values, dict) else None
     if not isinstance(kind, str) or kind not in CARDS:
-        raise DataError(f"{path}: kind is {kind!r}; use one of {', '.join(CARDS)}")
+        raise DataError(f"{path}: kind is {str(kind)[:40]!r}; use one of {', '.join(CARDS)}")
     try:
         return CARDS[kind].model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {key}: {first['msg'].lower()}; mend that key") from None
+        key = ".".join(str(part)[:40] for part in first["loc"]) or "images_per_class"
+        raise DataError(f"{path}: {key}: {first['msg'].lower()}; fix that key") from None

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import backbones, engine, graph, progress
+from frostline import backbones, bundles, engine, graph, progress
 from frostline.backbones import Backbone
 from frostline.errors import DataError
 from frostline.freezing import CutPoint
@@ -257,7 +257,7 @@ def parts(bundle: Bundle) -> tuple[Backbone, Head]:
 
 def save(folder: Path, bundle: Bundle) -> None:
     """Write a bundle into an existing folder; its bytes depend on its content alone."""
-    path = folder / "model.keras"
+    path = folder / bundles.MODEL
     bundle.model.save(path)
     _make_reproducible(path)
     description = {
@@ -266,16 +266,17 @@ def save(folder: Path, bundle: Bundle) -> None:
         "resize": bundle.layout.resize,
         "made_from": bundle.made_from,
     }
-    (folder / "bundle.json").write_text(json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    bundles.write_account(folder, description)
 
 
 def load(folder: Path) -> Bundle:
     """Load a bundle, Keras's safe mode on. Raises DataError where the folder holds none."""
+    description = bundles.account(folder)
     try:
-        description = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-        model = keras.saving.load_model(folder / "model.keras", compile=False, safe_mode=True)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder}: holds no classifier ({str(error).splitlines()[0]}); run `dvc repro`") from error
+        model = keras.saving.load_model(folder / bundles.MODEL, compile=False, safe_mode=True)
+    except Exception as error:  # whatever Keras trips over in a foreign archive
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{folder}: holds no classifier ({reason}); run `dvc repro`, or name another one") from error
     layout = Layout(tuple(description["classes"]), description["image_size"], description["resize"])
     return Bundle(model, layout, description["made_from"])
 

@@ -1,6 +1,6 @@
 """The errors a person can meet, as a tree.
 
-FrostlineError            the base; its text is one line that names the file or key and the mend
+FrostlineError            the base; its text is one line that names the file or key and the fix
 ├── UserError             the user's mistake: exit code 2
 │   ├── ParamsError       a key of params.yaml
 │   ├── DataError         a picture, a folder of pictures, a card
@@ -10,6 +10,11 @@ FrostlineError            the base; its text is one line that names the file or 
 │   └── RefusedError      a promotion that the gate refused
 └── InternalError         our mistake: exit code 1
 """
+
+import errno
+
+# The numbers of an operating system's errors that say that a disk, or somebody's share of it, is full.
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 class FrostlineError(Exception):

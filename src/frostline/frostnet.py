@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from frostline import weight_files
+
 if TYPE_CHECKING:
     import keras
 
@@ -55,6 +57,7 @@ def load_weights(model: keras.Model, path: Path = WEIGHTS) -> None:
 
     Raises ValueError where the file was written for other layers.
     """
+    weight_files.require_safe(path)
     with np.load(path) as stored:
         names = {w.path for w in model.weights}
         if names != set(stored.files):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from frostline import digest
+from frostline import digest, plain_yaml
 from frostline.errors import StateError
 
 COMMIT, DIRTY, EXPERIMENT, LOCK = "frostline.git_commit", "frostline.git_dirty", "DVC_EXP_NAME", "frostline.dvc_lock"
@@ -29,11 +29,9 @@ class Stage:
 
 def stages(dvc_lock: Path) -> dict[str, Stage]:
     """The stages that dvc.lock records, by name; none where there is no dvc.lock yet."""
-    from ruamel.yaml import YAML
-
     if not dvc_lock.is_file():
         return {}
-    known = (YAML(typ="safe", pure=True).load(dvc_lock) or {}).get("stages") or {}
+    known = (plain_yaml.read(dvc_lock) or {}).get("stages") or {}
 
     def hashes(entries: list[dict[str, Any]]) -> Hashes:
         return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from frostline import complaints
+from frostline import complaints, plain_yaml
 from frostline.errors import ParamsError
 from frostline.training_params import Count, Finetune, Fraction, Head, Positive, Section
 
@@ -248,16 +248,15 @@ def load(path: Path) -> Params:
     Raises ParamsError, one line naming the key and the mend, for a file that is missing or can't be read, broken YAML,
     and missing, unknown or ill-typed keys.
     """
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        values = YAML(typ="safe", pure=True).load(path)
+        values = plain_yaml.read(path)
     except FileNotFoundError:
         raise ParamsError(f"{path}: not found; run from the project's folder") from None
     except OSError as error:
         raise ParamsError(f"{path}: can't be read ({error.strerror}); it must be a readable file") from error
-    except (YAMLError, ValueError, RecursionError) as error:  # a date like 2024-13-45 is a mere ValueError
+    except (YAMLError, ValueError) as error:  # a date like 2024-13-45 is a mere ValueError
         raise ParamsError(f"{path}: {complaints.broken(error)}") from error
     try:
         return Params.model_validate(values)

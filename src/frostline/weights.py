@@ -7,9 +7,7 @@ Two layouts of HDF5 are read, without building the model that wrote them: Keras 
 from __future__ import annotations
 
 import io
-import json
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import catalog, digest
+from frostline import bundles, catalog, digest, weight_files
 from frostline.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -89,7 +87,7 @@ def check(weights: str, name: str, alpha: float | None, words: Sequence[str]) ->
 
 def _check_bundle(folder: Path, name: str, alpha: float | None) -> None:
     try:
-        made = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["made_from"]["backbone"]
+        made = bundles.unchecked(folder)["made_from"]["backbone"]
         its_name, its_alpha = made["name"], made.get("alpha")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
@@ -117,10 +115,14 @@ def load(model: keras.Model, path: Path) -> Loaded:
     """Put a file's or a bundle's weights into a body, by name where the file does not begin with its layers in order.
 
     path: `*.weights.h5`, `*.keras`, an older `*.h5`, or a bundle's folder. Raises OSError, ValueError or KeyError for a
-    file that is none of these.
+    file that is none of these, and UnsafeFileError (a ValueError) for one that is not to be loaded.
     """
     layers = list(layers_of(model))
-    stored, in_order = read(path / "model.keras" if path.is_dir() else path)
+    if path.is_dir():
+        bundles.account(path)
+        path = path / bundles.MODEL
+    weight_files.require_safe(path)
+    stored, in_order = read(path)
     if not stored:  # written before Keras 3 noted the names; it has all weights, or none that can be told apart
         model.load_weights(path)
         return Loaded(len(layers), len(layers), [], [])
@@ -155,11 +157,7 @@ def read(path: Path) -> tuple[Stored, bool]:
 
     source: Any = path
     if path.suffix == ".keras":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                source = io.BytesIO(archive.read("model.weights.h5"))
-        except zipfile.BadZipFile as error:
-            raise ValueError("no archive of Keras's") from error
+        source = io.BytesIO(weight_files.member(path, weight_files.WEIGHTS))
     with h5py.File(source, "r") as file:
         group = file.get("model_weights", file)
         is_old = any(key.startswith("layer_names") for key in group.attrs)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
-from frostline import engine, images, machine, progress, registry
+from frostline import bundles, engine, images, machine, progress, registry
 from frostline.errors import DataError
 from frostline.folders import PICTURES
 from frostline.params import Params
@@ -57,13 +57,14 @@ def run(params: Params | None, asked: Sequence[str], model: str, form: Form, out
 
 def scorer_of(folder: Path) -> Scorer:
     """The scorer of a bundle's folder. Raises DataError where it holds none."""
+    bundles.account(folder)
     with engine.quiet():
         import keras  # noqa: F401
     from frostline.scoring import Scorer
 
     try:
         return Scorer(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever Keras trips over in a foreign archive
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{folder}: holds no classifier ({reason}); run `dvc repro`, or name another one") from error
 

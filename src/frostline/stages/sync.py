@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from frostline import catalog, digest, lineage, run_log, tracking
+from frostline import bundles, catalog, digest, lineage, run_log, tracking
 from frostline.errors import DataError, StateError
 from frostline.params import Params
 
@@ -48,9 +48,9 @@ def bring(tracker: tracking.Tracker, folder: Path, tags: Mapping[str, str]) -> s
     """Bring the runs up to a state whose files lie in a folder, tags being its lineage; a line on what was missing."""
     bundle = folder / catalog.BUNDLE
     try:
-        made_from = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))["made_from"]
+        made_from = bundles.account(bundle)["made_from"]
         metrics = json.loads((folder / catalog.METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError) as error:
+    except (DataError, OSError, ValueError) as error:
         raise DataError(f"{bundle}: no trained and evaluated classifier ({error}); run `dvc repro`") from error
     stages = lineage.stages(folder / catalog.DVC_LOCK)
     settings = tracking.flat({key: value for stage in stages.values() for key, value in stage.params.items()})
