@@ -135,3 +135,35 @@ def test_a_folder_without_shards_says_what_to_run(tmp_path: Path, meta: str | No
     with pytest.raises(DataError, match="holds no prepared images") as caught:
         shards.open_folder(tmp_path)
     assert "dvc repro" in str(caught.value)
+
+
+def read(folder: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    opened = shards.open_folder(folder)
+    return opened.index, opened.take(np.arange(10))
+
+
+@pytest.mark.usefixtures("three_a_shard")
+def test_any_flipped_bit_is_noticed_before_it_is_used(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+    folder = tmp_path / "s"
+    write(folder, images)
+    rng = np.random.default_rng(0)
+    for path in sorted(folder.iterdir()):
+        good = path.read_bytes()
+        for place in rng.integers(0, 8 * len(good), 20):
+            bad = bytearray(good)
+            bad[place // 8] ^= 1 << (place % 8)
+            path.write_bytes(bytes(bad))
+            with pytest.raises(DataError, match=r"(damaged|holds no prepared images).*run `dvc repro`"):
+                read(folder)
+        path.write_bytes(good)
+    np.testing.assert_array_equal(shards.open_folder(folder).take(np.arange(10)), images)
+
+
+@pytest.mark.usefixtures("three_a_shard")
+def test_only_what_is_read_is_checked(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+    write(tmp_path / "s", images)
+    (tmp_path / "s/images-00001.npy").unlink()
+    opened = shards.open_folder(tmp_path / "s")
+    np.testing.assert_array_equal(opened.take(np.array([0, 9])), images[[0, 9]])
+    with pytest.raises(DataError, match=r"images-00001\.npy: is damaged \(No such file or dir.*\); remove .*/s, then"):
+        opened.take(np.array([4]))

@@ -145,12 +145,23 @@ def test_a_resumed_training_ends_with_the_same_weights(train, tmp_path, after):
     assert len(train.snapshots) == len(straight.history) - after
 
 
-def test_a_checkpoint_that_cannot_be_read_is_none(tmp_path):
+def test_a_checkpoint_that_is_damaged_is_none(tmp_path, capsys):
     checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
     assert checkpoint.load() is None
-    checkpoint.save(Snapshot("head", 1, 0, False, 0, 0.5, [np.ones(3)], [], [], [], []))
-    assert checkpoint.load().variables[0].tolist() == [1, 1, 1]
-    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:200])
+    snapshot = Snapshot(
+        "head", 1, 0, False, 0, 0.5, [np.ones(3), np.float32(2) * np.ones(())], [np.ones((0, 3))], [], []
+    )
+    checkpoint.save(snapshot)
+    assert [value.tolist() for value in checkpoint.load().variables] == [[1, 1, 1], 2.0]
+    whole = checkpoint.path.read_bytes()
+    assert capsys.readouterr().err == ""
+    for bit in np.random.default_rng(0).integers(0, 8 * len(whole), 40):
+        bad = bytearray(whole)
+        bad[bit // 8] ^= 1 << (bit % 8)
+        checkpoint.path.write_bytes(bytes(bad))
+        assert checkpoint.load() is None
+        assert "job.snapshot is damaged" in capsys.readouterr().err
+    checkpoint.path.write_bytes(whole[:200])
     assert checkpoint.load() is None
     checkpoint.clear()
     assert not checkpoint.path.exists()

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from frostline.errors import StateError
+from frostline.errors import NO_SPACE, StateError
 
 
 @contextmanager
@@ -26,7 +26,8 @@ def folder(path: Path) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         temporary.mkdir()
-        yield temporary
+        with _named(path):
+            yield temporary
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -41,12 +42,24 @@ def file(path: Path) -> Iterator[Path]:
     """Give a temporary path, with the same suffix, that becomes `path` when the block ends well."""
     temporary = _beside(path)
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        with _named(path):
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error of a full disk, which the system does not say the place of, name the file that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_SPACE and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from frostline import atomic
+from frostline import atomic, checksum
+from frostline.errors import StateError
 from frostline.training import Snapshot
 
 ARRAYS = ("variables", "optimizer", "metrics", "best")  # what of a snapshot is lists of arrays
@@ -27,28 +29,46 @@ class Checkpoint:
     path: Path
 
     def save(self, snapshot: Snapshot) -> None:
-        """Replace the snapshot; a reader sees the old one or the new one."""
+        """Replace the snapshot; a reader sees the old one or the new one. Raises StateError where there is no space."""
         groups = {name: getattr(snapshot, name) for name in ARRAYS}
         about = {key: value for key, value in vars(snapshot).items() if key not in groups}
         kinds = {name: [[array.dtype.str, array.shape] for array in arrays] for name, arrays in groups.items()}
-        with atomic.file(self.path) as temporary, temporary.open("wb") as file:
-            file.write(json.dumps([about, kinds]).encode() + b"\n")
-            for array in (array for arrays in groups.values() for array in arrays):
-                file.write(array.tobytes())
+        arrays = (np.ascontiguousarray(array).data for arrays in groups.values() for array in arrays)
+        parts: list[Any] = [json.dumps([about, kinds]).encode() + b"\n", *arrays]
+        try:
+            with atomic.file(self.path) as temporary, temporary.open("wb") as file:
+                file.write(checksum.of(parts).encode() + b"\n")
+                file.writelines(parts)
+        except OSError as error:
+            raise StateError(
+                f"{self.path.parent}: the state of the training can't be kept ({error.strerror}); free some space there"
+            ) from error
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """As `save`, with a line of warning where it fails: a training that runs is worth more than its snapshot."""
+        try:
+            self.save(snapshot)
+        except StateError as error:
+            print(f"warning: {error}; a training that is killed now begins anew", file=sys.stderr)
 
     def load(self) -> Snapshot | None:
-        """The snapshot, or None where there is none that can be read."""
+        """The snapshot, or None, with a line of warning, where it is damaged; None where there is none."""
         if not self.path.exists():
             return None
         try:
             with self.path.open("rb") as file:
+                known, start = file.readline().strip().decode(), file.tell()
+                if checksum.of(iter(lambda: file.read(checksum.BLOCK), b"")) != known:
+                    raise ValueError("its checksum differs")
+                file.seek(start)
                 about, kinds = json.loads(file.readline())
                 groups: dict[str, Any] = {
                     name: [np.fromfile(file, kind, math.prod(shape)).reshape(shape) for kind, shape in kinds[name]]
                     for name in ARRAYS
                 }
             return Snapshot(**about, **groups)
-        except (ValueError, OSError, KeyError, TypeError):  # a short or foreign file
+        except (ValueError, OSError, KeyError, TypeError) as error:  # a short or foreign file
+            print(f"warning: {self.path} is damaged ({error}); what it held is trained again", file=sys.stderr)
             return None
 
     def clear(self) -> None:

@@ -4,29 +4,32 @@ folder/
 ├── images-00000.npy ...   uint8 (rows, size, size, 3); every shard but the last holds the same number of rows
 ├── index.parquet          one row an image: path, label (class number), sha256 (of the original, see `reading`),
 │                          digest (of the pixels as they are here)
-└── meta.json              classes, image_size, resize, rows_per_shard, digest
+└── meta.json              classes, image_size, resize, rows_per_shard, digest; CRC-32 of each file, and of all this
+
+What a file holds is compared with its checksum once in a process, before it is used.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import digest
+from frostline import checksum, digest
 from frostline.errors import DataError
 from frostline.mapped import Memory, Pieces
 
 if TYPE_CHECKING:
     import pandas as pd
 
+INDEX = "index.parquet"
 SHARD_BYTES = 64 * 2**20
 PIECE = 4096  # rows of an index that are written at a time
 RESIDENT = 4 * SHARD_BYTES  # of the pictures that a stage without a budget of its own has read
@@ -51,14 +54,17 @@ class Shards:
     layout: Layout
     rows_per_shard: int
     digest: str
+    checksums: Mapping[str, str]
     memory: Memory
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row an image, in the order of the shards: path, label (int), sha256, digest."""
+        """One row an image, in the order of the shards: path, label (int), sha256, digest. Raises DataError where it is
+        damaged."""
         import pandas as pd
 
-        return pd.read_parquet(self.folder / "index.parquet")
+        self._require_sound(INDEX)
+        return pd.read_parquet(self.folder / INDEX)
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -72,8 +78,9 @@ class Shards:
 
     @cached_property
     def pieces(self) -> Pieces:
-        """The memory-mapped shards."""
-        arrays = [self.memory.load(path) for path in sorted(self.folder.glob("images-*.npy"))]
+        """The memory-mapped shards. Raises DataError where one that is read is damaged."""
+        names = sorted(name for name in self.checksums if name != INDEX)
+        arrays = _Lazily([partial(self._shard, name) for name in names])
         shard, row = np.divmod(np.arange(len(self)), self.rows_per_shard)
         side = self.layout.image_size
         return Pieces(arrays, shard, row, (side, side, 3), np.dtype(np.uint8), self.memory)
@@ -85,6 +92,19 @@ class Shards:
         """Copy the given rows, in their order: uint8 (len(rows), size, size, 3)."""
         return self.pieces.take(rows)
 
+    def _shard(self, name: str) -> Pixels:
+        self._require_sound(name)
+        return self.memory.load(self.folder / name)
+
+    def _require_sound(self, name: str) -> None:
+        path = self.folder / name
+        try:
+            reason = None if checksum.of_file(path) == self.checksums[name] else "its checksum differs"
+        except OSError as error:
+            reason = str(error.strerror)
+        if reason:
+            raise DataError(f"{path}: is damaged ({reason}); remove {self.folder}, then run `dvc repro`")
+
     def source_digest(self) -> str:
         """Digest of which original pictures these are, under which names of classes; free of order, size and resizing.
 
@@ -92,6 +112,21 @@ class Shards:
         """
         names = np.asarray(self.layout.classes, object)[self.labels]
         return digest.of_value(sorted(zip(self.index["sha256"], names, strict=True)))
+
+
+class _Lazily(Sequence[Pixels]):
+    """Arrays that are opened when they are first asked for."""
+
+    def __init__(self, openers: Sequence[Callable[[], Pixels]]) -> None:
+        self._openers, self._opened = openers, dict[int, Pixels]()
+
+    def __len__(self) -> int:
+        return len(self._openers)
+
+    def __getitem__(self, number: Any) -> Any:
+        if number not in self._opened:
+            self._opened[number] = self._openers[number]()
+        return self._opened[number]
 
 
 def write(
@@ -110,10 +145,13 @@ def write(
     size = layout.image_size
     per_shard = max(1, SHARD_BYTES // (size * size * 3))
     digests = list(known) if known is not None else []
+    checksums: dict[str, str] = {}
     stream = iter(images)
     for number, start in enumerate(range(0, len(index), per_shard)):
         rows = min(per_shard, len(index) - start)
-        with (folder / f"images-{number:05d}.npy").open("wb") as file:
+        name = f"images-{number:05d}.npy"
+        with (folder / name).open("wb") as opened:
+            file = checksum.Summed(opened)
             header = {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size, 3)}
             np.lib.format.write_array_header_1_0(file, header)
             for image in _exactly(rows, stream):
@@ -122,21 +160,29 @@ def write(
                 if known is None:
                     digests.append(hashlib.sha256(np.ascontiguousarray(image).data).hexdigest())
                 file.write(np.ascontiguousarray(image).data)
+        checksums[name] = file.sum
     if next(stream, None) is not None:
         raise ValueError(f"more images than the {len(index)} rows of the index")
     index = index[["path", "label", "sha256"]].assign(digest=np.array(digests, object))
-    _save(index, folder / "index.parquet")
+    _save(index, folder / INDEX)
+    checksums[INDEX] = checksum.of_file(folder / INDEX)
     meta: dict[str, Any] = {
         "classes": list(layout.classes),
         "image_size": size,
         "resize": layout.resize,
         "rows_per_shard": per_shard,
         "digest": digest.of_value([layout.classes, size, index["label"].tolist(), digests]),
+        "checksums": checksums,
     }
+    meta["checksum"] = _checksum(meta)
     (folder / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    opened = open_folder(folder)
-    vars(opened)["index"] = index  # cached: it need not be read to be known
-    return opened
+    made = open_folder(folder)
+    vars(made)["index"] = index  # cached: it need not be read to be known
+    return made
+
+
+def _checksum(meta: dict[str, Any]) -> str:
+    return checksum.of([json.dumps(meta, sort_keys=True).encode()])
 
 
 def _save(index: pd.DataFrame, path: Path) -> None:
@@ -154,9 +200,13 @@ def open_folder(folder: Path, memory: Memory | None = None) -> Shards:
     """Open a folder of shards. memory: bounds what of it stays resident. Raises DataError where it is none."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta.pop("checksum") != _checksum(meta):
+            raise ValueError("meta.json is damaged: its checksum differs")
         layout = Layout(tuple(meta["classes"]), meta["image_size"], meta["resize"])
-        return Shards(folder, layout, meta["rows_per_shard"], meta["digest"], memory or Memory(RESIDENT))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Shards(
+            folder, layout, meta["rows_per_shard"], meta["digest"], meta["checksums"], memory or Memory(RESIDENT)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: holds no prepared images ({error}); run `dvc repro`") from error
 
 

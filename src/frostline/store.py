@@ -20,17 +20,16 @@ import os
 import shutil
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import atomic, catalog, digest, progress
+from frostline import atomic, catalog, checksum, digest, progress
 from frostline.mapped import Memory, Pieces, read_header
 
 if TYPE_CHECKING:
@@ -210,10 +209,10 @@ class Store:
         """Whether a block's checksum is the one in its name; computed once in a process."""
         if path not in self._sound:
             try:
-                sum_ = _checksum(path)
+                found = checksum.of_file(path)
             except OSError:
                 return False
-            if path.stem.rsplit("-", 1)[-1] != f"{sum_:08x}":
+            if path.stem.rsplit("-", 1)[-1] != found:
                 _discard(path, "its checksum differs")
                 return False
             self._sound.add(path)
@@ -223,10 +222,10 @@ class Store:
         temporary = folder / f".{os.getpid()}.npy"
         try:
             with temporary.open("wb") as file:
-                summed = _Summed(file)
+                summed = checksum.Summed(file)
                 np.lib.format.write_array(summed, identities, (1, 0), allow_pickle=False)
                 np.lib.format.write_array(summed, features, (1, 0), allow_pickle=False)
-            path = folder / f"{digest.of_array(identities)[:24]}-{summed.sum:08x}.npy"
+            path = folder / f"{digest.of_array(identities)[:24]}-{summed.sum}.npy"
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -277,25 +276,6 @@ def _blocks_of(
 def _free(folder: Path) -> int:
     """Bytes free on the disk where a folder is, or will be."""
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
-
-
-class _Summed:
-    """A file that is written, with the CRC-32 of what went in."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.sum = file, 0
-
-    def write(self, data: bytes) -> int:
-        self.sum = zlib.crc32(data, self.sum)
-        return self.file.write(data)
-
-
-def _checksum(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while part := file.read(2**20):
-            value = zlib.crc32(part, value)
-    return value
 
 
 def _discard(path: Path, why: str) -> None:

@@ -74,7 +74,7 @@ def run(params: Params) -> str:
 
         data = transfer.Data(variants, validation)
         result = transfer.Trainer(features, locate).run(
-            params, data, resume, tell, _reporter(params, job, checkpoint.save, log)
+            params, data, resume, tell, _reporter(params, job, checkpoint.keep, log)
         )
         bundle = result.bundle
         if params.evaluate.calibrate == "temperature":
