@@ -39,7 +39,7 @@ def _run(
     backbone, head = classifier.parts(bundle)
     source = features.Source(backbone, head)
     line = freezing.deepest_cut(backbone.model, bundle.made_from["audit"]["frozen_layers"])
-    if line is None or mode == "never":
+    if line is None:
         return classifier.outputs(ending(bundle.logits), pictures)
     once = planning.Phase("evaluate", line, epochs=1, variants={0})
     rows = planning.make(source, [once], [pictures], None, store, mode, "float32").rows("evaluate", pictures)
