@@ -152,3 +152,21 @@ def test_a_file_in_the_place_of_the_parent_is_named(tmp_path: Path) -> None:
     (tmp_path / "reports").touch()
     with pytest.raises(StateError, match=r"reports: can't be made \(File exists\)"):
         atomic.write_json(tmp_path / "reports" / "a.json", 1)
+
+
+def test_scratch_is_gone_at_the_end_and_that_of_a_killed_process_with_the_next(tmp_path: Path) -> None:
+    with atomic.scratch(tmp_path / "state" / "model") as folder:
+        (folder / "file").touch()
+    assert names(tmp_path / "state") == []
+    code = (
+        "import os, signal, sys, pathlib\n"
+        "from frostline import atomic\n"
+        "with atomic.scratch(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'file').touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "state" / "model")])
+    assert len(names(tmp_path / "state")) == 1
+    with atomic.scratch(tmp_path / "state" / "model"):
+        assert len(names(tmp_path / "state")) == 1
+    assert names(tmp_path / "state") == []

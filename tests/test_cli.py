@@ -45,6 +45,26 @@ def test_help_fits_a_screen_and_imports_nothing_heavy(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--max-megapixels", "0"], "--max-megapixels: 0 megapixels; give a number above 0 and up to 178"),
+        (["--max-megapixels", "nan"], "--max-megapixels: nan megapixels; give a number above 0 and up to 178"),
+        (["--allow-host", "http://a/"], "--allow-host http://a/: is no name of a host; write it as in example.org"),
+        (["--host", "192.0.2.1"], "192.0.2.1:8000: listening is not possible"),
+        (["--host", "no such name"], "no such name:8000: listening is not possible"),
+        (["models/none"], "models/none: holds no classifier"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_what_to_serve_is_one_line_and_exit_code_2(tmp_path, arguments, says):
+    done = frostline("serve", *arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = [each for each in done.stderr.splitlines() if each.startswith("error: ")]
+    assert says in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     ("before", "after", "command", "says"),
     [
         ("  copies: 12", "  copy: 12", "augment", "params.yaml: augment.copy is not a key; did you mean copies?"),

@@ -21,6 +21,7 @@ from PIL import Image
 from frostline import decoding, images, thumbnails
 from frostline.decoding import Decoder
 from frostline.errors import InternalError
+from frostline.images import NOT_AN_IMAGE
 from frostline.manifest import open_source
 from frostline.reading import Read
 
@@ -115,7 +116,7 @@ def test_unreadable_files_are_named_with_the_reason(folder: Path, tmp_path: Path
     assert broken["reason"].to_dict() == {
         "class-0/empty.jpg": "not an image (empty)",
         "class-1/short.png": "image file is truncated",
-        "class-1/text.jpg": "not an image",
+        "class-1/text.jpg": NOT_AN_IMAGE,
     }
     assert broken["kind"].to_dict() == {
         "class-0/empty.jpg": "not_an_image",

@@ -267,12 +267,12 @@ def test_synthetic_pictures_are_drawn_when_read(tmp_path: Path) -> None:
         ("kind: cifar\n", "kind is 'cifar'; use one of digits, synthetic, kaggle"),
         ("kind: [digits]\n", "kind is ['digits']"),
         ("- digits\n", "kind is None"),
-        ("kind: digits\nsize: 8\n", "size: extra inputs are not permitted; mend that key"),
+        ("kind: digits\nsize: 8\n", "size: extra inputs are not permitted; fix that key"),
         (str(SYNTHETIC | {"letters": 1000}), "letters: input should be less than or equal to"),
         (str({key: value for key, value in SYNTHETIC.items() if key != "size"}), "size: field required"),
-        ("kind: [\n", "not YAML; mend it"),
-        ("kind: 2024-13-45\n", "not YAML; mend it"),
-        ("kind: \0\n", "not YAML; mend it"),
+        ("kind: [\n", "not YAML; fix it"),
+        ("kind: 2024-13-45\n", "month must be in 1..12); fix it"),
+        ("kind: \0\n", "not YAML; fix it"),
     ],
 )
 def test_a_broken_card_is_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -18,6 +18,7 @@ from PIL import Image, ImageEnhance
 
 from frostline import catalog, digest, images, shards, splits
 from frostline.errors import DataError
+from frostline.images import NOT_AN_IMAGE
 from frostline.params import Params
 from frostline.stages import prepare
 
@@ -154,7 +155,7 @@ def test_unreadable_and_doubled_files_are_dropped_and_reported(pictures: Path) -
     Image.open(pictures / "cat" / "001.png").save(pictures / "bee" / "stranger.png")
     said = prepare.run(params())
     assert problems() == {
-        "ant/words.jpg": ("not_an_image", "not an image"),
+        "ant/words.jpg": ("not_an_image", NOT_AN_IMAGE),
         "bee/again.bmp": ("not_an_image", "not an image (empty)"),
         "bee/stranger.png": ("label_conflict", "same picture under another label as cat/001.png"),
         "cat/001.png": ("label_conflict", "same picture under another label as bee/stranger.png"),
@@ -164,7 +165,7 @@ def test_unreadable_and_doubled_files_are_dropped_and_reported(pictures: Path) -
     assert report()["problem_counts"] == {"not_an_image": 2, "label_conflict": 2, "duplicate": 1}
     lines = said.splitlines()
     assert lines[0].endswith("; 5 dropped")
-    assert lines[1] == "  not_an_image         2  ant/words.jpg: not an image"
+    assert lines[1] == f"  not_an_image         2  ant/words.jpg: {NOT_AN_IMAGE}"
     assert lines[-1] == "  reports/data.json names each"
     assert sum(report()["images"].values()) == 35
 
@@ -174,7 +175,7 @@ def test_a_problem_is_an_error_where_that_is_wanted(pictures: Path) -> None:
     (pictures / "bee" / "words.jpg").write_text("words")
     said = refusal(params(on_problem="error"))
     assert said == (
-        "pictures/ant/words.jpg: not an image (and 1 more); mend or remove it, or set data.on_problem to drop"
+        f"pictures/ant/words.jpg: {NOT_AN_IMAGE} (and 1 more); mend or remove it, or set data.on_problem to drop"
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import make_bundle, make_params, make_shards
 from PIL import Image
 
-from frostline import backbones, digest, packaging, registry, run_log, tracking, weights
+from frostline import backbones, digest, inputs, packaging, registry, run_log, tracking, weights
 from frostline.errors import RefusedError, StateError
 from frostline.scoring import Scorer
 from frostline.stages import promote
@@ -232,7 +232,7 @@ def test_a_saved_model_stands_on_its_own(tmp_path):
     packaging.save(make_bundle(tmp_path / "bundle", CLASSES), tmp_path / "model")
     names = {path.name for path in (tmp_path / "model").rglob("*") if path.is_file()}
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".joblib"))]
-    assert {"images.py", "scoring.py", "pyfunc.py", "model.py", "bundle.json", "model.keras"} <= names
+    assert {"images.py", "inputs.py", "scoring.py", "pyfunc.py", "model.py", "bundle.json", "model.keras"} <= names
     required = (tmp_path / "model" / "requirements.txt").read_text().split()
     assert {line.split("==")[0] for line in required} == {"mlflow", "keras", "tensorflow", "numpy", "pandas", "pillow"}
     assert json.loads((tmp_path / "model/artifacts/bundle/bundle.json").read_text())["classes"] == list(CLASSES)
@@ -257,6 +257,7 @@ def test_a_saved_model_loads_where_only_its_requirements_are_installed(tmp_path)
     done = subprocess.run(
         [python, "-I", "-c", code, str(tmp_path / "model"), str(tmp_path / "picture.png")],
         cwd=tmp_path,
+        env={**os.environ, inputs.ALLOW_PATHS: "1"},
         check=True,
         stdout=subprocess.PIPE,
         text=True,

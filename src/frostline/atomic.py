@@ -52,6 +52,17 @@ def file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`, removed when the block ends."""
+    temporary = _beside(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Let an error of a full disk, which the system does not say the place of, name the file that was to be written."""
     try:

@@ -132,7 +132,7 @@ def load(path: Path) -> Card:
         raise DataError(f"{path}: is no card ({getattr(error, 'strerror', None) or error}); fix it") from error
     kind = values.get("kind") if isinstance(values, dict) else None
     if not isinstance(kind, str) or kind not in CARDS:
-        raise DataError(f"{path}: kind is {str(kind)[:40]!r}; use one of {', '.join(CARDS)}")
+        raise DataError(f"{path}: kind is {repr(kind)[:40]}; use one of {', '.join(CARDS)}")
     try:
         return CARDS[kind].model_validate(values)
     except ValidationError as error:

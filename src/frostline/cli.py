@@ -160,13 +160,19 @@ def predict(
 def serve(
     model: Annotated[str, typer.Argument(help="A bundle's folder or models:/NAME@ALIAS.")] = str(catalog.BUNDLE),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    allow_paths: Annotated[bool, typer.Option("--allow-paths", help="Let requests name image files here.")] = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Accept this Host header too; repeatable.")
+    ] = None,
+    max_megapixels: Annotated[float, typer.Option(help="Refuse images that have more.")] = 50.0,
 ) -> None:
     """Answer over HTTP, with a page for a person at /."""
     with _errors():
         from frostline.stages import serve as stage
 
-        stage.run(_params_here(), model, host, port)
+        settings = stage.Settings(host, port, allow_paths, tuple(allow_host or ()), max_megapixels)
+        stage.run(_params_here(), model, settings)
 
 
 @app.command()

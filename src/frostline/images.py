@@ -29,6 +29,7 @@ Pixels = NDArray[np.uint8]
 Resize = Literal["stretch", "crop", "pad"]
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")  # and HEIC, where pillow-heif is installed
+NOT_AN_IMAGE = f"not an image ({', '.join(FORMATS[:-1])} or {FORMATS[-1]})"
 READERS = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
 HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 
@@ -47,6 +48,12 @@ class UnreadableImageError(Exception):
     def __init__(self, reason: str, kind: str = "unreadable") -> None:
         super().__init__(reason)
         self.kind = kind
+
+
+def too_many(width: int, height: int, most: int) -> UnreadableImageError:
+    """The error for an image that has more pixels than are read."""
+    reason = f"too many pixels: {width}x{height}, and the limit is {most / 1e6:.4g} megapixels"
+    return UnreadableImageError(reason, "too_many_pixels")
 
 
 class Picture(NamedTuple):
@@ -106,9 +113,9 @@ budget = Budget(2**30)  # of this process's threads; `decoding` gives its worker
 def load(source: Path | bytes | IO[bytes], least: int | None = None, most: int = MAX_PIXELS) -> Picture:
     """Decode a picture fully.
 
+    most: pixels, width times height; an image that has more is refused before it is decoded.
     least: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as neither side gets shorter
     than this; that takes a fraction of the time, and all of the file is read nevertheless. None: at its own size.
-    most: pixels; a larger image is refused before it is decoded.
     EXIF orientation is applied, transparency is laid over white, CMYK and 16-bit grey are converted, and of an
     animation the first frame is taken. Raises UnreadableImageError, and MemoryError where memory is short.
     """
@@ -119,9 +126,7 @@ def load(source: Path | bytes | IO[bytes], least: int | None = None, most: int =
         with Image.open(opened, formats=_formats(opened)) as image:
             width, height = image.size
             if width * height > most:
-                raise UnreadableImageError(
-                    f"too many pixels: {width}x{height} are more than {most / 1e6:.0f} million", "too_many_pixels"
-                )
+                raise too_many(width, height, most)
             if least is not None:
                 image.draft(None, (least, least))
             is_whole = image.format != "JPEG" or "progressive" in image.info  # which is held whole before it is scaled
@@ -133,8 +138,7 @@ def load(source: Path | bytes | IO[bytes], least: int | None = None, most: int =
     except (UnreadableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
-        said = "empty" if source == b"" else f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise UnreadableImageError(f"not an image ({said})", "not_an_image") from None
+        raise UnreadableImageError("not an image (empty)" if source == b"" else NOT_AN_IMAGE, "not_an_image") from None
     except Image.DecompressionBombError:
         raise UnreadableImageError("too many pixels", "too_many_pixels") from None
     except Exception as error:  # whatever a parser of Pillow's trips over in a broken file

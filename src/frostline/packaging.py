@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,18 +15,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from frostline import digest, engine, images, scoring
+from frostline import atomic, catalog, digest, engine, images, inputs, scoring
 
 # The Python files that travel with a model: all that is behind `pyfunc.Classifier`.
 PYFUNC = Path(__file__).with_name("pyfunc.py")
-TRAVELS = (Path(images.__file__), Path(scoring.__file__), PYFUNC)
+TRAVELS = (Path(images.__file__), Path(inputs.__file__), Path(scoring.__file__), PYFUNC)
 
 
 def log(bundle: Path, name: str) -> str:
     """Log a bundle's folder as a model of the active MLflow run; its URI."""
     import mlflow
 
-    with _ingredients(bundle) as ingredients:
+    with _ingredients(bundle, catalog.state() / "model") as ingredients:
         return str(mlflow.pyfunc.log_model(name=name, **ingredients).model_uri)
 
 
@@ -35,7 +34,7 @@ def save(bundle: Path, folder: Path) -> None:
     """Save a bundle as an MLflow model's folder."""
     import mlflow
 
-    with _ingredients(bundle) as ingredients:
+    with _ingredients(bundle, folder) as ingredients:
         mlflow.pyfunc.save_model(str(folder), **ingredients)
 
 
@@ -47,21 +46,21 @@ def load(folder: Path) -> Any:
 
 
 @contextmanager
-def _ingredients(bundle: Path) -> Iterator[dict[str, Any]]:
-    """What `save_model` and `log_model` are given, lying in a folder that lasts as long as the block."""
-    with tempfile.TemporaryDirectory() as scratch:
+def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
+    """What `save_model` and `log_model` are given, lying in a folder beside `place` that lasts as long as the block."""
+    with atomic.scratch(place) as scratch:
         # Named by what is in it, so that models of different versions live in one process side by side.
-        package = Path(scratch) / f"frostline_{digest.of_value([digest.of_file(path) for path in TRAVELS])[:12]}"
+        package = scratch / f"frostline_{digest.of_value([digest.of_file(path) for path in TRAVELS])[:12]}"
         package.mkdir()
         (package / "__init__.py").touch()
         for path in TRAVELS:
             shutil.copy(path, package)
-        script = Path(scratch) / "model.py"
+        script = scratch / "model.py"
         script.write_text(
             f"from mlflow.models import set_model\nfrom {package.name}.pyfunc import Classifier\n\n"
             "set_model(Classifier())\n"
         )
-        sys.path.insert(0, scratch)  # MLflow runs the script before it is saved
+        sys.path.insert(0, str(scratch))  # MLflow runs the script before it is saved
         try:
             with warnings.catch_warnings():
                 # The signature is given instead.
@@ -75,7 +74,7 @@ def _ingredients(bundle: Path) -> Iterator[dict[str, Any]]:
                     "pip_requirements": _requirements(),
                 }
         finally:
-            sys.path.remove(scratch)
+            sys.path.remove(str(scratch))
 
 
 def _signature() -> Any:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
-from frostline import bundles, engine, images, machine, progress, registry
+from frostline import bundles, engine, images, inputs, machine, progress, registry
 from frostline.errors import DataError
 from frostline.folders import PICTURES
 from frostline.params import Params
@@ -48,14 +48,14 @@ def run(params: Params | None, asked: Sequence[str], model: str, form: Form, out
     for row in _rows(scorer, wanted):
         if "error" in row:
             broken += 1
-            print(f"{row['path']}: {row['error']}", file=sys.stderr)
+            print(f"{printable(row['path'])}: {row['error']}", file=sys.stderr)
         writer.row(row)
     writer.end()
     if broken:
         raise DataError(f"{broken} of {len(wanted)} pictures could not be read: see above; the others are predicted")
 
 
-def scorer_of(folder: Path) -> Scorer:
+def scorer_of(folder: Path, limits: inputs.Limits | None = None) -> Scorer:
     """The scorer of a bundle's folder. Raises DataError where it holds none."""
     bundles.account(folder)
     with engine.quiet():
@@ -63,7 +63,7 @@ def scorer_of(folder: Path) -> Scorer:
     from frostline.scoring import Scorer
 
     try:
-        return Scorer(folder)
+        return Scorer(folder, limits)
     except Exception as error:  # whatever Keras trips over in a foreign archive
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{folder}: holds no classifier ({reason}); run `dvc repro`, or name another one") from error
@@ -136,6 +136,11 @@ def _rows(scorer: Scorer, wanted: Sequence[Asked]) -> Iterator[Row]:
         yield from rows
 
 
+def printable(text: str) -> str:
+    """A name as a terminal may show it: what would steer the terminal, or change what is read, is written as \\x1b."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 class _Writer(Protocol):
     """Writes rows as they come."""
 
@@ -148,11 +153,12 @@ class _Table:
     """Label, probability and path, for a person; what could not be read is on standard error."""
 
     def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
-        self.out, self.width = out, max(map(len, classes))
+        self.out, self.width = out, max(len(printable(name)) for name in classes)
 
     def row(self, row: Row) -> None:
         if "error" not in row:
-            print(f"{row['label']:<{self.width}}  {row['probability']:.4f}  {row['path']}", file=self.out)
+            label, path = printable(row["label"]), printable(row["path"])
+            print(f"{label:<{self.width}}  {row['probability']:.4f}  {path}", file=self.out)
 
     def end(self) -> None: ...
 
