@@ -13,7 +13,7 @@ from frostline import backbones, catalog, shards, store
 from frostline.errors import DataError, ParamsError, UserError
 from frostline.stages import features
 
-COUNTS = {"train": 40, "val": 9, "test": 12}
+COUNTS = {"train": 100, "val": 9, "test": 12}
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def test_a_row_an_image_as_the_layer_itself_gives_it(project, layer, pooling, mo
         rows = table[table["split"] == split].filter(regex=r"^f\d+$")
         assert set(rows.dtypes) == {np.dtype(np.float32)}
         np.testing.assert_allclose(rows.to_numpy(), expected(layer, split, pooling), atol=1e-4)
-    assert "61 pictures" in said
+    assert "121 pictures" in said
     held = store.opened(params.cache).kept()
-    assert sum(each.pictures for each in held) == (0 if mode == "never" else 61)
+    assert sum(each.pictures for each in held) == (0 if mode == "never" else 121)
     before = (project / "out" / "f.parquet").read_bytes()
     extract(layer, cache__mode=mode, head__pooling=pooling)
     assert (project / "out" / "f.parquet").read_bytes() == before
@@ -69,13 +69,13 @@ def test_a_row_an_image_as_the_layer_itself_gives_it(project, layer, pooling, mo
 def test_row_groups_are_of_bounded_size_and_in_order(project, monkeypatch):
     from pyarrow import parquet
 
-    from frostline import extraction
+    from frostline import engine, extraction
 
     extract(split="train")
     whole = pd.read_parquet("out/f.parquet")
     monkeypatch.setattr(extraction, "GROUP_BYTES", 1)
     extract(split="train")
-    assert parquet.ParquetFile("out/f.parquet").num_row_groups == 2  # of 32 pictures, which is a batch
+    assert parquet.ParquetFile("out/f.parquet").num_row_groups == -(-COUNTS["train"] // engine.batch_rows())
     pd.testing.assert_frame_equal(pd.read_parquet("out/f.parquet"), whole)
 
 

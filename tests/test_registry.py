@@ -13,7 +13,7 @@ import pytest
 from conftest import make_bundle, make_params, make_shards
 from PIL import Image
 
-from frostline import backbones, digest, inputs, packaging, registry, run_log, tracking, weights
+from frostline import backbones, digest, inputs, moves, packaging, registry, run_log, tracking, weights
 from frostline.errors import RefusedError, StateError
 from frostline.scoring import Scorer
 from frostline.stages import promote
@@ -89,11 +89,11 @@ def versions(logged, request):
 def test_a_version_is_made_once_and_knows_what_it_was_made_from(versions, logged):
     _, known, numbers = versions
     assert list(numbers.values()) == ["1", "2", "3", "4", "5"]
-    assert known.version(registry.CHALLENGER).number == 5
+    assert known.version(moves.CHALLENGER).number == 5
     again = known.register(logged[1]["good"], {"frostline.git_commit": "abc"}, "again")
     assert again.number == 1
     assert again.tags["frostline.git_commit"] == "abc"
-    assert known.version(registry.CHALLENGER).number == 1
+    assert known.version(moves.CHALLENGER).number == 1
     folder = known.bundle(again)
     assert digest.of_folder(folder) == again.bundle == logged[1]["good"]
     found = registry.bundle_folder(versions[0].tracking, f"models:/{known.name}@challenger")
@@ -122,14 +122,14 @@ def test_worse_equal_better_and_incomparable_challengers(versions):
         known.client.set_model_version_tag(known.name, equal.version, key, value)
     assert "gain +0.0000, with 95% confidence at least +0.0000" in promote.promote(settings, str(equal.version), False)
 
-    moves = known.moves()
-    assert [(move.kind, move.before, move.after) for move in moves] == [
+    record = known.moves()
+    assert [(move.kind, move.before, move.after) for move in record] == [
         ("promote", None, 1),
         ("promote", 1, 3),
         ("promote", 3, 6),
     ]
-    assert "accuracy 0.9500 against 0.9000" in moves[1].reason
-    assert known.version("3").tags["frostline.promote"].startswith(moves[1].time)
+    assert "accuracy 0.9500 against 0.9000" in record[1].reason
+    assert known.version("3").tags["frostline.promote"].startswith(record[1].time)
 
 
 def test_rollbacks_undo_promotions_one_by_one(versions):
@@ -164,16 +164,16 @@ def test_of_two_promotions_that_race_the_better_one_ends_as_champion(versions):
     for thread in threads:
         thread.join()
     assert known.champion().number == int(numbers["best"])
-    moves = [(move.before, move.after) for move in known.moves()]
-    assert moves in ([(None, 2), (2, 4)], [(None, 2), (2, 1), (1, 4)])
-    assert ("refused" in outcomes["good"]) == (len(moves) == 2)
+    record = [(move.before, move.after) for move in known.moves()]
+    assert record in ([(None, 2), (2, 4)], [(None, 2), (2, 1), (1, 4)])
+    assert ("refused" in outcomes["good"]) == (len(record) == 2)
 
 
 def test_a_champion_that_was_moved_meanwhile_is_not_overwritten(versions):
     settings, known, numbers = versions
     promote.promote(settings, numbers["good"], False)
     seen = known.champion()
-    known.client.set_registered_model_alias(known.name, registry.CHAMPION, numbers["best"])  # by hand, in MLflow's UI
+    known.client.set_registered_model_alias(known.name, moves.CHAMPION, numbers["best"])  # by hand, in MLflow's UI
     with pytest.raises(StateError, match=r"was moved meanwhile \(now 4\)"):
         known.move("promote", seen, known.version(numbers["better"]), "x")
 

@@ -26,7 +26,7 @@ def runs(tracker):
 def test_a_run_keeps_what_it_is_given(tracker, tmp_path):
     (tmp_path / "a.txt").write_text("a")
     with tracker.training("job-1", "name") as run:
-        assert run.is_new
+        assert run.state.is_new
         run.params({"finetune.freeze": "all", "backbone.until": None})
         for step in (1, 2):
             run.metrics({"val_loss": 1 / step}, step)
@@ -67,10 +67,10 @@ def test_a_killed_training_goes_on_in_its_run_and_a_failed_one_does_not(tracker)
         "    run.params({'seed': 7}); run.metrics({'loss': 1.0}, 1)\n"
         "    os.kill(os.getpid(), 9)\n"
     )
-    place = json.dumps([tracker.uri, tracker.experiment, str(tracker.artifacts), str(tracker.lock)])
+    place = json.dumps([tracker.uri, tracker.experiment, str(tracker.artifacts), str(tracker.state)])
     assert subprocess.run([sys.executable, "-c", code, place]).returncode == -9
     with tracker.training("killed", "n") as run:
-        assert not run.is_new
+        assert not run.state.is_new
         run.metrics({"loss": 0.5}, 2)
     (found,) = [r for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "killed"]
     assert found.info.status == "FINISHED"
@@ -88,7 +88,7 @@ def test_a_training_that_ended_is_not_gone_on_with_while_it_is_evaluated(tracker
     (ended,) = [r for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "ended"]
     mlflow.MlflowClient().update_run(ended.info.run_id, status="RUNNING")  # as while, or when killed in, evaluate
     with tracker.training("ended", "n") as run:
-        assert run.is_new
+        assert run.state.is_new
 
 
 def test_files_that_are_gone_do_not_stop_a_run(tracker, tmp_path):
@@ -116,11 +116,15 @@ def test_processes_that_start_on_a_fresh_database_do_not_collide(tmp_path):
 
 def test_tracking_that_cannot_be_reached_is_one_line(tmp_path):
     (tmp_path / "file").touch()
-    broken = tracking.Tracker(f"sqlite:///{tmp_path}/file/m.db", "e", tmp_path, tmp_path / "lock")
-    message = r"tracking can't be reached .*MLFLOW_TRACKING_URI"
-    with pytest.raises(StateError, match=message) as error, broken.training("job", "n"):
-        pass
-    assert "\n" not in str(error.value)
+    for uri, message in {
+        f"sqlite:///{tmp_path}/file/m.db": "can't be made",
+        "postgresql://me:secret@127.0.0.1:1/m": r"//\*\*\*@127.0.0.1:1/m: tracking is not reachable .*_TRACKING_URI",
+    }.items():
+        broken = tracking.Tracker(uri, "e", tmp_path, tmp_path / "lock")
+        with pytest.raises(StateError, match=message) as error, broken.training("job", "n"):
+            pass
+        assert "\n" not in str(error.value)
+        assert "secret" not in str(error.value)
 
 
 def test_tracking_switched_off_takes_everything(tmp_path):
@@ -173,7 +177,7 @@ def test_telemetry_is_off(tracker):
         "from mlflow.telemetry.client import get_telemetry_client\n"
         "print(get_telemetry_client())\n"
     )
-    place = json.dumps([tracker.uri, tracker.experiment, str(tracker.artifacts), str(tracker.lock)])
+    place = json.dumps([tracker.uri, tracker.experiment, str(tracker.artifacts), str(tracker.state)])
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "CI", "PYTEST"))}
     done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == ["None"], done.stderr

@@ -92,6 +92,26 @@ def lock(path: Path, waiting: str | None = None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def try_lock(path: Path) -> Iterator[str | None]:
+    """Take a lock if it is free: None. Otherwise the process that holds it, in words, and the block runs without.
+
+    The file stays: whoever removed it could take a lock on a name that another process no longer sees.
+    """
+    with path.open("a+") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.seek(0)
+            holder = held.read().strip()
+            yield holder or "another process"
+            return
+        held.truncate(0)
+        held.write(f"process {os.getpid()} on {socket.gethostname()}")
+        held.flush()
+        yield None
+
+
 def require_writable(folder: Path) -> None:
     """Make a folder where it is missing. Raises StateError where files can't be made in it."""
     try:

@@ -7,6 +7,7 @@ must outlive a run (tracking database, feature store, checkpoints) hangs from th
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -71,14 +72,14 @@ def tracking_database() -> Path:
     return root() / "mlflow.db"
 
 
-def tracking_lock() -> Path:
-    """Held while a process makes sure that the database and the experiment exist."""
-    return state() / "tracking.lock"
+def models() -> Path:
+    """Registered models that were fetched from another machine."""
+    return state() / "models"
 
 
-def registry_lock() -> Path:
-    """Held by a command that changes the registry."""
-    return state() / "registry.lock"
+def training_lock() -> Path:
+    """Held by the process that trains in this working directory."""
+    return state() / f"training-{hashlib.sha256(str(Path.cwd().resolve()).encode()).hexdigest()[:12]}.lock"
 
 
 def tracking_artifacts() -> Path:

@@ -7,6 +7,7 @@ FrostlineError            the base; its text is one line that names the file or 
 │   ├── WeightsError      a backbone's weights
 │   ├── DivergedError     a training whose loss is no longer finite
 │   ├── StateError        a place outside the stage outputs: cache, checkpoints, tracking database, registry
+│   │   └── UnreachableError   a server that does not answer now, and may do so later
 │   └── RefusedError      a promotion that the gate refused
 └── InternalError         our mistake: exit code 1
 """
@@ -47,6 +48,10 @@ class DivergedError(UserError):
 
 class StateError(UserError):
     """A folder or database that frostline keeps its state in can't be used."""
+
+
+class UnreachableError(StateError):
+    """A server does not answer now; the same call may work later."""
 
 
 class RefusedError(UserError):

@@ -13,21 +13,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from frostline import atomic, catalog, digest, engine, images, inputs, scoring
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 # The Python files that travel with a model: all that is behind `pyfunc.Classifier`.
 PYFUNC = Path(__file__).with_name("pyfunc.py")
 TRAVELS = (Path(images.__file__), Path(inputs.__file__), Path(scoring.__file__), PYFUNC)
 
 
-def log(bundle: Path, name: str) -> str:
-    """Log a bundle's folder as a model of the active MLflow run; its URI."""
+def log(bundle: Path, name: str, run: str) -> None:
+    """Log a bundle's folder as a model of the MLflow run with that id."""
     import mlflow
+    from mlflow.models import Model
+    from mlflow.tracking import MlflowClient
 
+    client = MlflowClient()
+    known = client.get_run(run)
+    # Made here, because `mlflow.pyfunc.log_model` tags it with the user's name and the paths of this machine.
+    made = client.create_logged_model(known.info.experiment_id, name, run, params=known.data.params)
     with _ingredients(bundle, catalog.state() / "model") as ingredients:
-        return str(mlflow.pyfunc.log_model(name=name, **ingredients).model_uri)
+        Model.log(None, mlflow.pyfunc, name=name, run_id=run, model_id=made.model_id, **ingredients)
+
+
+def logged(client: MlflowClient, run: Any) -> str | None:
+    """The id of the model that a run of MLflow's has; one that a killed process left half uploaded is none."""
+    from mlflow.entities import LoggedModelStatus
+
+    for output in reversed(run.outputs.model_outputs if run.outputs else []):
+        if client.get_logged_model(output.model_id).status == LoggedModelStatus.READY:
+            return str(output.model_id)
+    return None
 
 
 def save(bundle: Path, folder: Path) -> None:

@@ -1,14 +1,15 @@
 """Registered models in MLflow: versions, the aliases `champion` and `challenger`, and the record of who was champion.
 
-Every move of `champion` is a tag of the registered model, `frostline.move.<UTC time>`, whose value says from where, to
-where and why. So the record is MLflow's own, seen in its UI, and `rollback` needs nothing else.
+Every move of `champion` is a tag of the registered model (see moves.py). So the record is MLflow's own, seen in its UI,
+and `rollback` needs nothing else.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import re
-import tempfile
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +18,19 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frostline import atomic, catalog, lineage, run_log, tracking
+from frostline import atomic, catalog, digest, lineage, moves, packaging, run_log, tracking
+from frostline.contact import reachable
 from frostline.errors import StateError
+from frostline.masking import masked
+from frostline.moves import CHALLENGER, CHAMPION, Move
 from frostline.params import Tracking
-from frostline.tracking import BUNDLE, reachable
+from frostline.tracking import BUNDLE
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CHAMPION, CHALLENGER = "champion", "challenger"
-MOVE = "frostline.move."
 PREDICTIONS = catalog.PREDICTIONS.name
+MODELS_KEPT = 8  # fetched ones
 
 
 @dataclass(frozen=True)
@@ -52,24 +55,14 @@ class Version:
         return self.tags.get(run_log.TEST_DIGEST)
 
 
-@dataclass(frozen=True)
-class Move:
-    """A move of `champion`, UTC: between numbers of versions, None for no champion. kind: promote or rollback."""
-
-    time: str
-    kind: str
-    before: int | None
-    after: int | None
-    reason: str
-
-
 class Registry:
     """The versions of one registered model."""
 
-    def __init__(self, uri: str, experiment: str, name: str, lock: Path) -> None:
+    def __init__(self, uri: str, experiment: str, name: str, state: Path) -> None:
+        """state: folder of its lock and of what is fetched."""
         from mlflow.tracking import MlflowClient
 
-        self.uri, self.experiment, self.name, self._lock = uri, experiment, name, lock
+        self.uri, self.experiment, self.name, self._state = uri, experiment, name, state
         self.client = MlflowClient()
 
     def versions(self) -> list[Version]:
@@ -128,36 +121,20 @@ class Registry:
         if (now := self.champion()) != before:
             seen = now.number if now else "none"
             raise StateError(f"models:/{self.name}@champion: was moved meanwhile (now {seen}); run it again")
-        if after is None:
-            self.client.delete_registered_model_alias(self.name, CHAMPION)
-        else:
-            self.client.set_registered_model_alias(self.name, CHAMPION, str(after.number))
         time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        numbers = [version.number if version else None for version in (before, after)]
-        told = {"kind": kind, "before": numbers[0], "after": numbers[1], "reason": reason}
-        self.client.set_registered_model_tag(self.name, MOVE + time, json.dumps(told))
-        if after is not None:
-            self.client.set_model_version_tag(self.name, str(after.number), f"frostline.{kind}", f"{time}: {reason}")
+        old, new = (version.number if version else None for version in (before, after))
+        moves.begin(self.client, self.name, Move(time, kind, old, new, reason))
 
     def moves(self) -> list[Move]:
         """The record, the oldest first."""
-        tags = self.client.get_registered_model(self.name).tags
-        return [Move(key.removeprefix(MOVE), **json.loads(tags[key])) for key in sorted(tags) if key.startswith(MOVE)]
+        return moves.done(self._tags())
 
     def previous_champion(self) -> int | None:
-        """The number of who was champion before the present one came: rollbacks undo promotions, the last one first.
+        """The number of who was champion before the present one came.
 
         Raises StateError where there is nothing to undo.
         """
-        stack: list[int | None] = []
-        for move in self.moves():
-            if move.kind == "rollback":
-                stack.pop()
-            else:
-                stack.append(move.before)
-        if not stack:
-            raise StateError(f"models:/{self.name}@champion: no promotion is left to undo")
-        return stack[-1]
+        return moves.previous(self.name, self.moves())
 
     def predictions(self, version: Version, test_digest: str) -> pd.DataFrame | None:
         """What a version says of a test set's pictures: sha256, label, probabilities; None where that isn't known."""
@@ -165,31 +142,40 @@ class Registry:
         import pandas as pd
         from mlflow.exceptions import MlflowException
 
-        place = run_log.EVALUATION.format(run_log.short(test_digest))
-        try:
-            path = mlflow.artifacts.download_artifacts(run_id=version.run, artifact_path=f"{place}/{PREDICTIONS}")
-        except (MlflowException, OSError):
-            return None
-        return pd.read_parquet(path)
+        place = f"{run_log.EVALUATION.format(run_log.short(test_digest))}/{PREDICTIONS}"
+        with atomic.scratch(self._state / "fetched") as scratch:
+            try:
+                path = mlflow.artifacts.download_artifacts(
+                    run_id=version.run, artifact_path=place, dst_path=str(scratch)
+                )
+            except (MlflowException, OSError):
+                return None
+            return pd.read_parquet(path, page_checksum_verification=True)
 
     def keep_predictions(self, version: Version, test_digest: str, table: pd.DataFrame) -> None:
         """Keep what a version says of a test set that it was not evaluated on."""
         place = run_log.EVALUATION.format(run_log.short(test_digest))
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / PREDICTIONS
-            table.to_parquet(path, index=False)
+        with atomic.scratch(self._state / "predictions") as scratch:
+            path = scratch / PREDICTIONS
+            table.to_parquet(path, index=False, write_page_checksum=True)
             self.client.log_artifact(version.run, str(path), place)
 
-    def state(self, version: Version) -> Path:
-        """The folder of dvc.lock, dvc.yaml and params.yaml of the state that a version was registered from."""
+    @contextmanager
+    def state(self, version: Version) -> Iterator[Path]:
+        """The folder of dvc.lock, dvc.yaml and params.yaml of the state that a version was registered from, for as long
+        as the block lasts."""
         import mlflow
         from mlflow.exceptions import MlflowException
 
         place = run_log.STATE.format(run_log.short(version.tags.get(lineage.LOCK, "")))
-        try:
-            return Path(mlflow.artifacts.download_artifacts(run_id=version.run, artifact_path=place))
-        except (MlflowException, OSError) as error:
-            raise StateError(f"{version.uri}: was not registered by frostline, so it has no lineage") from error
+        with atomic.scratch(self._state / "fetched") as scratch:
+            try:
+                found = mlflow.artifacts.download_artifacts(
+                    run_id=version.run, artifact_path=place, dst_path=str(scratch)
+                )
+            except (MlflowException, OSError) as error:
+                raise StateError(f"{version.uri}: was not registered by frostline, so it has no lineage") from error
+            yield Path(found)
 
     def bundle(self, version: Version) -> Path:
         """The folder of a version's bundle; fetched where it is not on this machine."""
@@ -197,10 +183,26 @@ class Registry:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep this machine's other commands away from the registry."""
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.lock(self._lock, "waiting for another frostline command that changes the registry ..."):
+        """Keep this machine's other commands away from the registry; finish first what a killed one began."""
+        atomic.require_writable(self._state)
+        waiting = "waiting for another frostline command that changes the registry ..."
+        with atomic.lock(self._state / "registry.lock", waiting):
+            numbers = [version.number for version in self.versions()]
+            begun = moves.finish_begun(self.client, self.name, self._tags(), numbers)
+            if begun is not None:
+                print(f"registry: finished the {begun.kind} that a killed command began", file=sys.stderr)
             yield
+
+    def _tags(self) -> dict[str, str]:
+        """Of the registered model; none before the first version."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self.client.get_registered_model(self.name).tags)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return {}
 
     def _logged(self, bundle: str) -> tuple[str, str]:
         """Run and id of the model that was logged for a bundle."""
@@ -208,11 +210,10 @@ class Registry:
             [self.experiment], f"tags.`{BUNDLE}` = '{bundle}'", order_by=["start_time DESC"], max_results=50
         )
         for run in found:
-            if run.outputs and run.outputs.model_outputs:
-                return run.info.run_id, run.outputs.model_outputs[-1].model_id
-        raise StateError(
-            f"{self.uri}: the run of this classifier has no logged model; delete the run, then `frostline sync`"
-        )
+            model = packaging.logged(self.client, run)
+            if model is not None:
+                return run.info.run_id, model
+        raise StateError(f"{masked(self.uri)}: the run of this classifier has no logged model; run `frostline sync`")
 
     def _aliased(self, alias: str) -> Version | None:
         from mlflow.exceptions import MlflowException
@@ -231,7 +232,7 @@ def registry(settings: Tracking, name: str) -> Iterator[Registry]:
         raise StateError("params.yaml: tracking.uri is none, so there is no registry; set it to auto or a URI")
     experiment = tracker.connect()
     with reachable(tracker.uri):
-        yield Registry(tracker.uri, experiment, name, catalog.registry_lock())
+        yield Registry(tracker.uri, experiment, name, tracker.state)
 
 
 @contextmanager
@@ -269,18 +270,48 @@ def locator(settings: Tracking) -> Callable[[str], str]:
 
 
 def _fetched(uri: str) -> Path:
+    """The folder of a model's bundle: where a local artifact store has it, or a copy that is kept for the next time."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        model = Path(mlflow.artifacts.download_artifacts(uri))
+        model, identity = _place(uri)
+        if model is None:
+            model = catalog.models() / digest.of_value(identity)[:24]
+            if not model.is_dir():
+                with atomic.folder(model) as temporary:
+                    mlflow.artifacts.download_artifacts(uri, dst_path=str(temporary))
+            os.utime(model)
+            used = sorted(catalog.models().iterdir(), key=lambda path: path.stat().st_mtime)
+            for old in used[:-MODELS_KEPT]:
+                shutil.rmtree(old, ignore_errors=True)
     except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise StateError(f"{uri}: can't be had ({reason}); see `frostline register` and MLflow's UI") from error
-    found = sorted(model.glob("artifacts/*/bundle.json"))
+        reason = masked(" ".join(str(error).split()))[:160]
+        raise StateError(f"{uri}: is not available ({reason}); see `frostline register` and MLflow's UI") from error
+    found = sorted(model.glob("**/artifacts/*/bundle.json"))
     if len(found) != 1:
         raise StateError(f"{uri}: is no model that frostline registered; it holds no bundle")
     return found[0].parent
+
+
+def _place(uri: str) -> tuple[Path | None, list[str]]:
+    """The folder of a registered or logged model on this machine, if it is there; and what names its content."""
+    import mlflow
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient()
+    parts = re.fullmatch(r"models:/([^/:@]+)(?:@([^/:@]+)|/(\d+))?", uri)
+    model, identity = "", [masked(mlflow.get_tracking_uri()), uri]
+    if parts and (parts[2] or parts[3]):
+        name, alias, number = parts.groups()
+        known = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        model = known.model_id or ""
+        identity = [identity[0], name, str(known.version), str(known.creation_timestamp)]
+    elif parts:
+        model = parts[1]
+    location = client.get_logged_model(model).artifact_location if model else ""
+    folder = Path(location.removeprefix("file://"))
+    return (folder if folder.is_absolute() and folder.is_dir() else None), identity
 
 
 def _version(found: Any) -> Version:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from frostline import catalog
-from frostline.tracking import Run
+from frostline.runs import Run
 
 TEST_DIGEST = "frostline.test_digest"
 NOTE = "mlflow.note.content"  # what MLflow's UI shows as the run's description
@@ -37,12 +37,6 @@ def _classifier(settings: Mapping[str, Any]) -> str:
     return str(settings["head"].get("classifier", "dense"))
 
 
-def history(log: Run, rows: list[dict[str, Any]]) -> None:
-    """The epochs of a training: its rows, each with step and phase."""
-    for row in rows:
-        log.metrics({key: value for key, value in row.items() if key not in {"step", "phase"}}, row["step"])
-
-
 def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Path]) -> None:
     """What came of a training. made_from: the bundle's own account; files: kept beside the model."""
     audit, finetune = made_from["audit"], made_from["finetune"]
@@ -54,7 +48,6 @@ def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Pa
     if "temperature" in made_from:
         log.params({"temperature": made_from["temperature"]})
     log.files([*files, bundle / "bundle.json"])
-    log.model(bundle)
     kind = _classifier(made_from)
     how = f"at {finetune['learning_rate']:g} by {finetune['optimizer']}" if kind == "dense" else f"as {kind}"
     log.tags(
@@ -64,6 +57,7 @@ def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Pa
             f"{how}.{_groups(made_from)}"
         }
     )
+    log.model(bundle)  # last: a run that has a model has everything else of its training
 
 
 def _groups(made_from: Mapping[str, Any]) -> str:

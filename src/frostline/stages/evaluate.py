@@ -105,7 +105,7 @@ def run(params: Params) -> str:
 
     name = run_log.name(bundle.made_from)
     with tracking.tracker(params.tracking).result(produced, name) as log:
-        if log.is_new:  # trained where no tracking was, or its run is gone: what the bundle knows of itself
+        if log.state.is_new:  # trained where no tracking was, or its run is gone: what the bundle knows of itself
             log.params(tracking.flat(bundle.made_from))
             log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
         run_log.evaluated(log, params.data.source, metrics, Path())

@@ -25,16 +25,28 @@ from frostline import (
     store,
     tracking,
 )
-from frostline.errors import DataError, ParamsError
+from frostline.errors import DataError, ParamsError, StateError
 from frostline.params import Augment, Params
 
 if TYPE_CHECKING:
     from frostline.phases import Row
+    from frostline.runs import Run
     from frostline.training import OnEpoch, Snapshot
 
 
 def run(params: Params) -> str:
-    """Train; one line that says how it went."""
+    """Train; one line that says how it went. Raises StateError where another process trains in this folder."""
+    lock = catalog.training_lock()
+    atomic.require_writable(lock.parent)
+    with atomic.try_lock(lock) as holder:
+        if holder is not None:
+            raise StateError(
+                f"{catalog.BUNDLE}: another training works in this folder ({holder}); wait for its end, or end it"
+            )
+        return _train(params)
+
+
+def _train(params: Params) -> str:
     locate = registry.locator(params.tracking)
     named = params.backbone
     backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
@@ -60,13 +72,12 @@ def run(params: Params) -> str:
         resume = checkpoint.load()
         if resume is not None:
             print(f"finetune: resuming after epoch {resume.epoch} of phase {resume.phase}", flush=True)
-        if log.is_new:
-            log.params(tracking.flat(jobs.settings(params)))
-            log.tags(_origin(job))
-            log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
-            for context, pictures in {"training": train, "validation": validation}.items():
-                log.dataset(params.data.source, pictures.source_digest(), context)
-            run_log.history(log, resume.history if resume else [])
+        log.params(tracking.flat(jobs.settings(params)))
+        origin = lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS])
+        log.tags(origin | _origin(job))
+        for context, pictures in {"training": train, "validation": validation}.items():
+            log.dataset(params.data.source, pictures.source_digest(), context)
+        log.epochs(resume.history if resume else [])
 
         def tell(plan: str) -> None:
             print(plan, flush=True)
@@ -118,7 +129,7 @@ def augmented(train: shards.Shards, settings: Augment) -> list[shards.Shards]:
     return variants
 
 
-def _reporter(params: Params, job: str, save: Callable[[Snapshot], None], log: tracking.Run) -> OnEpoch:
+def _reporter(params: Params, job: str, save: Callable[[Snapshot], None], log: Run) -> OnEpoch:
     """After every epoch: a line for the person, the numbers for the tracker, a snapshot for the case of a kill."""
     is_shallow = params.head.classifier != "dense"  # which is fitted at once
     epochs = {"head": 1 if is_shallow else params.finetune.head_epochs, "finetune": params.finetune.epochs}
@@ -128,7 +139,7 @@ def _reporter(params: Params, job: str, save: Callable[[Snapshot], None], log: t
     def report(row: Row, snapshot: Callable[[], Snapshot]) -> None:
         nonlocal began
         now = time.monotonic()
-        run_log.history(log, [{**row, "seconds": now - began}])
+        log.epochs([{**row, "seconds": now - began}])
         board(row)
         save(snapshot())
         print(

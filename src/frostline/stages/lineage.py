@@ -14,10 +14,9 @@ def run(params: Params, uri: str, as_json: bool) -> str:
 
     Raises StateError where there is no such version, or it has none.
     """
-    with registry.located(params.tracking, uri) as (known, version):
-        state = known.state(version)
+    with registry.located(params.tracking, uri) as (known, version), known.state(version) as state:
+        stages = {name: vars(stage) for name, stage in lineage.stages(state / catalog.DVC_LOCK).items()}
     tags = version.tags
-    stages = {name: vars(stage) for name, stage in lineage.stages(state / catalog.DVC_LOCK).items()}
     found: dict[str, Any] = {
         "model": version.uri,
         "run": version.run,

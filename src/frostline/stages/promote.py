@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline import catalog, gate, images, manifest, progress, registry, shards
+from frostline import atomic, catalog, gate, images, manifest, progress, registry, shards
 from frostline.errors import RefusedError, StateError
+from frostline.moves import CHALLENGER
 from frostline.params import Params
 from frostline.registry import Registry, Version
 from frostline.stages import predict
@@ -30,7 +30,7 @@ def promote(params: Params, wanted: str | None, reevaluate: bool) -> str:
     it is not, and StateError where the two were tested on different pictures.
     """
     with _registry(params) as known, known.alone():
-        challenger, champion = known.version(wanted or registry.CHALLENGER), known.champion()
+        challenger, champion = known.version(wanted or CHALLENGER), known.champion()
         if champion is None:
             reason = "the first champion"
         elif champion.number == challenger.number:
@@ -99,8 +99,8 @@ def _predicted(params: Params, bundle: Path, test: shards.Shards) -> pd.DataFram
     scorer = predict.scorer_of(bundle)
     wanted, there = (scorer.image_size, scorer.resize), (test.layout.image_size, test.layout.resize)
     made = []
-    with TemporaryDirectory() as scratch:
-        read = test.take if wanted == there else _decoder(params, test, scorer, Path(scratch))
+    with atomic.scratch(catalog.state() / "source") as scratch:
+        read = test.take if wanted == there else _decoder(params, test, scorer, scratch)
         for start in progress.track(range(0, len(test), BATCH), len(test), "test", BATCH):
             made.append(scorer.probabilities(read(np.arange(start, min(start + BATCH, len(test))))))
     labels = np.asarray(test.layout.classes, object)[test.labels]

@@ -29,6 +29,7 @@ from frostline import (
     storages,
     store,
     tracking,
+    variables,
     weights,
 )
 from frostline.errors import DataError
@@ -109,19 +110,19 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
 
     about = {**tracking.flat(jobs.settings(params)), **tracking.flat({"sweep": params.sweep.model_dump()})}
     with (
-        storages.opened(params.sweep.storage, catalog.state()) as opened,
+        storages.opened(variables.expanded(params.sweep.storage, "sweep.storage"), catalog.state()) as opened,
         search.study(name, opened, folder, dimensions, settings) as study,
     ):
-        with study_log(tracking.tracker(params.tracking), study, about) as log:
-            say(f"sweep: study {name}, {settings.trials} trials")
-            trainer = transfer.Trainer(features, locate)
-            try:
-                Sweep(params, data_of, is_cheap, study, log, trainer, say).search()
-            finally:  # also of a search that was interrupted
-                with study.alone():
-                    with atomic.folder(catalog.SWEEP) as reports:
-                        sweep_report.write(reports, study, params.sweep.metric, shares)
-                    log.close(study.best(), catalog.SWEEP, is_over=all(trial.is_finished for trial in study.tried()))
+        log = study_log(tracking.tracker(params.tracking), study, about)
+        say(f"sweep: study {name}, {settings.trials} trials")
+        trainer = transfer.Trainer(features, locate)
+        try:
+            Sweep(params, data_of, is_cheap, study, log, trainer, say).search()
+        finally:  # also of a search that was interrupted
+            with study.alone():
+                with atomic.folder(catalog.SWEEP) as reports:
+                    sweep_report.write(reports, study, params.sweep.metric, shares)
+                log.close(study.best(), catalog.SWEEP, is_over=all(trial.is_finished for trial in study.tried()))
         lines = [sweep_report.summary(study, params.sweep.metric, catalog.SWEEP)]
         best = study.best()
         if apply and best is not None:

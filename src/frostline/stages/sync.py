@@ -6,14 +6,13 @@ A stage that DVC restores from its run cache logs nothing, nor does one that ran
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 
-from frostline import bundles, catalog, digest, lineage, run_log, tracking
+from frostline import atomic, bundles, catalog, digest, lineage, run_log, tracking
 from frostline.errors import DataError, StateError
 from frostline.params import Params
 
@@ -57,22 +56,22 @@ def bring(tracker: tracking.Tracker, folder: Path, tags: Mapping[str, str]) -> s
     added = []
     name = run_log.name(made_from)
     with tracker.result(digest.of_folder(bundle), name) as log:
-        if log.is_new:
+        if not log.state.has_model:
             added.append("training")
             log.params({key: value for key, value in settings.items() if not key.startswith("evaluate.")})
             for context, key in {"training": "train", "validation": "val"}.items():
                 log.dataset(settings.get("data.source", "unknown"), made_from["data"][key], context)
-            run_log.history(log, pd.read_csv(folder / catalog.HISTORY).to_dict("records"))
+            log.epochs(pd.read_csv(folder / catalog.HISTORY).to_dict("records"))
             run_log.trained(
                 log,
                 made_from,
                 bundle,
                 [folder / path for path in (catalog.HISTORY, catalog.DATA_REPORT, catalog.CONTACT_SHEET)],
             )
-        if log.known.get(run_log.TEST_DIGEST) != metrics["test_digest"]:
+        if log.state.tags.get(run_log.TEST_DIGEST) != metrics["test_digest"]:
             added.append("evaluation")
             run_log.evaluated(log, settings.get("data.source", "unknown"), metrics, folder)
-        if log.known.get(lineage.LOCK) != tags[lineage.LOCK]:
+        if log.state.tags.get(lineage.LOCK) != tags[lineage.LOCK]:
             added.append("lineage")
             place = run_log.STATE.format(run_log.short(tags[lineage.LOCK]))
             log.files([folder / path for path in STATE_FILES], place)
@@ -88,15 +87,17 @@ def _checked_out(revision: str) -> Iterator[tuple[Path, str, bool]]:
     from dvc.scm import SCMError
 
     wanted = [*STATE_FILES, catalog.BUNDLE, catalog.REPORTS]
-    with tempfile.TemporaryDirectory() as scratch:
+    with atomic.scratch(catalog.state() / "revision") as scratch:
         try:
             files = DVCFileSystem(str(catalog.root()), rev=revision)
             commit = files.repo.get_rev()
             for path in wanted:
-                target = Path(scratch) / path
+                target = scratch / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 files.get(path.as_posix(), str(target), recursive=files.isdir(path.as_posix()))
         except (DvcException, SCMError, OSError) as error:
             reason = " ".join(str(error).split())[:160]
-            raise StateError(f"{revision}: its files can't be had ({reason}); try `dvc fetch --all-commits`") from error
-        yield Path(scratch), commit, not lineage.is_revision(revision)
+            raise StateError(
+                f"{revision}: its files are not available ({reason}); try `dvc fetch --all-commits`"
+            ) from error
+        yield scratch, commit, not lineage.is_revision(revision)
