@@ -1,6 +1,6 @@
 """Every classifier of keras.applications, from raw pixels to a bundle.
 
-Five quick ones, small; the others are slow. Weights are random, but those that begin as 0 or 1 are not left so: a
+Four quick ones, small; the others are slow. Weights are random, but those that begin as 0 or 1 are not left so: a
 network whose norms, input statistics and layer scales do nothing would prove little.
 """
 
@@ -18,7 +18,7 @@ from frostline import backbones, classifier, freezing, graph, shards, transfer
 from frostline.mapped import Memory
 from frostline.store import Store
 
-QUICK = ("MobileNetV3Small", "EfficientNetB0", "DenseNet121", "ConvNeXtTiny", "MobileNet")
+QUICK = ("MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny", "MobileNet")
 SIDE = 64
 APPLICATIONS = [name for name in backbones.TABLE if name != "frostnet"]
 EACH = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in APPLICATIONS]

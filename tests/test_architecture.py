@@ -7,7 +7,13 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-LOGS = {"tracking", "runs", "run_log", "registry"}  # with all that only they need; the last says where a start lies
+LOGS = {
+    "tracking",
+    "contact",
+    "runs",
+    "run_log",
+    "registry",
+}  # with all that only they need; the last says where a start lies
 LOGS_OR_NAMES = {"params", "training_params", "complaints", "catalog", "errors"}  # what no result depends on either
 
 

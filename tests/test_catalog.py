@@ -12,7 +12,13 @@ from frostline import catalog
 def test_root_is_what_dvc_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     assert catalog.root() == tmp_path.resolve()
-    for place in (catalog.features(), catalog.checkpoints(), catalog.tracking_database(), catalog.tracking_lock()):
+    for place in (
+        catalog.features(),
+        catalog.checkpoints(),
+        catalog.tracking_database(),
+        catalog.models(),
+        catalog.training_lock(),
+    ):
         assert place.is_relative_to(tmp_path.resolve())
 
 

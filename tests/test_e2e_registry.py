@@ -82,6 +82,7 @@ def test_registered_promoted_and_rolled_back(project):
     project("git", "checkout", "-q", "params.yaml")
 
 
+@pytest.mark.slow
 def test_lineage_leads_back_to_the_same_metrics_in_a_clean_clone(project):
     found = lineage(project, "models:/pets@champion")
     assert found["git_dirty"] is False
@@ -111,6 +112,7 @@ def test_lineage_leads_back_to_the_same_metrics_in_a_clean_clone(project):
         assert reason in project("frostline", "lineage", model, ok=False)
 
 
+@pytest.mark.slow
 def test_a_registered_model_is_the_start_of_the_next_training(project):
     project.change({"backbone": {"weights": "models:/pets@champion"}, "finetune": {"head_epochs": 1, "epochs": 0}})
     said = project("dvc", "repro", "finetune")
@@ -141,6 +143,7 @@ def served(project, *command):
     raise AssertionError(log.read_text()[-2000:])
 
 
+@pytest.mark.slow
 def test_evaluate_predict_and_both_servers_say_the_same(project):
     predictions = pd.read_parquet(project.folder / "reports/predictions.parquet").sort_values("path")
     assert len(predictions) >= 8
@@ -174,6 +177,7 @@ def test_evaluate_predict_and_both_servers_say_the_same(project):
         del project.env[key]
 
 
+@pytest.mark.slow
 def test_predict_takes_folders_globs_and_standard_input_and_names_what_is_broken(project):
     (project.folder / "data/pets/cat/broken.jpg").write_bytes(b"no picture")
     asked = ["data/pets/cat", "data/pets/dog/*.png", "nowhere.png", "--csv", "--model", "models:/pets@challenger"]
@@ -198,6 +202,7 @@ def test_predict_takes_folders_globs_and_standard_input_and_names_what_is_broken
         assert done.stdout.split()[0] in {b"cat", b"dog"}
 
 
+@pytest.mark.slow
 def test_sync_gives_a_run_to_a_state_that_dvc_restored(project):
     (project.folder / "mlflow.db").rename(project.folder / "mlflow.old")
     project("git", "checkout", "-q", "HEAD~1")
@@ -217,7 +222,7 @@ def test_sync_gives_a_run_to_a_state_that_dvc_restored(project):
     assert "HEAD~1: its run has everything already" in printed
     assert len(project.runs()) == 2
     assert "its run has everything already" in project("frostline", "sync")
-    assert "no-such-commit: its files can't be had" in project("frostline", "sync", "no-such-commit", ok=False)
+    assert "no-such-commit: its files are not available" in project("frostline", "sync", "no-such-commit", ok=False)
 
 
 @pytest.mark.skipif(not browser.is_there(), reason=browser.MISSING)

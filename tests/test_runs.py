@@ -14,6 +14,8 @@ from mlflow_server import Server
 
 from frostline import contact, outbox, packaging, tracking
 from frostline.errors import StateError, UnreachableError
+from frostline.params import load
+from frostline.stages import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +174,16 @@ def test_an_outbox_in_use_is_left_alone(tmp_path: Path) -> None:
     assert [(call.method, call.arguments) for call in found.calls()] == [("tags", {"values": {"a": "ä"}})]
     found.clear()
     assert outbox.boxes(tmp_path) == []
+
+
+def test_an_evaluation_is_not_lost_where_the_server_is_away(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    params = load(Path(__file__).parents[1] / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    evaluate.record(params, params.model_dump(), "0" * 64, {"accuracy": 1.0, "test_digest": "1" * 64})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: http://127.0.0.1:1: tracking is not reachable")
+    assert line.endswith("the evaluation is in reports, and `frostline sync` records it when the server is back")

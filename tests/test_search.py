@@ -256,7 +256,7 @@ def check_all_done(named, tmp_path, trials):
     assert len({tuple(trial.params.values()) for trial in known}) == trials
 
 
-@pytest.mark.parametrize("named", ["auto", "journal"])
+@pytest.mark.parametrize("named", ["auto", pytest.param("journal", marks=pytest.mark.slow)])
 def test_killed_at_any_moment_no_trial_is_lost_or_doubled(tmp_path, named):
     rng = random.Random(5)
     deadline = time.monotonic() + 120

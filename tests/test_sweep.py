@@ -172,7 +172,7 @@ def test_where_every_trial_fails_the_search_ends_with_the_reason(project):
             "sweep__metric": "val_loss",
             "sweep__direction": "minimize",
         },
-        {"sweep__pruner": "hyperband"},
+        pytest.param({"sweep__pruner": "hyperband"}, marks=pytest.mark.slow),
         {
             "sweep__pruner": "none",
             "sweep__sampler": "grid",
@@ -261,6 +261,7 @@ def test_a_wrong_space_is_refused_before_anything_is_made(project):
     assert not (project / "reports").exists()
 
 
+@pytest.mark.slow
 def test_the_time_limit_ends_a_search_that_can_be_gone_on_with(project):
     text = sweep.run(params(sweep__timeout=1e-3))
     assert text.startswith("sweep: 0 of 5 trials")

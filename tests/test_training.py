@@ -96,6 +96,7 @@ def test_stored_and_computed_activations_give_the_same_weights(train, freeze):
     assert_same(weights(stored), weights(plain))
 
 
+@pytest.mark.slow
 def test_a_kept_network_trains_as_a_fresh_one(train, tmp_path):
     """Whatever was trained before with the same trainer: cuts, rates, schedules, heads."""
     trainer = transfer.Trainer(Store(tmp_path / "warm", 1e9, Memory(1e9)))
@@ -387,6 +388,7 @@ def test_a_backbone_thaws_block_by_block_and_can_be_resumed(train, tmp_path):
         assert_same(weights(resumed), weights(straight))
 
 
+@pytest.mark.slow
 def test_stages_that_thaw_draw_stored_features_as_computed_ones(train):
     changes = {"finetune__freeze": ["gradual", "block2_out"], "finetune__epochs": 5, "copies": 3}
     stored = train(cache__mode="always", **changes)
@@ -395,7 +397,8 @@ def test_stages_that_thaw_draw_stored_features_as_computed_ones(train):
     assert stored.audit.frozen_layers == freezing.depth(backbones.build("frostnet", "none", 32).model, "block2_out")
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("sgd", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_block_learns_at_its_own_rate(train, optimizer):
     """One step of a rate r and decay d moves a block n below the top as one of the rate r * d^n does."""
     common = {
@@ -451,7 +454,11 @@ def test_a_checkpoint_keeps_the_best_epoch_without_stopping(train, small_sets):
     assert final == pytest.approx(min(row["val_loss"] for row in ruinous.history), rel=1e-4)
 
 
-@pytest.mark.parametrize("mix", [{"augment__mixup": 0.4}, {"augment__cutmix": 1.0, "augment__mixup": 0.2}], ids=str)
+@pytest.mark.parametrize(
+    "mix",
+    [pytest.param({"augment__mixup": 0.4}, marks=pytest.mark.slow), {"augment__cutmix": 1.0, "augment__mixup": 0.2}],
+    ids=str,
+)
 @pytest.mark.parametrize("freeze", [pytest.param("none", marks=pytest.mark.slow), "block4_out"])
 def test_mixed_batches_train_the_same_wherever_one_looks(train, mix, freeze):
     changes = {"finetune__freeze": freeze, "finetune__class_weight": "balanced", "finetune__epochs": 2, **mix}

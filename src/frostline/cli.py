@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from frostline import catalog
 from frostline.errors import DataError, FrostlineError
-from frostline.params import Params, load
+
+if TYPE_CHECKING:
+    from frostline.params import Params
 
 app = typer.Typer(
     help="Transfer learning on a folder of images, with every run reproducible and tracked.",
@@ -41,7 +43,7 @@ def prepare() -> None:
     with _errors():
         from frostline.stages import prepare as stage
 
-        print(stage.run(load(catalog.PARAMS)))
+        print(stage.run(_params()))
 
 
 @app.command()
@@ -50,7 +52,7 @@ def augment() -> None:
     with _errors():
         from frostline.stages import augment as stage
 
-        print(stage.run(load(catalog.PARAMS)))
+        print(stage.run(_params()))
 
 
 @app.command()
@@ -59,7 +61,7 @@ def finetune() -> None:
     with _errors():
         from frostline.stages import finetune as stage
 
-        print(stage.run(load(catalog.PARAMS)))
+        print(stage.run(_params()))
 
 
 @app.command()
@@ -68,7 +70,7 @@ def evaluate() -> None:
     with _errors():
         from frostline.stages import evaluate as stage
 
-        print(stage.run(load(catalog.PARAMS)))
+        print(stage.run(_params()))
 
 
 @app.command()
@@ -80,7 +82,7 @@ def sweep(
     with _errors():
         from frostline.stages import sweep as stage
 
-        print(stage.run(load(catalog.PARAMS), apply, as_json))
+        print(stage.run(_params(), apply, as_json))
 
 
 @app.command(name="lr-find")
@@ -94,7 +96,7 @@ def lr_find(
     with _errors():
         from frostline.stages import lr_find as stage
 
-        print(stage.run(load(catalog.PARAMS), low, high, steps, as_json))
+        print(stage.run(_params(), low, high, steps, as_json))
 
 
 @app.command()
@@ -107,7 +109,7 @@ def features(
     with _errors():
         from frostline.stages import features as stage
 
-        print(stage.run(load(catalog.PARAMS), layer, split, out))
+        print(stage.run(_params(), layer, split, out))
 
 
 @app.command()
@@ -116,7 +118,7 @@ def register() -> None:
     with _errors():
         from frostline.stages import register as stage
 
-        print(stage.run(load(catalog.PARAMS)))
+        print(stage.run(_params()))
 
 
 @app.command()
@@ -128,7 +130,7 @@ def promote(
     with _errors():
         from frostline.stages import promote as stage
 
-        print(stage.promote(load(catalog.PARAMS), version, reevaluate))
+        print(stage.promote(_params(), version, reevaluate))
 
 
 @app.command()
@@ -139,7 +141,7 @@ def rollback(
     with _errors():
         from frostline.stages import promote as stage
 
-        print(stage.rollback(load(catalog.PARAMS), reason))
+        print(stage.rollback(_params(), reason))
 
 
 @app.command()
@@ -197,7 +199,7 @@ def lineage(
     with _errors():
         from frostline.stages import lineage as stage
 
-        print(stage.run(load(catalog.PARAMS), model, as_json))
+        print(stage.run(_params(), model, as_json))
 
 
 @app.command()
@@ -210,7 +212,7 @@ def sync(
     with _errors():
         from frostline.stages import sync as stage
 
-        print(stage.run(load(catalog.PARAMS), revisions or []))
+        print(stage.run(_params(), revisions or []))
 
 
 @app.command()
@@ -225,7 +227,7 @@ def report(as_json: Annotated[bool, typer.Option("--json", help="Print reports/m
         if as_json:
             print(text.rstrip())
         else:
-            freeze = load(catalog.PARAMS).finetune.freeze
+            freeze = _params().finetune.freeze
             print(summary.text(json.loads(text), catalog.MODEL_CARD, freeze))
 
 
@@ -258,12 +260,19 @@ def doctor() -> None:
     with _errors():
         from frostline import doctor
 
-        print(doctor.check(load(catalog.PARAMS)))
+        print(doctor.check(_params()))
+
+
+def _params() -> Params:
+    """What params.yaml says; imported here, so that `--help` need not wait for the schema."""
+    from frostline.params import load
+
+    return load(catalog.PARAMS)
 
 
 def _params_here() -> Params | None:
     """params.yaml where there is one: a bundle's folder can be used without."""
-    return load(catalog.PARAMS) if catalog.PARAMS.is_file() else None
+    return _params() if catalog.PARAMS.is_file() else None
 
 
 @contextmanager

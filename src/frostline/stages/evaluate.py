@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from frostline import (
     atomic,
     calibration,
     catalog,
+    contact,
     digest,
     engine,
     evaluation,
@@ -26,7 +29,7 @@ from frostline import (
     summary,
     tracking,
 )
-from frostline.errors import DataError
+from frostline.errors import DataError, UnreachableError
 from frostline.evaluation import Probabilities
 from frostline.params import Params
 
@@ -94,7 +97,7 @@ def run(params: Params) -> str:
         for name, table in tables.items():
             table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     with atomic.file(catalog.PREDICTIONS) as path:
-        predictions.to_parquet(path, index=False)
+        predictions.to_parquet(path, index=False, write_page_checksum=True)
     with atomic.file(catalog.CONFUSION) as path:
         predictions[["label", "predicted"]].rename(columns={"label": "actual"}).to_csv(path, index=False)
     with atomic.file(catalog.PER_CLASS) as path:
@@ -103,13 +106,27 @@ def run(params: Params) -> str:
         path.write_text(card, encoding="utf-8")
     atomic.write_json(catalog.METRICS, metrics)
 
-    name = run_log.name(bundle.made_from)
-    with tracking.tracker(params.tracking).result(produced, name) as log:
-        if log.state.is_new:  # trained where no tracking was, or its run is gone: what the bundle knows of itself
-            log.params(tracking.flat(bundle.made_from))
-            log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
-        run_log.evaluated(log, params.data.source, metrics, Path())
+    record(params, bundle.made_from, produced, metrics)
     return summary.text(metrics, catalog.MODEL_CARD, params.finetune.freeze)
+
+
+def record(params: Params, made_from: Mapping[str, Any], produced: str, metrics: Mapping[str, Any]) -> None:
+    """Tell the run that produced the bundle. The results are in the project by now: a server that is away loses none.
+
+    made_from: the bundle's own account; produced: its digest.
+    """
+    try:
+        with tracking.tracker(params.tracking).result(produced, run_log.name(made_from)) as log:
+            if log.state.is_new:  # trained where no tracking was, or its run is gone: what the bundle knows of itself
+                log.params(tracking.flat(made_from))
+                log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
+            run_log.evaluated(log, params.data.source, metrics, Path())
+    except UnreachableError as error:
+        print(
+            f"warning: {str(error).removesuffix(contact.FIX)}; the evaluation is in {catalog.REPORTS}, and "
+            "`frostline sync` records it when the server is back",
+            file=sys.stderr,
+        )
 
 
 def _metrics(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -36,17 +37,6 @@ if TYPE_CHECKING:
 
 def run(params: Params) -> str:
     """Train; one line that says how it went. Raises StateError where another process trains in this folder."""
-    lock = catalog.training_lock()
-    atomic.require_writable(lock.parent)
-    with atomic.try_lock(lock) as holder:
-        if holder is not None:
-            raise StateError(
-                f"{catalog.BUNDLE}: another training works in this folder ({holder}); wait for its end, or end it"
-            )
-        return _train(params)
-
-
-def _train(params: Params) -> str:
     locate = registry.locator(params.tracking)
     named = params.backbone
     backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
@@ -61,6 +51,30 @@ def _train(params: Params) -> str:
     train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
     params.head.require_fit(len(train.layout.classes))
     variants = [train, *augmented(train, params.augment)]
+    with _alone():
+        return _train(params, features, variants, validation, locate)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One training at a time works in a folder: two would join one run in MLflow and overwrite each other's bundle."""
+    lock = catalog.training_lock()
+    atomic.require_writable(lock.parent)
+    with atomic.try_lock(lock) as holder:
+        if holder is not None:
+            raise StateError(
+                f"{catalog.BUNDLE}: another training works in this folder ({holder}); wait for its end, or end it"
+            )
+        yield
+
+
+def _train(
+    params: Params,
+    features: store.Store,
+    variants: list[shards.Shards],
+    validation: shards.Shards,
+    locate: Callable[[str], str],
+) -> str:
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
     with engine.quiet():
         from frostline import calibration, checkpoints, classifier, predictor, transfer
@@ -75,7 +89,7 @@ def _train(params: Params) -> str:
         log.params(tracking.flat(jobs.settings(params)))
         origin = lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS])
         log.tags(origin | _origin(job))
-        for context, pictures in {"training": train, "validation": validation}.items():
+        for context, pictures in {"training": variants[0], "validation": validation}.items():
             log.dataset(params.data.source, pictures.source_digest(), context)
         log.epochs(resume.history if resume else [])
 
