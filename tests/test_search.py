@@ -2,20 +2,18 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
 from frostline import sampling, search, storages
-from frostline.errors import ParamsError, StateError
+from frostline.errors import ParamsError
 from frostline.sampling import Settings
 from frostline.space import Choice, Interval
 
@@ -28,7 +26,7 @@ GRID = [
     Choice("head.dropout", (0.0, 0.5), is_ordered=True),
 ]
 
-# A worker whose trials only wait: pause once, then end. Arguments: storage, folder, trials.
+# A worker whose trials only wait: pause once, then end. Arguments: storage, folder, trials, sweep.patience, heartbeat.
 WORKER = """
 import sys, time
 from pathlib import Path
@@ -36,8 +34,12 @@ from frostline import search, storages
 from frostline.sampling import Settings
 from tests_space import SPACE
 named, state, trials = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+patience, storages.HEARTBEAT = float(sys.argv[4]), int(sys.argv[5])
 settings = Settings(trials, "tpe", "halving", True, 1, 100, 4, (50, 100), True)
-with storages.opened(named, state) as opened, search.study("s", opened, state / "s", SPACE, settings) as study:
+with (
+    storages.opened(named, state, patience) as opened,
+    search.study("s", opened, state / "s", SPACE, settings) as study,
+):
     while True:
         study.reclaim()
         tried = study.tried()
@@ -219,28 +221,11 @@ def test_importances_are_shares_of_what_matters(study):
     assert sum(shares.values()) == pytest.approx(1)
 
 
-def test_a_second_worker_on_sqlite_is_refused_with_the_mend(tmp_path):
-    with (
-        storages.opened("auto", tmp_path),
-        pytest.raises(StateError, match=r"another sweep works on it; set sweep\.storage to journal"),
-        storages.opened("auto", tmp_path),
-    ):
-        pass
-    with storages.opened("auto", tmp_path):
-        pass  # the first one let go
-
-
-@pytest.mark.parametrize("url", ["nosuch://x/y", "postgresql://nobody@127.0.0.1:1/none"])
-def test_a_storage_that_cannot_be_reached_is_one_line(tmp_path, url):
-    with pytest.raises(StateError, match=r"sweep.storage .* can't be reached"), storages.opened(url, tmp_path):
-        pass
-
-
-def worker(tmp_path, named, trials):
+def worker(tmp_path, named, trials, patience=0, heartbeat=20):
     (tmp_path / "tests_space.py").write_text(f"from frostline.space import Choice, Interval\nSPACE = {SPACE!r}\n")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     return subprocess.Popen(
-        [sys.executable, "-c", WORKER, named, str(tmp_path), str(trials)],
+        [sys.executable, "-c", WORKER, named, str(tmp_path), str(trials), str(patience), str(heartbeat)],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
@@ -254,6 +239,22 @@ def check_all_done(named, tmp_path, trials):
     assert {trial.state for trial in known} == {TrialState.COMPLETE}
     assert all(set(trial.intermediate_values) == {50, 100} for trial in known)
     assert len({tuple(trial.params.values()) for trial in known}) == trials
+
+
+@pytest.mark.parametrize("named", ["auto", "journal"])
+def test_a_killed_workers_file_is_removed_by_the_next(tmp_path, named):
+    killed = worker(tmp_path, named, 12)
+    killed.stdout.readline()  # it is at work
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert len(list((tmp_path / "s").glob("worker-*"))) == 1
+    with storages.opened(named, tmp_path) as opened:
+        alive = search.Study("s", opened, tmp_path / "s", SPACE, settings(12))
+        assert [file.name for file in (tmp_path / "s").glob("worker-*")] == [f"worker-{alive.worker}"]
+        with search.study("s", opened, tmp_path / "s", SPACE, settings(12)):
+            assert (tmp_path / "s" / f"worker-{alive.worker}").exists()
+        alive.close()
+    assert not list((tmp_path / "s").glob("worker-*"))
 
 
 @pytest.mark.parametrize("named", ["auto", pytest.param("journal", marks=pytest.mark.slow)])
@@ -279,75 +280,3 @@ def test_two_workers_on_one_journal_share_the_trials(tmp_path):
     begun = [output[1::2] for output in outputs]
     assert sum(map(len, begun)) == 32  # each trial twice: to its pause, and to its end
     assert all(begun)
-
-
-@pytest.fixture
-def postgres(tmp_path):
-    """The URL of a PostgreSQL server of this test's own."""
-    # Debian keeps them out of PATH, in a folder a version.
-    programs = [*map(Path, filter(None, [shutil.which("pg_ctl")])), *Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")]
-    if not programs:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install -e .[postgres]")
-    folder = programs[0].resolve().parent
-    place = tmp_path / "pg"
-    place.mkdir()
-    as_user = {}
-    if os.geteuid() == 0:  # the server refuses to run as root
-        shutil.chown(place, "postgres")
-        as_user = {"user": "postgres"}
-        for parent in (tmp_path, *tmp_path.parents[:3]):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    data = place / "data"
-
-    def run(program, *arguments):
-        subprocess.run(
-            [f"{folder}/{program}", *arguments], cwd=place, check=True, capture_output=True, timeout=60, **as_user
-        )
-
-    run("initdb", "-D", str(data), "-A", "trust", "-U", "postgres")
-    port = 20000 + os.getpid() % 20000
-    run(
-        "pg_ctl",
-        "-D",
-        str(data),
-        "-w",
-        "-o",
-        f"-p {port} -k {place} -c listen_addresses=127.0.0.1",
-        "-l",
-        str(place / "log"),
-        "start",
-    )
-    try:
-        yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-    finally:
-        run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
-
-
-def test_two_workers_on_postgresql_share_the_trials(tmp_path, postgres):
-    both = [worker(tmp_path, postgres, 16) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0].split() for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    check_all_done(postgres, tmp_path, 16)
-    begun = [output[1::2] for output in outputs]
-    assert sum(map(len, begun)) == 32
-    assert all(begun)
-
-
-def test_on_postgresql_a_silent_worker_on_another_machine_is_given_up(tmp_path, postgres, monkeypatch):
-    monkeypatch.setattr(storages, "HEARTBEAT", 1)
-    with storages.opened(postgres, tmp_path / "here") as opened:
-        far = search.Study("s", opened, tmp_path / "there", SPACE, settings(2))
-        near = search.Study("s", opened, tmp_path / "here", SPACE, settings(2))
-        trial = far.take(None)
-        assert near.reclaim() == []
-        far._current = None  # it goes silent
-        deadline = time.monotonic() + 30
-        freed = []
-        while not freed and time.monotonic() < deadline:
-            time.sleep(0.5)
-            freed = near.reclaim()
-        assert freed == [trial.number]
-        assert near.take(None).number == trial.number
-        near.close()
-        far.close()

@@ -151,7 +151,8 @@ class Sweep(Section):
     """What `frostline sweep` searches: dotted keys of params.yaml, each with a range or the values to choose from.
 
     timeout: seconds after which no new work is begun. storage: `auto` (SQLite, one worker), `journal` (a file, several
-    workers on this machine) or a database's URL (several machines).
+    workers on this machine) or a database's URL (several machines). patience: seconds for which a worker waits for a
+    database that is away.
     """
 
     trials: Positive
@@ -162,6 +163,7 @@ class Sweep(Section):
     direction: Literal["maximize", "minimize"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     storage: Annotated[str, Field(min_length=1)]
+    patience: Annotated[float, Field(ge=0)]
     space: Annotated[dict[str, Auto | Range | Choices], Field(min_length=1)]
 
     @model_validator(mode="after")

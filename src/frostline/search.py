@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -92,8 +92,10 @@ class Study:
         self.distributions = {dimension.key: distribution(dimension) for dimension in space}
         self.worker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         atomic.require_writable(folder)
-        self._alive = (folder / self._file(self.worker)).open("w")
-        fcntl.flock(self._alive, fcntl.LOCK_EX)
+        with self.alone():  # a file that has no lock is a dead worker's then
+            self._clear()
+            self._alive = (folder / self._file(self.worker)).open("w")
+            fcntl.flock(self._alive, fcntl.LOCK_EX)
         self._current: int | None = None
         self.advisor = Advisor(settings, space)
         self._has_heartbeat = isinstance(storage, RDBStorage) and storage.get_heartbeat_interval() is not None
@@ -256,12 +258,21 @@ class Study:
 
     def close(self) -> None:
         """Leave; a trial that was taken goes back."""
-        if self._current is not None:
-            with contextlib.suppress(UpdateFinishedTrialError):
-                self.storage.set_trial_state_values(self._current, TrialState.WAITING)
-            self._current = None
-        (self.folder / self._file(self.worker)).unlink(missing_ok=True)
-        self._alive.close()
+        taken, self._current = self._current, None
+        try:
+            if taken is not None:
+                with contextlib.suppress(UpdateFinishedTrialError):
+                    self.storage.set_trial_state_values(taken, TrialState.WAITING)
+        finally:
+            (self.folder / self._file(self.worker)).unlink(missing_ok=True)
+            self._alive.close()
+
+    def _clear(self) -> None:
+        """Remove the files of workers that were killed."""
+        for left in self.folder.glob(self._file("*")):
+            with contextlib.suppress(FileNotFoundError), left.open("r") as file:
+                if _is_free(file):
+                    left.unlink()
 
     @staticmethod
     def _file(worker: str) -> str:
@@ -274,12 +285,9 @@ class Study:
         worker = str(trial.user_attrs.get(WORKER, ""))
         try:
             with (self.folder / self._file(worker)).open("r") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return _is_free(file) or worker == self.worker  # not what this worker is at
         except FileNotFoundError:
             return True
-        except BlockingIOError:
-            return worker == self.worker  # not what this worker is at
-        return True
 
     def _silent(self) -> set[int]:
         if not self._has_heartbeat:
@@ -305,6 +313,15 @@ def study(
         yield joined
     finally:
         joined.close()
+
+
+def _is_free(file: IO[str]) -> bool:
+    """Whether no process holds a lock on a worker's file: that worker is dead."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _pruner(settings: Settings) -> optuna.pruners.BasePruner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -109,20 +110,22 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         return freezing.depth(body, trial.finetune.freeze) == len(body.layers)
 
     about = {**tracking.flat(jobs.settings(params)), **tracking.flat({"sweep": params.sweep.model_dump()})}
+    storage = variables.expanded(params.sweep.storage, "sweep.storage")
     with (
-        storages.opened(variables.expanded(params.sweep.storage, "sweep.storage"), catalog.state()) as opened,
+        storages.opened(storage, catalog.state(), params.sweep.patience) as opened,
         search.study(name, opened, folder, dimensions, settings) as study,
     ):
         log = study_log(tracking.tracker(params.tracking), study, about)
         say(f"sweep: study {name}, {settings.trials} trials")
         trainer = transfer.Trainer(features, locate)
-        try:
-            Sweep(params, data_of, is_cheap, study, log, trainer, say).search()
-        finally:  # also of a search that was interrupted
+
+        def report() -> None:
             with study.alone():
                 with atomic.folder(catalog.SWEEP) as reports:
                     sweep_report.write(reports, study, params.sweep.metric, shares)
                 log.close(study.best(), catalog.SWEEP, is_over=all(trial.is_finished for trial in study.tried()))
+
+        _search(Sweep(params, data_of, is_cheap, study, log, trainer, say).search, report)
         lines = [sweep_report.summary(study, params.sweep.metric, catalog.SWEEP)]
         best = study.best()
         if apply and best is not None:
@@ -130,6 +133,17 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         if as_json:
             return json.dumps(sweep_report.as_json(study, params.sweep.metric), indent=2)
         return "\n".join(lines)
+
+
+def _search(search: Callable[[], None], report: Callable[[], None]) -> None:
+    """Search, and report it; an interrupted search too, but then its error is the one to tell."""
+    try:
+        search()
+    except BaseException:
+        with contextlib.suppress(Exception):
+            report()
+        raise
+    report()
 
 
 def _rungs(params: Params, pictures: int) -> tuple[int, ...]:
