@@ -1,3 +1,4 @@
+import errno
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from frostline.errors import of_system
 from frostline.mapped import Memory
 from frostline.store import Entry, Store
 
@@ -135,6 +137,29 @@ def test_an_unwritable_place_is_one_line(project):
     assert "reports: can't be made" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (project / "data" / "prepared").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "a/b: No space left on device; free some space, or"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free some space there, or name"),
+        (PermissionError(errno.EACCES, "Permission denied", "a"), "a: Permission denied; change its permissions, or"),
+        (OSError(errno.EIO, "Input/output error", "a"), "a: Input/output error; its disk fails: check the disk, or"),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "another folder for temp"),
+        (OSError("no words of the system's"), "no words of the system's; check the disk and the network"),
+    ],
+    ids=str,
+)
+def test_an_error_of_the_system_is_told_by_its_number_and_place(error, said):
+    assert said in of_system(error)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(project):
+    done = subprocess.run(
+        f"{sys.executable} -m frostline backbones | head -1", shell=True, capture_output=True, text=True, cwd=project
+    )
+    assert done.stderr == ""
 
 
 def test_help_starts_fast(tmp_path):

@@ -40,6 +40,15 @@ def test_a_byte_order_mark_and_commas_in_names_are_understood(tmp_path: Path) ->
     ]
 
 
+def test_a_nul_in_a_row_loses_that_row_alone(tmp_path: Path) -> None:
+    listing = listed(table(tmp_path, "path,label\n1.png,ant\n2\0.png,ant\n3.png,b\0ee\n4.png,bee\n"))
+    assert [row.path for row in listing.rows] == ["1.png", "4.png"]
+    assert [(problem.path, problem.kind) for problem in listing.problems] == [
+        ("row 3 of pictures.csv", "not_text"),
+        ("row 4 of pictures.csv", "not_text"),
+    ]
+
+
 def test_parquet_is_read_alike(tmp_path: Path) -> None:
     frame = pd.DataFrame({"path": ["1.png", "2.png"], "label": [3, 4], "group": ["p", None]})
     frame.to_parquet(tmp_path / "t.parquet")

@@ -185,7 +185,7 @@ def test_a_source_without_permission_is_refused(public: Path) -> None:
     put(public, "source/ant/1.png")
     (public / "source").chmod(0)
     try:
-        with unprivileged(), pytest.raises(DataError, match="mend its permissions") as caught:
+        with unprivileged(), pytest.raises(DataError, match="fix its permissions") as caught:
             open_source(public / "source", public)
         assert f"{public / 'source'}: can't be read (Permission denied)" in str(caught.value)
     finally:

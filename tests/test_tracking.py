@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from frostline import lineage, run_log, tracking
-from frostline.errors import StateError
+from frostline.errors import StateError, UnreachableError
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +188,11 @@ def test_a_run_is_named_by_its_settings():
     dense, knn = ({**settings, "head": {"classifier": kind}} for kind in ("dense", "knn"))
     assert run_log.name(dense) == "frostnet freeze=block6_out lr=0.0003"
     assert run_log.name(knn) == "frostnet knn"
+
+
+def test_what_is_wrong_with_the_databases_file_is_told_and_not_that_a_server_is_away(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 1000)
+    broken = tracking.Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tests", tmp_path / "artifacts", tmp_path / "lock")
+    with pytest.raises(StateError, match=r"mlflow\.db: is not a database; move it away \(its runs are lost") as caught:
+        broken.connect()
+    assert not isinstance(caught.value, UnreachableError)

@@ -57,7 +57,8 @@ def scratch(path: Path) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         temporary.mkdir()
-        yield temporary
+        with _named(path):
+            yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -119,7 +120,7 @@ def require_writable(folder: Path) -> None:
     except OSError as error:
         raise StateError(f"{folder}: can't be made ({error.strerror}); free that name or its permissions") from error
     if not os.access(folder, os.W_OK):
-        raise StateError(f"{folder}: is not writable; mend its permissions, or choose another place")
+        raise StateError(f"{folder}: is not writable; fix its permissions, or choose another place")
 
 
 def _beside(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from frostline import catalog
-from frostline.errors import DataError, FrostlineError
+from frostline.errors import DataError, FrostlineError, of_system
 
 if TYPE_CHECKING:
     from frostline.params import Params
@@ -282,14 +283,16 @@ def _errors() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+    except BrokenPipeError:  # whoever read the output has seen enough: `frostline predict photos | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as a shell says of SIGPIPE
     except Exception as error:
         if debug:
             raise
         if isinstance(error, FrostlineError):
             _fail(str(error), error.exit_code)
         if isinstance(error, OSError):
-            place = f"{error.filename}: " if error.filename else ""
-            _fail(f"{place}{error.strerror or error}; mend its permissions, free some space or choose another place", 2)
+            _fail(of_system(error), 2)
         _fail(f"frostline's own mistake: {type(error).__name__}: {error}; please report it with --debug's traceback", 1)
 
 

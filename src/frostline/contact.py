@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from frostline.errors import NO_SPACE, StateError, UnreachableError
+from frostline import database_errors
+from frostline.errors import StateError, UnreachableError
 from frostline.masking import masked
 
 PAUSE = 30.0  # seconds for which a server that did not answer is left alone
@@ -38,7 +40,7 @@ REFUSALS = {
 def reachable(uri: str, *others: type[Exception]) -> Iterator[None]:
     """Turn what MLflow raises in the block, and those other errors, into a StateError that names the fix.
 
-    It is an UnreachableError where the same call may work later. A full disk stays the OSError that it is.
+    It is an UnreachableError where the same call may work later.
     """
     from mlflow.exceptions import MlflowException
     from requests import RequestException
@@ -46,8 +48,12 @@ def reachable(uri: str, *others: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, *others) as error:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            raise
+        code = database_errors.code(error)
+        if code is not None and code != sqlite3.SQLITE_BUSY:
+            file = uri.removeprefix("sqlite:///")
+            said = database_errors.told(code, file, "its runs", "or set tracking.uri to another place")
+            if said is not None:
+                raise StateError(said) from error
         reason = masked(" ".join(str(error).split()))[:160]
         if isinstance(error, MlflowException) and error.error_code in REFUSALS:
             raise StateError(

@@ -25,7 +25,7 @@ class FrostlineError(Exception):
 
 
 class UserError(FrostlineError):
-    """Something the user can mend; the message says how."""
+    """Something the user can fix; the message says how."""
 
     exit_code = 2
 
@@ -60,3 +60,29 @@ class RefusedError(UserError):
 
 class InternalError(FrostlineError):
     """An invariant of frostline itself is broken: please report it."""
+
+
+# What to do about an operating system's error, by its number.
+FIXES = {
+    errno.ENOSPC: "free some space, or choose another disk",
+    errno.EDQUOT: "free some of your share of the disk, or choose another disk",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.EROFS: "choose a place that can be written",
+    errno.EIO: "its disk fails: check the disk, or choose another",
+    errno.ENOENT: "check its path",
+    errno.ENOTDIR: "a file is in the way: move it away, or choose another place",
+    errno.EISDIR: "a folder is in the way: move it away, or choose another place",
+    errno.EMFILE: "raise the limit on open files (`ulimit -n 4096`)",
+    errno.ENOMEM: "end other programs, or lower data.image_size or cache.memory_gb",
+}
+
+
+def of_system(error: OSError) -> str:
+    """An operating system's error as one line that names the file, where it is known, and the fix."""
+    said = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{error.filename}: {said}; {FIXES.get(error.errno or 0, 'choose another place')}"
+    if error.errno in NO_SPACE or "temporary directory" in said:  # that is Python's word where none can be written
+        return f"{said}; free some space there, or name another folder for temporary files by TMPDIR"
+    return f"{said}; {FIXES.get(error.errno or 0, 'check the disk and the network')}"

@@ -31,7 +31,7 @@ def found_in(folder: Path) -> Path | None:
 def listed(table: Path, inside: Path | None = None) -> Listing:
     """The pictures that a table names; their paths are relative to its folder, or absolute.
 
-    inside: a folder that no path may lead out of. Raises DataError, naming the file and the mend, where it is no such
+    inside: a folder that no path may lead out of. Raises DataError, naming the file and the fix, where it is no such
     table; rows that can't be used are problems of the listing.
     """
     frame = _read(table)
@@ -43,7 +43,9 @@ def listed(table: Path, inside: Path | None = None) -> Listing:
     for number, (path, label, split, group) in enumerate(zip(*columns, strict=True), 2):
         where = f"row {number} of {table.name}"
         known = SPLIT_FOLDERS.get(split.lower()) if split else None
-        if not path:
+        if "\0" in path + label + split + group:  # a torn or binary line; no file has such a name
+            listing.leave_out(where, None, "not_text", "has a NUL character")
+        elif not path:
             listing.leave_out(where, label or None, "no_path", "has no path")
         elif path in labels:
             same = "named again"
@@ -96,7 +98,7 @@ def _read(table: Path, head: bool = False) -> pd.DataFrame:
             options = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "sep": _separator(table)}
             frame = pd.read_csv(table, nrows=0 if head else None, index_col=False, **options)
     except OSError as error:
-        raise DataError(f"{table}: can't be read ({error.strerror}); mend its permissions") from error
+        raise DataError(f"{table}: can't be read ({error.strerror}); fix its permissions") from error
     except Exception as error:  # whatever a parser of pandas' or pyarrow's trips over
         said = " ".join(str(error).split())
         raise DataError(f"{table}: is no table that can be read ({said}); write it as CSV in UTF-8") from None

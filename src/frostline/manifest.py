@@ -51,7 +51,7 @@ def open_source(path: Path, scratch: Path) -> Source:
         exists = path.exists()
     except OSError as error:
         place = error.filename or path
-        raise DataError(f"{place}: can't be read ({error.strerror}); mend its permissions or data.source") from error
+        raise DataError(f"{place}: can't be read ({error.strerror}); fix its permissions or data.source") from error
     if exists:
         raise DataError(f"{path}: data.source must be {KINDS}")
     raise DataError(f"{path}: not found; set data.source to {KINDS}")

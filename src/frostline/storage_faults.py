@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import TYPE_CHECKING
 
+from frostline import database_errors
 from frostline.masking import masked
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
 
-ANOTHER = "or set sweep.storage to another place"
-DAMAGED = f"is damaged; move it away (its studies are lost, trained models are not), {ANOTHER}"
-
-# What SQLite says, by its error codes, and how to go on.
-OF_SQLITE = {
-    sqlite3.SQLITE_NOTADB: DAMAGED.replace("damaged", "not a database"),
-    sqlite3.SQLITE_CORRUPT: DAMAGED,
-    sqlite3.SQLITE_CANTOPEN: f"can't be opened; make its folder, and both readable and writable, {ANOTHER}",
-    sqlite3.SQLITE_PERM: f"can't be written; change its permissions, {ANOTHER}",
-    sqlite3.SQLITE_READONLY: f"can't be written; change its permissions, {ANOTHER}",
-    sqlite3.SQLITE_FULL: "no space left on the disk; free some and run it again: the study continues",
-    sqlite3.SQLITE_BUSY: "another program holds it; end that and run it again: the study continues",
-    sqlite3.SQLITE_IOERR: f"its disk fails; check the disk, {ANOTHER}",
-}
+LOST, ANOTHER = "its studies", "or set sweep.storage to another place"
 
 
 def place(url: str) -> str:
@@ -48,15 +35,16 @@ def is_away(error: DBAPIError) -> bool:
     """Whether the database does not answer now, and may do so later."""
     from sqlalchemy.exc import InterfaceError, OperationalError
 
-    is_file = _sqlite_code(error) is not None
+    is_file = database_errors.code(error) is not None
     return not is_file and (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError))
 
 
 def in_use(error: DBAPIError, named: str) -> str:
     """What is wrong with a database that was opened, and the fix. named: by `place`."""
-    code = _sqlite_code(error)
+    code = database_errors.code(error)
     if code is not None:
-        return f"{named}: {OF_SQLITE.get(code, f'can not be used ({reason(error)}); move it away, {ANOTHER}')}"
+        known = database_errors.told(code, named, LOST, ANOTHER)
+        return known or f"{named}: can't be used ({reason(error)}); move it away, {ANOTHER}"
     if is_away(error):
         return (
             f"{named} is not reachable ({reason(error)}); check that the database runs, and that host, port, user, "
@@ -83,15 +71,15 @@ def in_opening(error: Exception, url: str) -> str:
     return f"{named} can't be used ({reason(error)}); {ANOTHER.removeprefix('or ')}"
 
 
+def damaged(file: str) -> str:
+    """What to say of a file whose content makes no sense."""
+    return f"{file}: {database_errors.DAMAGED.format(lost=LOST, else_=ANOTHER)}"
+
+
 def reason(error: Exception) -> str:
     """The words of the driver where it has some, in one line."""
     said = getattr(error, "orig", None) or error
     return masked(" ".join(str(said).split()))[:160]
-
-
-def _sqlite_code(error: DBAPIError) -> int | None:
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF  # without the details
 
 
 def _missing(error: BaseException | None) -> str:

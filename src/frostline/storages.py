@@ -176,7 +176,7 @@ def _journal(path: Path) -> JournalStorage:
     try:
         return JournalStorage(JournalFileBackend(str(path)))
     except (ValueError, KeyError, TypeError) as error:
-        raise StateError(f"{path}: {storage_faults.DAMAGED}") from error
+        raise StateError(storage_faults.damaged(str(path))) from error
 
 
 def _with_driver(url: str) -> str:

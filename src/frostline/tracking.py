@@ -112,7 +112,7 @@ class Tracker:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         atomic.require_writable(self.state)
         # ImportError: a database's driver
-        with atomic.lock(self.state / "tracking.lock"), reachable(self.uri, SQLAlchemyError, OSError, ImportError):
+        with atomic.lock(self.state / "tracking.lock"), reachable(self.uri, SQLAlchemyError, ImportError):
             file = local_database.file_of(self.uri)
             if file is not None:
                 local_database.make(file, self.artifacts)
