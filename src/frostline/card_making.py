@@ -5,6 +5,8 @@ from __future__ import annotations
 from io import StringIO
 from typing import Any
 
+from frostline.escaping import code
+
 
 def training(made_from: dict[str, Any], data: dict[str, Any]) -> str:
     """Data, preprocessing, settings and layer groups. made_from: the bundle's own account; data: prepare's report."""
@@ -17,7 +19,7 @@ def training(made_from: dict[str, Any], data: dict[str, Any]) -> str:
 
 ### Training Data
 
-`{data["source"]}`: {counts["train"]:,} training, {counts["val"]:,} validation and {counts["test"]:,} test pictures\
+{code(data["source"])}: {counts["train"]:,} training, {counts["val"]:,} validation and {counts["test"]:,} test pictures\
 {f", and {unused:,} more that `data.train_per_class` left unused" if unused else ""}. {left_out}
 
 ### Training Procedure
@@ -44,7 +46,7 @@ def _groups(groups: list[dict[str, Any]]) -> str:
     if not groups:
         return ""
     rows = "\n".join(
-        f"| `{group['name']}` | {group['parameters']:,} | "
+        f"| {code(group['name'])} | {group['parameters']:,} | "
         + (f"epoch {group['thawed']} | {group['learning_rate']:.3g} |" if group["thawed"] else "never | |")
         for group in groups
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ import typer
 
 from frostline import catalog
 from frostline.errors import DataError, FrostlineError, of_system
+from frostline.escaping import PlainText
 
 if TYPE_CHECKING:
     from frostline.params import Params
@@ -303,4 +305,9 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """Entry point."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):  # what is printed may hold names of a stranger's files
+            plain = PlainText(stream.buffer, stream.encoding, "backslashreplace", line_buffering=stream.line_buffering)
+            setattr(sys, name, plain)
     app()

@@ -7,6 +7,7 @@ from typing import Any
 
 from frostline import catalog, splits
 from frostline.checks import Findings, as_records
+from frostline.escaping import printable
 from frostline.params import Data
 
 WIDEST = 60  # characters of a path or reason in the table
@@ -57,6 +58,5 @@ def table(report: dict[str, Any]) -> str:
 
 def _short(text: str, widest: int = WIDEST) -> str:
     """On one line, its middle left out where it is long."""
-    line = " ".join(text.split())
-    line = "".join(sign if sign.isprintable() else "?" for sign in line)
+    line = printable(" ".join(text.split()))
     return line if len(line) <= widest else f"{line[: widest // 2 - 1]}...{line[-widest // 2 + 2 :]}"

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from frostline import card_making
+from frostline.escaping import code, markdown
 
 LISTED_CLASSES = 50  # in a sentence
 TABLED_CLASSES = 100  # in a table
@@ -78,7 +79,7 @@ def _front_matter(made_from: dict[str, Any], data: dict[str, Any], metrics: dict
 def _details(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, Any]) -> str:
     backbone, audit = made_from["backbone"], made_from["audit"]
     low, high = metrics["accuracy_ci95"]
-    return f"""# Model Card for {_title(made_from, data)}
+    return f"""# Model Card for {markdown(_title(made_from, data))}
 
 Says which of {len(data["classes"]):,} classes a picture shows. Accuracy on {metrics["n_test"]:,} test pictures that \
 training never saw: **{metrics["accuracy"]:.3f}** (95% interval {low:.3f} to {high:.3f}).
@@ -102,7 +103,7 @@ def _uses(data: dict[str, Any], metrics: dict[str, Any]) -> str:
 
 ### Direct Use
 
-Pictures like those of `{data["source"]}`, each of exactly one of the classes above.
+Pictures like those of {code(data["source"])}, each of exactly one of the classes above.
 
 ### Out-of-Scope Use
 
@@ -119,7 +120,7 @@ def _limits(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, 
     thinnest = min(trained, key=trained.__getitem__)
     tested = per_class[per_class["support"] > 0]
     weakest = ", ".join(
-        f"{_cell(row['class'])} ({row['recall']:.2f} of {row['support']:,} pictures)"
+        f"{markdown(row['class'])} ({row['recall']:.2f} of {row['support']:,} pictures)"
         for _, row in tested.nsmallest(3, "recall").iterrows()
     )
     absent = per_class.loc[per_class["support"] == 0, "class"].tolist()
@@ -129,7 +130,7 @@ def _limits(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, 
         f"{100 * (high - low) / 2:.1f} percentage points either way.",
         f"Every class has {trained[thinnest]:,} training pictures."
         if len(set(trained.values())) == 1
-        else f"The class with the fewest training pictures is {_cell(thinnest)}, with {trained[thinnest]:,}.",
+        else f"The class with the fewest training pictures is {markdown(thinnest)}, with {trained[thinnest]:,}.",
         f"Weakest recall on the test split: {weakest}.",
     ]
     if few:
@@ -139,7 +140,7 @@ def _limits(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, 
     lines.append("All numbers hold for pictures drawn like the test split, and for no others.")
     if metrics["ece"] > POOR_CALIBRATION and "temperature" not in made_from:
         lines.append(
-            f"Probabilities are off by {metrics['ece']:.2f} on average; `evaluate.calibrate: temperature` may mend it."
+            f"Probabilities are off by {metrics['ece']:.2f} on average; `evaluate.calibrate: temperature` may help."
         )
     limits = "\n".join(f"- {line}" for line in lines)
     return f"""## Bias, Risks, and Limitations
@@ -190,8 +191,8 @@ def _evaluation(data: dict[str, Any], metrics: dict[str, Any], per_class: pd.Dat
         shown = per_class[per_class["support"] > 0].nsmallest(TABLED_CLASSES, "f1")
         note = f"The {len(shown)} classes with the lowest F1, of {len(per_class):,}; all: `reports/per_class.csv`.\n\n"
     classes = "\n".join(
-        f"| {_cell(row['class'])} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} | {row['support']} |"
-        for _, row in shown.iterrows()
+        f"| {markdown(name)} | {precision:.3f} | {recall:.3f} | {f1:.3f} | {support} |"
+        for name, precision, recall, f1, support in shown[["class", "precision", "recall", "f1", "support"]].values
     )
     results = "\n".join(rows)
     return f"""## Evaluation
@@ -200,8 +201,8 @@ def _evaluation(data: dict[str, Any], metrics: dict[str, Any], per_class: pd.Dat
 
 #### Testing Data
 
-{metrics["n_test"]:,} pictures of `{data["source"]}` that training has not seen. No picture is in two splits, nor is \
-one with the same pixels; {_near_copies(data)} Digest of the test pictures: `{metrics["test_digest"]}`.
+{metrics["n_test"]:,} pictures of {code(data["source"])} that training has not seen. No picture is in two splits, nor \
+is one with the same pixels; {_near_copies(data)} Digest of the test pictures: `{metrics["test_digest"]}`.
 
 #### Factors
 
@@ -228,7 +229,7 @@ choice of test pictures, and not what another seed of training would change.
 def _examination(data: dict[str, Any], confusions: pd.DataFrame) -> str:
     names = data["classes"]
     pairs = "\n".join(
-        f"- {_cell(names[row['true']])} taken for {_cell(names[row['predicted']])}: {row['count']}"
+        f"- {markdown(names[row['true']])} taken for {markdown(names[row['predicted']])}: {row['count']}"
         for _, row in confusions.head(5).iterrows()
     )
     mistaken = (
@@ -255,7 +256,7 @@ def _origin(backbone: dict[str, Any]) -> str:
     weights = backbone["weights"]
     loaded = backbone.get("loaded")
     fitted = f" ({loaded['layers']} of {loaded['of']} layers)" if loaded else ""
-    return f"{backbone['name']}, {known.get(weights, f'weights in `{weights}`')}{fitted}"
+    return f"{backbone['name']}, {known.get(weights, f'weights in {code(weights)}')}{fitted}"
 
 
 def _calibration(made_from: dict[str, Any]) -> str:
@@ -278,11 +279,6 @@ def _interval(bounds: list[float] | None) -> str:
     return f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else ""
 
 
-def _cell(name: str) -> str:
-    """A class name that can't break a table."""
-    return " ".join(name.split()).replace("|", "\\|")
-
-
 def _listed(names: list[str]) -> str:
     rest = f" and {len(names) - LISTED_CLASSES:,} more" if len(names) > LISTED_CLASSES else ""
-    return ", ".join(map(_cell, names[:LISTED_CLASSES])) + rest
+    return ", ".join(map(markdown, names[:LISTED_CLASSES])) + rest

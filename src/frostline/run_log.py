@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from frostline import catalog
+from frostline.escaping import code
 from frostline.runs import Run
 
 TEST_DIGEST = "frostline.test_digest"
@@ -53,7 +54,7 @@ def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Pa
     log.tags(
         {
             NOTE: f"**{made_from['backbone']['name']}**, {audit['frozen_layers']} of {audit['layers']} layers frozen "
-            f"(`freeze: {finetune['freeze']}`), {audit['trainable_parameters']:,} parameters trained "
+            f"({code('freeze: ' + str(finetune['freeze']))}), {audit['trainable_parameters']:,} parameters trained "
             f"{how}.{_groups(made_from)}"
         }
     )
@@ -63,7 +64,7 @@ def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Pa
 def _groups(made_from: Mapping[str, Any]) -> str:
     """The layer groups as a table in Markdown: what was trained of them, from which epoch on, and how fast."""
     lines = [
-        f"| `{group['name']}` | {group['parameters']:,} | "
+        f"| {code(group['name'])} | {group['parameters']:,} | "
         + (f"epoch {group['thawed']} | {group['learning_rate']:.3g} |" if group["thawed"] else "never | |")
         for group in made_from.get("groups", [])
     ]

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from frostline import sweep_plots
+from frostline.escaping import cells
 from frostline.search import SECONDS, Study
 from frostline.space import FREEZE, Choice, Interval
 
@@ -48,7 +49,7 @@ def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float]) 
     from ruamel.yaml import YAML
 
     trials = table(study)
-    trials.to_csv(folder / "trials.csv", index=False)
+    cells(trials).to_csv(folder / "trials.csv", index=False)
     best = study.best()
     if best is not None:
         with (folder / "best_params.yaml").open("w", encoding="utf-8") as file:

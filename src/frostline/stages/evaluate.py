@@ -30,6 +30,7 @@ from frostline import (
     tracking,
 )
 from frostline.errors import DataError, UnreachableError
+from frostline.escaping import cells
 from frostline.evaluation import Probabilities
 from frostline.params import Params
 
@@ -95,13 +96,13 @@ def run(params: Params) -> str:
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png")
         for name, table in tables.items():
-            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+            cells(table).to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     with atomic.file(catalog.PREDICTIONS) as path:
         predictions.to_parquet(path, index=False, write_page_checksum=True)
     with atomic.file(catalog.CONFUSION) as path:
-        predictions[["label", "predicted"]].rename(columns={"label": "actual"}).to_csv(path, index=False)
+        cells(predictions[["label", "predicted"]].rename(columns={"label": "actual"})).to_csv(path, index=False)
     with atomic.file(catalog.PER_CLASS) as path:
-        per_class.to_csv(path, index=False, float_format="%.6g")
+        cells(per_class).to_csv(path, index=False, float_format="%.6g")
     with atomic.file(catalog.MODEL_CARD) as path:
         path.write_text(card, encoding="utf-8")
     atomic.write_json(catalog.METRICS, metrics)

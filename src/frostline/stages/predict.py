@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 from frostline import bundles, engine, images, inputs, machine, progress, registry
 from frostline.errors import DataError
+from frostline.escaping import cell, printable
 from frostline.folders import PICTURES
 from frostline.params import Params
 
@@ -48,7 +49,7 @@ def run(params: Params | None, asked: Sequence[str], model: str, form: Form, out
     for row in _rows(scorer, wanted):
         if "error" in row:
             broken += 1
-            print(f"{printable(row['path'])}: {row['error']}", file=sys.stderr)
+            print(f"{printable(row['path'])}: {printable(row['error'])}", file=sys.stderr)
         writer.row(row)
     writer.end()
     if broken:
@@ -136,11 +137,6 @@ def _rows(scorer: Scorer, wanted: Sequence[Asked]) -> Iterator[Row]:
         yield from rows
 
 
-def printable(text: str) -> str:
-    """A name as a terminal may show it: what would steer the terminal, or change what is read, is written as \\x1b."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-
-
 class _Writer(Protocol):
     """Writes rows as they come."""
 
@@ -170,7 +166,8 @@ class _Json:
         self.out, self.before = out, "["
 
     def row(self, row: Row) -> None:
-        print(self.before, json.dumps(row, ensure_ascii=False), sep="\n", end="", file=self.out)
+        text = json.dumps(row, ensure_ascii=False)
+        print(self.before, text if text.isprintable() else json.dumps(row), sep="\n", end="", file=self.out)
         self.before = ","
 
     def end(self) -> None:
@@ -182,11 +179,12 @@ class _Csv:
 
     def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
         self.writer, self.classes = csv.writer(out, lineterminator="\n"), classes
-        self.writer.writerow(["path", "label", "probability", "error", *(f"p({name})" for name in classes)])
+        self.writer.writerow(["path", "label", "probability", "error", *(cell(f"p({name})") for name in classes)])
 
     def row(self, row: Row) -> None:
         named = row.get("probabilities", {})
-        own = [row.get(key, "") for key in ("path", "label", "probability", "error")]
+        texts = [cell(row.get(key, "")) for key in ("path", "label", "error")]
+        own = [*texts[:2], row.get("probability", ""), texts[2]]
         self.writer.writerow([*own, *(named.get(name, "") for name in self.classes)])
 
     def end(self) -> None: ...

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from frostline import catalog, digest, lineage, registry, run_log, tracking
+from frostline.escaping import code
 from frostline.params import Params
 from frostline.stages import sync
 
@@ -24,7 +25,7 @@ def run(params: Params) -> str:
         low, high = metrics["accuracy_ci95"]
         description = (
             f"Test accuracy {metrics['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}) on {metrics['n_test']} "
-            f"images of {params.data.source}."
+            f"images of {code(params.data.source)}."
         )
         tags |= {run_log.TEST_DIGEST: metrics["test_digest"], **numbers}
         version = known.register(digest.of_folder(catalog.BUNDLE), tags, description)

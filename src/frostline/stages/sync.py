@@ -14,6 +14,7 @@ import pandas as pd
 
 from frostline import atomic, bundles, catalog, digest, lineage, run_log, tracking
 from frostline.errors import DataError, StateError
+from frostline.masking import masked
 from frostline.params import Params
 
 STATE_FILES = (catalog.PARAMS, Path("dvc.yaml"), catalog.DVC_LOCK)
@@ -74,9 +75,24 @@ def bring(tracker: tracking.Tracker, folder: Path, tags: Mapping[str, str]) -> s
         if log.state.tags.get(lineage.LOCK) != tags[lineage.LOCK]:
             added.append("lineage")
             place = run_log.STATE.format(run_log.short(tags[lineage.LOCK]))
-            log.files([folder / path for path in STATE_FILES], place)
+            with _masked(folder) as files:
+                log.files(files, place)
             log.tags(tags)
     return f"its run was given its {', '.join(added)}" if added else "its run has everything already"
+
+
+@contextmanager
+def _masked(folder: Path) -> Iterator[list[Path]]:
+    """The state's files; of one with a password in a URL a copy without it, for as long as the block lasts."""
+    with atomic.scratch(catalog.state() / "masked") as scratch:
+        files = []
+        for path in (folder / name for name in STATE_FILES):
+            text = path.read_text(encoding="utf-8")
+            if masked(text) != text:
+                path = scratch / path.name
+                path.write_text(masked(text), encoding="utf-8")
+            files.append(path)
+        yield files
 
 
 @contextmanager
