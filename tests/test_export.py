@@ -35,7 +35,12 @@ def test_the_exported_network_gives_the_same(bundle, tmp_path, form):
     np.testing.assert_allclose(np.asarray(found), expected, atol=1e-5)
     assert json.loads((tmp_path / "out" / "labels.json").read_text())["classes"] == ["cat", "dog"]
     assert "takes uint8 (n, 32, 32, 3)" in said
-    with pytest.raises(DataError, match="is there already"):
+    labels = tmp_path / "out" / "labels.json"
+    written = labels.stat().st_mtime_ns
+    assert "has this classifier already" in export.run(None, str(bundle), form, tmp_path / "out")  # as after a kill
+    assert labels.stat().st_mtime_ns == written
+    labels.write_text("{}")
+    with pytest.raises(DataError, match="exists and holds something else"):
         export.run(None, str(bundle), form, tmp_path / "out")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from frostline import atomic, engine, registry
+from frostline import atomic, bundles, digest, engine, registry
 from frostline.errors import DataError, UserError
 from frostline.params import Params
 
@@ -16,23 +18,30 @@ FORMATS = {
     "litert": ("litert", "classifier.tflite"),
 }
 
+LABELS = "labels.json"
+
 
 def run(params: Params | None, model: str, form: str, target: Path) -> str:
     """Write a bundle's or registered model's network into a new folder, with labels.json beside it.
 
     It takes uint8 pictures (n, size, size, 3), resized as labels.json says, and gives probabilities. Raises UserError
-    for a format that is unknown or wants a package that is not installed, DataError where the folder exists.
+    for a format that is unknown or wants a package that is not installed, DataError where the folder holds something
+    else. One that holds this very export, as after a kill of a command that was done, is left as it is.
     """
     if form not in FORMATS:
         raise UserError(f"--format: {form} is unknown; use one of {', '.join(FORMATS)}")
-    if target.exists():
-        raise DataError(f"{target}: is there already; name a new folder")
     folder = registry.bundle_folder(params.tracking if params else None, model)
+    bundles.account(folder)
+    about = {"format": form, "bundle": digest.of_folder(folder)}
+    kind, name = FORMATS[form]
+    if target.exists():
+        if about.items() <= _labels(target).items():
+            return f"export: {target / name} has this classifier already"
+        raise DataError(f"{target}: exists and holds something else; name a new folder")
     with engine.quiet():
         from frostline import classifier
 
     bundle = classifier.load(folder)
-    kind, name = FORMATS[form]
     with atomic.folder(target) as written:
         try:
             bundle.model.export(str(written / name), format=kind, verbose=False)
@@ -41,6 +50,15 @@ def run(params: Params | None, model: str, form: str, target: Path) -> str:
             raise UserError(
                 f"--format: {form} wants a package more ({reason}); pip install 'frostline[onnx]'"
             ) from error
-        atomic.write_json(written / "labels.json", asdict(bundle.layout))
+        atomic.write_json(written / LABELS, asdict(bundle.layout) | about)
     size = bundle.layout.image_size
     return f"export: {target / name}; takes uint8 (n, {size}, {size}, 3), see labels.json"
+
+
+def _labels(target: Path) -> dict[str, Any]:
+    """What an earlier export says of itself; nothing where there was none."""
+    try:
+        known = json.loads((target / LABELS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
