@@ -308,6 +308,5 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):  # what is printed may hold names of a stranger's files
-            plain = PlainText(stream.buffer, stream.encoding, "backslashreplace", line_buffering=stream.line_buffering)
-            setattr(sys, name, plain)
+            setattr(sys, name, PlainText(stream))
     app()

@@ -60,7 +60,14 @@ def code(text: str) -> str:
 
 
 class PlainText(io.TextIOWrapper):
-    """An output stream on which no control character gets out but the ends of lines and tabs."""
+    """An output stream on which no control character gets out but the ends of lines and tabs.
+
+    steering: the same place without that rule, for what draws a bar of progress.
+    """
+
+    def __init__(self, below: io.TextIOWrapper) -> None:
+        super().__init__(below.buffer, below.encoding, "backslashreplace", line_buffering=below.line_buffering)
+        self.steering = below
 
     def write(self, text: str, /) -> int:
         parts = re.split(r"([\n\t])", text)

@@ -20,7 +20,9 @@ def track(items: Iterable[T], total: int, what: str, each: int = 1) -> Iterator[
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        with tqdm(total=total, desc=what, unit=" images", leave=False, file=sys.__stderr__) as bar:
+        with tqdm(
+            total=total, desc=what, unit=" images", leave=False, file=getattr(sys.stderr, "steering", sys.stderr)
+        ) as bar:
             for item in items:
                 yield item
                 bar.update(min(each, total - bar.n))
