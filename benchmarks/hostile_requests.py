@@ -6,6 +6,7 @@ Every status is below 500, and after each of them the server must answer a good 
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import socket
@@ -64,8 +65,9 @@ def ask(port: int, case: Case, seconds: float = 60) -> tuple[int, bytes]:
                 line.sendall(part)
             if case.raw is not None:
                 line.shutdown(socket.SHUT_WR)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it was refused before all was sent; the answer is there
+        except OSError as error:  # it was refused before all was sent; the answer is there
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                raise
         return _answer(line)
 
 

@@ -227,6 +227,23 @@ def test_there_is_no_registry_without_tracking(logged):
             pass
 
 
+def test_of_a_run_whose_process_was_killed_while_it_uploaded_the_whole_model_stays(logged, monkeypatch):
+    from mlflow.models import Model
+    from mlflow.tracking import MlflowClient
+
+    root, _ = logged
+    bundle = make_bundle(root / "killed", CLASSES, seed=77)
+    with tracking.tracker(params().tracking).result("killed", "killed") as log:
+        with monkeypatch.context() as patch:
+            patch.setattr(Model, "log", lambda *given, **named: None)  # the entry is made, and no file is uploaded
+            packaging.log(bundle, "classifier", log.id)
+        log.model(bundle)
+        client = MlflowClient()
+        experiment = client.get_run(log.id).info.experiment_id
+        models = client.search_logged_models([experiment], filter_string=f"source_run_id = '{log.id}'")
+        assert [str(model.status) for model in models] == ["READY"]
+
+
 def test_a_saved_model_stands_on_its_own(tmp_path):
     """No pickle, no other code than its own copy, and all of its requirements named."""
     packaging.save(make_bundle(tmp_path / "bundle", CLASSES), tmp_path / "model")

@@ -30,8 +30,9 @@ def make(path: Path, artifacts: Path) -> None:
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    with atomic.file(path) as temporary:
-        SqlAlchemyStore(f"sqlite:///{temporary}", artifacts.as_uri()).engine.dispose()
+    with atomic.scratch(path) as folder:  # and not a file, because SQLite keeps a journal beside it
+        SqlAlchemyStore(f"sqlite:///{folder / path.name}", artifacts.as_uri()).engine.dispose()
+        (folder / path.name).replace(path)
     for left in ("-journal", "-wal", "-shm"):  # of the one that it replaces
         path.with_name(path.name + left).unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,10 +34,21 @@ def log(bundle: Path, name: str, run: str) -> None:
 
     client = MlflowClient()
     known = client.get_run(run)
+    _forget_unfinished(client, known)
     # Made here, because `mlflow.pyfunc.log_model` tags it with the user's name and the paths of this machine.
     made = client.create_logged_model(known.info.experiment_id, name, run, params=known.data.params)
     with _ingredients(bundle, catalog.state() / "model") as ingredients:
         Model.log(None, mlflow.pyfunc, name=name, run_id=run, model_id=made.model_id, **ingredients)
+
+
+def _forget_unfinished(client: MlflowClient, run: Any) -> None:
+    """Delete the models of a run that a killed process began to upload."""
+    from mlflow.entities import LoggedModelStatus
+
+    experiment, of_run = run.info.experiment_id, f"source_run_id = '{run.info.run_id}'"
+    for model in client.search_logged_models([experiment], filter_string=of_run):
+        if model.status != LoggedModelStatus.READY:
+            client.delete_logged_model(model.model_id)
 
 
 def logged(client: MlflowClient, run: Any) -> str | None:
@@ -67,7 +79,8 @@ def load(folder: Path) -> Any:
 @contextmanager
 def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
     """What `save_model` and `log_model` are given, lying in a folder beside `place` that lasts as long as the block."""
-    with atomic.scratch(place) as scratch:
+    # MLflow's own temporary files lie in the same folder, because what a killed process leaves there is swept.
+    with atomic.scratch(place) as scratch, _temporary_files_in(scratch):
         # Named by what is in it, so that models of different versions live in one process side by side.
         package = scratch / f"frostline_{digest.of_value([digest.of_file(path) for path in TRAVELS])[:12]}"
         package.mkdir()
@@ -94,6 +107,17 @@ def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
                 }
         finally:
             sys.path.remove(str(scratch))
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Iterator[None]:
+    """Let `tempfile` work in a folder for the time of the block."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(folder.resolve())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _signature() -> Any:
