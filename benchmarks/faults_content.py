@@ -20,7 +20,6 @@ Content = dict[str, str]
 OUTPUTS = ("data/prepared", "data/augmented", "models", "reports", "exported")
 BY_NAME = ("reports/sweep/", "exported/saved_model/")  # files that hold times or random ids: their names count alone
 NOT_SAME = {"seconds"}  # metrics
-TENSORFLOWS = "__autograph_generated_file"  # TensorFlow's temporary files, which it removes at its end
 # Tags that say ids, or what was in the store of features when a training began.
 PASSING = {"frostline.study", "frostline.plan", "mlflow.parentRunId", "mlflow.user", "mlflow.log-model.history"}
 LEFT = (
@@ -53,11 +52,7 @@ def leftovers(project: Path, temporary: Path, usual: Iterable[str]) -> list[str]
     paths = [path.relative_to(project).as_posix() for path in project.rglob("*")]
     partial = [path for path in paths if any(pattern.search(path) for pattern in LEFT)]
     extra = [name for name in names(project) - set(usual) if not any(pattern.search(name) for pattern in LEFT)]
-    return [*partial, *sorted(extra), *(f"TMPDIR/{name}" for name in _temporary(temporary))]
-
-
-def _temporary(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(TENSORFLOWS))
+    return [*partial, *sorted(extra), *sorted(f"TMPDIR/{path.name}" for path in temporary.iterdir())]
 
 
 def moves(project: Path) -> tuple[list[dict[str, Any]], bool]:

@@ -53,10 +53,10 @@ def file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`, removed when the block ends."""
+    """Give a temporary folder beside `path`, which other users can't look into, removed when the block ends."""
     temporary = _beside(path)
     try:
-        temporary.mkdir()
+        temporary.mkdir(0o700)
         with _named(path):
             yield temporary
     finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from frostline import catalog
+from frostline import catalog, temporary
 from frostline.errors import DataError, FrostlineError, of_system
 from frostline.escaping import PlainText
 
@@ -309,4 +309,5 @@ def main() -> None:
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):  # what is printed may hold names of a stranger's files
             setattr(sys, name, PlainText(stream))
-    app()
+    with temporary.of_this_process():
+        app()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,8 +78,7 @@ def load(folder: Path) -> Any:
 @contextmanager
 def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
     """What `save_model` and `log_model` are given, lying in a folder beside `place` that lasts as long as the block."""
-    # MLflow's own temporary files lie in the same folder, because what a killed process leaves there is swept.
-    with atomic.scratch(place) as scratch, _temporary_files_in(scratch):
+    with atomic.scratch(place) as scratch:
         # Named by what is in it, so that models of different versions live in one process side by side.
         package = scratch / f"frostline_{digest.of_value([digest.of_file(path) for path in TRAVELS])[:12]}"
         package.mkdir()
@@ -107,17 +105,6 @@ def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
                 }
         finally:
             sys.path.remove(str(scratch))
-
-
-@contextmanager
-def _temporary_files_in(folder: Path) -> Iterator[None]:
-    """Let `tempfile` work in a folder for the time of the block."""
-    before = tempfile.tempdir
-    tempfile.tempdir = str(folder.resolve())
-    try:
-        yield
-    finally:
-        tempfile.tempdir = before
 
 
 def _signature() -> Any:
