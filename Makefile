@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test test-all lint bench bench-sweep ui frostnet lock
+.PHONY: repro test test-all lint bench bench-faults bench-sweep ui frostnet lock
 .DEFAULT_GOAL := repro
 
 repro: $(VENV)/.ready  ## train and evaluate what params.yaml says
@@ -34,6 +34,11 @@ bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
 	python benchmarks/plans.py
 	python benchmarks/memory.py
 	python benchmarks/serving.py
+	python benchmarks/onednn.py
+	python benchmarks/hostile.py
+
+bench-faults: $(VENV)/.ready  ## every command killed, every server restarted, a bit flipped in every file; half an hour
+	python benchmarks/faults.py
 
 bench-sweep: $(VENV)/.ready  ## sweeps against Optuna around the Keras guide and Keras Tuner; hours, can be gone on with
 	python -m pip install --quiet keras-tuner
