@@ -98,7 +98,8 @@ def _runs(database: sqlite3.Connection) -> Content:
         rows[run]["params"].append((key, value))
     for run, key, step, value in database.execute("SELECT run_uuid, key, step, value FROM metrics"):
         rows[run]["metrics"].append((key, step, None if key in NOT_SAME else value))
-    for run, status in database.execute("SELECT source_run_id, status FROM logged_models"):
+    living = "SELECT source_run_id, status FROM logged_models WHERE lifecycle_stage = 'active'"
+    for run, status in database.execute(living):
         rows[run]["models"].append(status)
     for run, digest in database.execute(
         "SELECT i.destination_id, d.digest FROM inputs i JOIN datasets d ON d.dataset_uuid = i.source_id"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -40,24 +40,28 @@ def log(bundle: Path, name: str, run: str) -> None:
         Model.log(None, mlflow.pyfunc, name=name, run_id=run, model_id=made.model_id, **ingredients)
 
 
+def logged(client: MlflowClient, run: Any) -> str | None:
+    """The id of the model that a run of MLflow's has; one that a killed process left half uploaded is none."""
+    return next((str(model.model_id) for model in _models(client, run) if _is_whole(model)), None)
+
+
 def _forget_unfinished(client: MlflowClient, run: Any) -> None:
     """Delete the models of a run that a killed process began to upload."""
-    from mlflow.entities import LoggedModelStatus
-
-    experiment, of_run = run.info.experiment_id, f"source_run_id = '{run.info.run_id}'"
-    for model in client.search_logged_models([experiment], filter_string=of_run):
-        if model.status != LoggedModelStatus.READY:
+    for model in _models(client, run):
+        if not _is_whole(model):
             client.delete_logged_model(model.model_id)
 
 
-def logged(client: MlflowClient, run: Any) -> str | None:
-    """The id of the model that a run of MLflow's has; one that a killed process left half uploaded is none."""
+def _models(client: MlflowClient, run: Any) -> Sequence[Any]:
+    """The models of a run but the deleted ones, which `run.outputs` still names."""
+    of_run = f"source_run_id = '{run.info.run_id}'"
+    return list(client.search_logged_models([run.info.experiment_id], filter_string=of_run))
+
+
+def _is_whole(model: Any) -> bool:
     from mlflow.entities import LoggedModelStatus
 
-    for output in reversed(run.outputs.model_outputs if run.outputs else []):
-        if client.get_logged_model(output.model_id).status == LoggedModelStatus.READY:
-            return str(output.model_id)
-    return None
+    return bool(model.status == LoggedModelStatus.READY)
 
 
 def save(bundle: Path, folder: Path) -> None:
