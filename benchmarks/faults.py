@@ -7,7 +7,8 @@ Three tables: kills, restarts and bits; NAME is a command to kill, `restarts` or
 A kill: the command starts from the same state each time, SIGKILL comes at a moment drawn evenly between its start and
 the time that an uninterrupted run took, and then the command is run again to its end. What is there must be what the
 uninterrupted run left: the same bits of every output, in MLflow the same runs, metrics, aliases and moves, in Optuna's
-database the same trials. A kill that came after the end is drawn again. After a killed `rollback` it depends: where
+database the same trials. A kill that came after the end, when the command's last line was printed, is drawn again.
+After a killed `rollback` it depends: where
 its move is recorded there is nothing to do; where it was begun, `frostline promote` of the older version finishes it
 and changes nothing more; else `rollback` is run again. `sweep` runs in a folder without dvc.yaml, so that `dvc repro`
 does not take most of its time.
@@ -194,14 +195,14 @@ def uninterrupted(place: Place, case: Case) -> Result:
     """How long the command takes, what it leaves, and the names of all files then."""
     place.use(case.start)
     began = time.monotonic()
-    place.run(case.command)
+    _, printed = place.run(case.command)
     seconds = time.monotonic() - began
     if case.look:
         place.run(case.look)
     left = faults_content.leftovers(place.project, place.temporary, faults_content.names(place.project))
     print(f"{case.name}: {seconds:.1f} s without a kill{'; leaves ' + ', '.join(left) if left else ''}", flush=True)
     content, names = faults_content.of(place.project), sorted(faults_content.names(place.project))
-    return {"seconds": seconds, "content": content, "names": names, "left": left}
+    return {"seconds": seconds, "content": content, "names": names, "left": left, "end": _last_line(printed)}
 
 
 def attempt(place: Place, case: Case, known: Result, seed: int) -> Result:
@@ -211,7 +212,8 @@ def attempt(place: Place, case: Case, known: Result, seed: int) -> Result:
         place.use(case.start)
         moment = drawn.uniform(0, known["seconds"])
         process = place.start(case.command)
-        if process.wait(moment) is None and process.kill():
+        is_killed = process.wait(moment) is None and process.kill()
+        if is_killed and (not known["end"] or _last_line(place.log.read_text(errors="replace")) != known["end"]):
             break
     else:
         raise SystemExit(f"{case.name}: ended {TRIES} times before it could be killed")
@@ -228,6 +230,10 @@ def attempt(place: Place, case: Case, known: Result, seed: int) -> Result:
     if not same:
         print(f"  exit status {status}; differs: {', '.join(differ)}\n  {printed[-1500:]}", flush=True)
     return {"moment": moment, "same": same, "status": status, "differ": differ, "left": left, "said": printed[-500:]}
+
+
+def _last_line(printed: str) -> str:
+    return printed.strip().rpartition("\n")[2]
 
 
 def tell_kills(results: Sequence[Result], seed: int) -> None:
