@@ -8,10 +8,9 @@ A kill: the command starts from the same state each time, SIGKILL comes at a mom
 the time that an uninterrupted run took, and then the command is run again to its end. What is there must be what the
 uninterrupted run left: the same bits of every output, in MLflow the same runs, metrics, aliases and moves, in Optuna's
 database the same trials. A kill that came after the end, when the command's last line was printed, is drawn again.
-After a killed `rollback` it depends: where
-its move is recorded there is nothing to do; where it was begun, `frostline promote` of the older version finishes it
-and changes nothing more; else `rollback` is run again. `sweep` runs in a folder without dvc.yaml, so that `dvc repro`
-does not take most of its time.
+After a killed `rollback` it depends: where its move is recorded there is nothing to do; where it was begun, `frostline
+promote` of the older version finishes it and changes nothing more; else `rollback` is run again. `sweep` runs in a
+folder without dvc.yaml, so that `dvc repro` does not take most of its time.
 
 A restart: the server is killed while the command works, and is back seconds later. A bit: one bit, drawn evenly over a
 file's bits, is flipped in a copy of the project, and the command that reads the file is run. It is detected where the
