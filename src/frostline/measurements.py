@@ -60,10 +60,9 @@ def speed(folder: Path) -> Speed:
 
 def _measured(folder: Path) -> list[float]:
     """Seconds a byte of writing, of reading from the page cache and from the disk; of a file of TRIAL_BYTES."""
-    atomic.require_writable(folder)
-    path = folder / f".speed-{os.getpid()}"
     rows = np.zeros((TRIAL_BYTES // TRIAL_ROW, TRIAL_ROW), np.uint8)
-    try:
+    with atomic.scratch(folder / "speed") as scratch:
+        path = scratch / "trial"
         start = time.perf_counter()
         with path.open("wb") as file:
             rows.tofile(file)
@@ -75,8 +74,6 @@ def _measured(folder: Path) -> list[float]:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             seconds = [write, warm, max(warm, _seconds_of_reading(path, rows.shape))]
         return [value / TRIAL_BYTES for value in seconds]
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _seconds_of_reading(path: Path, shape: tuple[int, int]) -> float:
