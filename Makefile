@@ -50,7 +50,7 @@ ui: $(VENV)/.ready  ## compare runs: http://127.0.0.1:5000
 
 frostnet: $(VENV)/.ready  ## make the embedded backbone again (about 20 minutes on 2 cores)
 	cd pretrain && dvc repro
-	cp pretrain/models/frostnet.npz src/frostline/frostnet.npz
+	cp pretrain/models/frostnet.npz src/frostline/models/frostnet.npz
 
 lock:  ## write requirements.lock anew from pyproject.toml; needs uv
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

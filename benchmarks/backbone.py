@@ -26,8 +26,10 @@ from sklearn.preprocessing import StandardScaler
 from table import RESULTS, show
 from workspace import params, workspace
 
-from frostline import backbones, catalog, shards
-from frostline.params import Params
+from frostline import paths
+from frostline.data import shards
+from frostline.models import backbones
+from frostline.params.schema import Params
 from frostline.stages import augment, evaluate, finetune, prepare
 
 PARTIAL = RESULTS / "backbone.jsonl"
@@ -119,7 +121,7 @@ def _scaled(settings: Params, scaling: str) -> float:
     pictures = keras.Input(backbone.model.input.shape[1:], dtype="uint8")
     fed = SCALINGS[scaling](keras.ops.cast(pictures, "float32"), backbone.preprocess)
     model = keras.Model(pictures, keras.layers.GlobalAveragePooling2D()(backbone.model(fed)))
-    train, test = (shards.open_folder(catalog.PREPARED / name) for name in ("train", "test"))
+    train, test = (shards.open_folder(paths.PREPARED / name) for name in ("train", "test"))
     learned, tested = (model.predict(split.take(np.arange(len(split))), 32, verbose=0) for split in (train, test))
     head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(learned, train.labels)
     return float(head.score(tested, test.labels))
@@ -129,7 +131,7 @@ def _trained(settings: Params) -> float:
     """Test accuracy of the classifier that these settings train."""
     for stage in (finetune, evaluate):
         print(stage.run(settings), flush=True)
-    return float(json.loads(catalog.METRICS.read_text())["accuracy"])
+    return float(json.loads(paths.METRICS.read_text())["accuracy"])
 
 
 def _show(known: dict[tuple[Any, ...], dict[str, float]]) -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/backbone_sizes.py [NAME...]
 
-Writes src/frostline/backbones.csv, whose other rows are kept where names are given: building all takes minutes.
+Writes src/frostline/models/backbones.csv, whose other rows are kept where names are given: building all takes minutes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 
 import keras
 
-from frostline import backbones, freezing
+from frostline.models import backbones, freezing
 
 
 def counted(name: str) -> backbones.Size:

@@ -18,8 +18,9 @@ from sklearn.linear_model import LogisticRegression
 from table import show
 from workspace import ROOT, params, workspace
 
-from frostline import catalog, shards
-from frostline.manifest import open_source
+from frostline import paths
+from frostline.data import shards
+from frostline.ingest.sources import open_source
 from frostline.stages import augment, evaluate, finetune, prepare
 
 SEEDS = (1, 2, 3)
@@ -40,7 +41,7 @@ def main() -> None:
                     settings = params({**source, "seed": seed, "data.train_per_class": per_class, **changes})
                     for stage in (prepare, augment, finetune, evaluate):
                         print(stage.run(settings), flush=True)
-                    scores[name].append(json.loads(catalog.METRICS.read_text())["accuracy"])
+                    scores[name].append(json.loads(paths.METRICS.read_text())["accuracy"])
                     if not changes:
                         scores["logistic regression on raw pixels"].append(pixels())
         rows += [
@@ -62,7 +63,7 @@ def pixels() -> float:
             [np.asarray(reader.read(path, None).image)[..., 0].ravel() / 255 for path in split.index["path"]]
         )
 
-    train, test = (shards.open_folder(catalog.PREPARED / name) for name in ("train", "test"))
+    train, test = (shards.open_folder(paths.PREPARED / name) for name in ("train", "test"))
     model = LogisticRegression(max_iter=5000).fit(original(train), train.labels)
     return float(model.score(original(test), test.labels))
 

@@ -40,12 +40,14 @@ PARAMS = {
     "registry": {"name": "pets", "gate": {"metric": "accuracy", "margin": 1.0, "confidence": 0.95}},
     "sweep": {"trials": 3, "space": {"finetune.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}},
 }
-LIGHT = ("frostline.cli", "frostline.params", "frostline.stages.prepare", "frostline.stages.augment")
+LIGHT = ("frostline.cli", "frostline.params.schema", "frostline.stages.prepare", "frostline.stages.augment")
 HEAVY = (
-    *(f"frostline.stages.{name}" for name in ("finetune", "evaluate", "export", "register", "promote", "sweep")),
+    *("frostline.stages.finetune", "frostline.stages.evaluate"),
+    *(f"frostline.commands.{name}" for name in ("export", "register", "promote", "sweep")),
     *("keras", "mlflow", "mlflow.pyfunc", "mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store"),
-    *("sklearn.metrics", "matplotlib.pyplot", "optuna", "frostline.study_log", "frostline.sweeping"),
-    *("frostline.sweep_report", "frostline.transfer", "frostline.classifier", "frostline.explaining"),
+    *("sklearn.metrics", "matplotlib.pyplot", "optuna", "frostline.search.study_log", "frostline.search.worker"),
+    *("frostline.search.report", "frostline.training.trainer", "frostline.models.classifier"),
+    "frostline.evaluation.gradcam",
 )
 
 Command = Sequence[str] | Callable[[], Any]
@@ -193,22 +195,22 @@ def _of_session(session: int) -> dict[int, str]:
 
 def warm(modules: Sequence[str]) -> None:
     """Import what commands need, so that forks have it."""
-    importlib.import_module("frostline.engine")
-    from frostline import engine, tracking
+    from frostline.models import backend
+    from frostline.tracking import tracker
 
-    for key, value in tracking.QUIET.items():
+    for key, value in tracker.QUIET.items():
         os.environ.setdefault(key, value)
-    with engine.quiet():
+    with backend.quiet():
         for name in modules:
             importlib.import_module(name)
 
 
 def connect() -> None:
     """Make MLflow's database where there is none."""
-    from frostline import tracking
-    from frostline.params import load
+    from frostline.params.schema import load
+    from frostline.tracking import tracker
 
-    tracking.tracker(load(Path("params.yaml")).tracking).connect()
+    tracker.tracker(load(Path("params.yaml")).tracking).connect()
 
 
 def ask_export() -> None:

@@ -100,24 +100,25 @@ def ours(assets: Path, depth: str, copies: int, seed: int, rate: float) -> Outco
     """Stage `finetune` in this folder; what is in the activation store is used."""
     import pandas as pd
 
-    from frostline import catalog, engine
+    from frostline import paths
+    from frostline.models import backend
     from frostline.stages import finetune
 
-    with engine.quiet():
+    with backend.quiet():
         import keras  # noqa: F401
         import tensorflow as tf
 
-        from frostline import transfer  # noqa: F401
     tf.constant(0)  # starts the engine, as the rival's import of its data set's module does not either
     start = time.perf_counter()
     print(finetune.run(settings(assets, depth, copies, seed, rate)), file=sys.stderr)
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "accuracy": pd.read_csv(catalog.HISTORY)["val_accuracy"].iloc[-1]}
+    return {"seconds": seconds, "accuracy": pd.read_csv(paths.HISTORY)["val_accuracy"].iloc[-1]}
 
 
 def prepare(assets: Path, copies: int, seed: int) -> float:
     """Stages `prepare` and `augment`, and the same photos as a folder for the rival; seconds of the stages."""
-    from frostline import catalog, shards
+    from frostline import paths
+    from frostline.data import shards
     from frostline.stages import augment
     from frostline.stages import prepare as first
 
@@ -129,7 +130,7 @@ def prepare(assets: Path, copies: int, seed: int) -> float:
     shutil.rmtree("photos", ignore_errors=True)
     source = assets / "clothing-small"
     for split in ("train", "val"):
-        for path in shards.open_folder(catalog.PREPARED / split).index["path"]:
+        for path in shards.open_folder(paths.PREPARED / split).index["path"]:
             link = Path("photos") / split / Path(path).parent.name / Path(path).name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(source / path)

@@ -22,8 +22,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from frostline import backbones, batching, classifier, engine, features, freezing, phases, schedules, training
-from frostline.features import PICTURES, Prefix
+from frostline.features.prefix import PICTURES, Prefix, Rows, Source
+from frostline.models import backbones, backend, classifier, freezing
+from frostline.params.schedules import Flat
+from frostline.training import batching, loop, phases
 
 CLASSES = 10
 
@@ -55,7 +57,7 @@ def device() -> str:
 
 def ceiling(precision: str) -> float:
     """Operations a second of large matrix products."""
-    side = 8192 if engine.has_gpu() else 1024
+    side = 8192 if backend.has_gpu() else 1024
     dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
     rng = np.random.default_rng(0)
     a, b = (keras.ops.cast(rng.normal(size=(side, side)).astype(np.float32), dtype) for _ in range(2))
@@ -103,10 +105,8 @@ def epochs_of_ours(
 ) -> list[float]:
     """Seconds of each epoch of `training.Learner`, the first left out because it compiles."""
     ended: list[float] = []
-    settings = phases.Phase(
-        "finetune", rounds + 1, range(rounds + 1), batch, "adam", 1e-5, schedules.parse("constant"), seed=1
-    )
-    learner = training.Learner(model, settings.rule)
+    settings = phases.Phase("finetune", rounds + 1, range(rounds + 1), batch, "adam", 1e-5, Flat(), seed=1)
+    learner = loop.Learner(model, settings.rule)
     learner.fit(settings, learned, checked, [], None, lambda row, snapshot: ended.append(time.perf_counter()))
     return [float(seconds) for seconds in np.diff(ended)]
 
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="float32", choices=["float32", "mixed_bfloat16"])
     chosen = parser.parse_args()
-    training.make_deterministic(1)
+    backend.make_deterministic(1)
     keras.config.set_dtype_policy(chosen.precision)
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (chosen.images, chosen.size, chosen.size, 3), dtype=np.uint8)
@@ -142,7 +142,7 @@ def main() -> None:
 
     # Extraction of pooled features of the whole body.
     freezing.freeze(body, layers, False)
-    source = features.Source(backbone, head)
+    source = Source(backbone, head)
     stops = source.stops("float32")
     prefix = Prefix(source, stops[-1:])
     plain = keras.Model(*_plain(backbone, head, pooled=True))
@@ -158,7 +158,7 @@ def main() -> None:
     for name, depth in (("frozen", layers), ("half", layers // 2), ("full", 0)):
         freezing.freeze(body, depth, False)
         cut = freezing.deepest_cut(body, depth)
-        stored: features.Rows = Held(pictures)
+        stored: Rows = Held(pictures)
         if cut is not None:
             prefix = Prefix(source, [stop for stop in stops if stop.cut.layer == cut.layer])
             stored = Held(prefix.run(PICTURES, 0, pictures))
@@ -172,7 +172,7 @@ def main() -> None:
         ours = epochs_of_ours(model, learned, checked, chosen.batch, chosen.rounds)
         show(name, ours, theirs, 3 * operations(body, depth, layers))
 
-    where = device() if engine.has_gpu() else f"no GPU: {os.cpu_count()} processor cores"
+    where = device() if backend.has_gpu() else f"no GPU: {os.cpu_count()} processor cores"
     caption = (
         f"{chosen.backbone} at {chosen.size} px, {chosen.images:,} generated pictures, batches of {chosen.batch}, "
         f"{chosen.precision}, Keras {keras.__version__} on {keras.backend.backend()}, device: {where}. Images a second "

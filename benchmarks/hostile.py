@@ -28,7 +28,7 @@ from PIL import Image
 from table import show
 from workspace import params, workspace
 
-from frostline import images
+from frostline.data import images
 from frostline.stages import augment, finetune, prepare
 
 AT_ONCE = 8  # requests of the largest images

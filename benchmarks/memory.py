@@ -18,7 +18,7 @@ import pandas as pd
 from table import show
 from workspace import params, workspace
 
-from frostline import shards
+from frostline.data import shards
 from frostline.stages import finetune
 
 SIZE, CLASSES = 64, 10

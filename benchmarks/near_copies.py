@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from table import show
 
-from frostline import digest, images, near_copies, thumbnails
-from frostline.folders import PICTURES
+from frostline.core import digest
+from frostline.data import images
+from frostline.ingest import near_copies, thumbnails
+from frostline.ingest.folders import PICTURES
 
 SIZE, COPIED = 160, 500
 

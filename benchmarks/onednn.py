@@ -57,9 +57,9 @@ def measured() -> dict[str, float]:
     """Images a second of each network and batch, in this process."""
     import numpy as np
 
-    from frostline import backbones, engine, graph
+    from frostline.models import backbones, backend, graph
 
-    with engine.quiet():
+    with backend.quiet():
         import tensorflow as tf
 
     plain = backbones.build("MobileNetV2", "none", SIDE).model

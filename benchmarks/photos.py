@@ -17,7 +17,7 @@ import pandas as pd
 from table import show
 from workspace import params, workspace
 
-from frostline import catalog
+from frostline import paths
 from frostline.stages import augment, finetune, prepare
 
 SEEDS = (1, 2, 3)
@@ -54,7 +54,7 @@ def main() -> None:
                 start = time.monotonic()
                 print(finetune.run(settings), flush=True)
                 seconds.append(time.monotonic() - start)
-                scores.append(pd.read_csv(catalog.HISTORY)["val_accuracy"].iloc[-1])
+                scores.append(pd.read_csv(paths.HISTORY)["val_accuracy"].iloc[-1])
         rows.append([resize, *(f"{score:.4f}" for score in scores), f"{statistics.mean(scores):.4f}"])
     header = ["data.resize", *(f"seed {seed}" for seed in SEEDS), "mean"]
     caption = (

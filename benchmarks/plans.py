@@ -20,7 +20,7 @@ from typing import Any
 from table import show
 from workspace import params, workspace
 
-from frostline import engine
+from frostline.models import backend
 from frostline.stages import augment, finetune, prepare
 
 MODES = ("auto", "always", "never")
@@ -65,10 +65,9 @@ def main() -> None:
         sys.exit("FROSTLINE_TEST_ASSETS is not set: the photos and weights are not part of this repository")
     assets = Path(os.environ["FROSTLINE_TEST_ASSETS"])
     rounds = int(os.environ.get("ROUNDS", "3"))
-    with engine.quiet():
+    with backend.quiet():
         import keras  # noqa: F401
 
-        from frostline import transfer  # noqa: F401
     rows = []
     for case in CASES:
         with workspace():

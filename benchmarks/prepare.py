@@ -33,7 +33,7 @@ from PIL import Image, ImageOps
 from table import show
 from workspace import params, workspace
 
-from frostline import catalog
+from frostline.paths import DATA_REPORT
 from frostline.stages import prepare
 
 SIZE = 160
@@ -165,7 +165,7 @@ def scale(source: Path) -> None:
         with workspace() as folder:
             grown(source, count, folder / "photos")
             found = measured_alone(folder / "photos")
-            report = json.loads(catalog.DATA_REPORT.read_text(encoding="utf-8"))
+            report = json.loads(DATA_REPORT.read_text(encoding="utf-8"))
         first = first or found
         prepared = sum(report["images"].values())
         peaks = [f"{found[who] / 1e6:.0f} MB ({found[who] / first[who] - 1:+.1%})" for who in ("process", "worker")]

@@ -67,15 +67,17 @@ def main() -> None:
 
 def build(folder: Path) -> None:
     """The bundle, and both MLflow models."""
-    from frostline import engine
+    from frostline.models import backend
 
-    with engine.quiet():
+    with backend.quiet():
         import keras
         import mlflow
         from mlflow.models import ModelSignature
         from mlflow.types import Schema, TensorSpec
 
-        from frostline import backbones, classifier, packaging, shards
+        from frostline.data import shards
+        from frostline.models import backbones, classifier
+        from frostline.serving import packaging
 
     keras.utils.set_random_seed(1)
     weights = ASSETS / "weights" / "mobilenet_v2_1.0_224_no_top.h5"
@@ -96,7 +98,7 @@ def build(folder: Path) -> None:
 
 def pixels(photo: bytes) -> np.ndarray:
     """As the clients of the stock server have to prepare a picture."""
-    from frostline import images
+    from frostline.data import images
 
     return images.resize(images.decode(photo), SIZE, "crop")
 

@@ -177,8 +177,9 @@ def ours(run: Run, variant: Ours) -> Outcome:
     import pandas as pd
     from ruamel.yaml import YAML
 
-    from frostline import catalog
-    from frostline.stages import evaluate, finetune, sweep
+    from frostline import paths
+    from frostline.commands import sweep
+    from frostline.stages import evaluate, finetune
 
     if not variant.warm:
         forget()
@@ -186,7 +187,7 @@ def ours(run: Run, variant: Ours) -> Outcome:
     print(sweep.run(settings(run, variant.changes)), file=sys.stderr)
     seconds = time.perf_counter() - start
 
-    reports = catalog.REPORTS / "sweep"
+    reports = paths.REPORTS / "sweep"
     trials = pd.read_csv(reports / "trials.csv")
     # Its clock starts with the first trial: what came before that, and the reports after the last one, is added to all.
     trials["finished"] += seconds - trials["finished"].max()
@@ -195,8 +196,8 @@ def ours(run: Run, variant: Ours) -> Outcome:
     chosen = settings(run, {**variant.changes, **found})
     for stage in (finetune, evaluate):
         print(stage.run(chosen), file=sys.stderr)
-    again = float(pd.read_csv(catalog.HISTORY)["val_accuracy"].max())
-    test = json.loads(catalog.METRICS.read_text(encoding="utf-8"))["accuracy"]
+    again = float(pd.read_csv(paths.HISTORY)["val_accuracy"].max())
+    test = json.loads(paths.METRICS.read_text(encoding="utf-8"))["accuracy"]
     return {"seconds": seconds, "test": test, "retrained": again, "results": results}
 
 
@@ -206,28 +207,27 @@ def forget() -> None:
     THE PLACE to mend where the sweep comes to keep things elsewhere than in a `Trainer`. It has to be called before
     anything trains.
     """
-    from frostline import transfer
+    from frostline.training import trainer
 
-    kept = transfer.Trainer
+    kept = trainer.Trainer
 
     class Forgetful(kept):
         def run(self, *arguments: Any, **named: Any) -> Any:
             return kept(self.store).run(*arguments, **named)
 
-    transfer.Trainer = Forgetful
+    trainer.Trainer = Forgetful
 
 
 def contest(run: Run) -> None:
     """A contestant's run in this process; prints its outcome as JSON."""
-    from frostline import engine
+    from frostline.models import backend
 
-    with engine.quiet():
+    with backend.quiet():
         import optuna  # noqa: F401
         import sweep_rivals
         import tensorflow as tf
         from gpu import device
 
-        from frostline import transfer  # noqa: F401
     tf.constant(0)  # starts the engine
     if run.contestant in OURS:
         outcome = ours(run, OURS[run.contestant])
@@ -248,7 +248,9 @@ def prepare(run: Run) -> float:
     import numpy as np
     from PIL import Image
 
-    from frostline import catalog, shards, splits
+    from frostline import paths
+    from frostline.data import shards
+    from frostline.ingest import splits
     from frostline.stages import augment
     from frostline.stages import prepare as first
 
@@ -257,7 +259,7 @@ def prepare(run: Run) -> float:
         stage.run(settings(run, {}))
     seconds = time.perf_counter() - start
     for split in splits.SPLITS:
-        pictures = shards.open_folder(catalog.PREPARED / split)
+        pictures = shards.open_folder(paths.PREPARED / split)
         for name in pictures.layout.classes:
             (Path("photos") / split / name).mkdir(parents=True)
         for row, label in enumerate(pictures.labels):
@@ -268,13 +270,13 @@ def prepare(run: Run) -> float:
 
 def alone(run: Run) -> Record:
     """A contestant in a folder and a process of its own. Raises CalledProcessError where it fails."""
-    from frostline import catalog
+    from frostline import paths
 
     with workspace():
         preparing = prepare(run)
         command = [sys.executable, __file__, "contest", json.dumps(asdict(run))]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        pictures = json.loads(catalog.DATA_REPORT.read_text(encoding="utf-8"))["images"]
+        pictures = json.loads(paths.DATA_REPORT.read_text(encoding="utf-8"))["images"]
     return {**json.loads(done.stdout.splitlines()[-1]), "pictures": pictures, "preparing": preparing}
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import optuna
 import tensorflow as tf
 
-from frostline import backbones
+from frostline.models import backbones
 
 if TYPE_CHECKING:
     from sweep import Outcome, Run

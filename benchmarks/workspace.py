@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from frostline.params import Params
+from frostline.params.schema import Params
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from frostline import catalog, classifier, frostnet
+from frostline import paths
+from frostline.models import classifier, frostnet
 
-bundle = classifier.load(catalog.BUNDLE)
+bundle = classifier.load(paths.BUNDLE)
 frostnet.save_weights(bundle.model.get_layer("frostnet"), Path("models/frostnet.npz"))

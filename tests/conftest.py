@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 import workspace
 
-from frostline import engine, shards
-from frostline.params import Params
+from frostline.core.history import HistoryRow
+from frostline.data import shards
+from frostline.models import backend
+from frostline.params.schema import Params
 
-with engine.quiet():
+with backend.quiet():
     pass  # sets TensorFlow's log level before any test imports it
 
 ROOT = Path(__file__).parent.parent
@@ -53,11 +55,17 @@ def make_shards(
     return shards.write(folder, layout, index, pixels)
 
 
+def make_row(**numbers: Any) -> HistoryRow:
+    """A row of a history, where most of its numbers don't matter."""
+    values = {"step": 1, "phase": "head", "epoch": 1, "learning_rate": 1e-3, "loss": 0.5, "accuracy": 0.5}
+    return HistoryRow(**{**values, "val_loss": 0.5, "val_accuracy": 0.5, "frozen_layers": 66, **numbers})
+
+
 def make_bundle(folder: Path, classes: tuple[str, ...], binary: bool = False, seed: int = 1, size: int = 32) -> Path:
     """A saved classifier with the embedded backbone and a head of random weights."""
     import keras
 
-    from frostline import backbones, classifier
+    from frostline.models import backbones, classifier
 
     keras.utils.set_random_seed(seed)
     backbone = backbones.build("frostnet", "builtin", size)
@@ -75,9 +83,18 @@ def make_bundle(folder: Path, classes: tuple[str, ...], binary: bool = False, se
     return folder
 
 
+def make_predictions(n: int = 300, seed: int = 0, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, and probabilities that are right more often than not."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    logits = rng.normal(0, 1, (n, classes)) + 1.5 * np.eye(classes)[labels]
+    e = np.exp(logits)
+    return labels, (e / e.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
 def assert_alike(found: np.ndarray, expected: np.ndarray) -> None:
     """What came another way is the same to the last bit; on a GPU, which promises less, to 1e-5 of its size."""
-    if engine.has_gpu():
+    if backend.has_gpu():
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * float(np.abs(expected).max()))
     else:
         np.testing.assert_array_equal(found, expected)

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import browser
 
-from frostline import listening, serving
-from frostline.stages import serve
+from frostline.commands import serve
+from frostline.serving import app, listening
 
 JSON = {"Content-Type": "application/json"}
 
 
 @contextmanager
-def in_thread(bundle: Path, settings: serve.Settings, bounds: serving.Bounds | None = None) -> Iterator[int]:
+def in_thread(bundle: Path, settings: serve.Settings, bounds: app.Bounds | None = None) -> Iterator[int]:
     """The port of a server that is what `serve.run` would start."""
     port = browser.free_port()
     application = serve.application(bundle, "models:/pets@champion", settings.hosts, settings.limits, bounds)

@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 from typer.main import get_command
 
 from frostline.cli import app
-from frostline.params import Params
+from frostline.params.schema import Params
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from frostline import catalog, temporary
+from frostline import paths
+from frostline.core import temporary
+from frostline.core.escaping import PlainText
 from frostline.errors import DataError, FrostlineError, of_system
-from frostline.escaping import PlainText
 
 if TYPE_CHECKING:
-    from frostline.params import Params
+    from frostline.params.schema import Params
 
 app = typer.Typer(
     help="Transfer learning on a folder of images, with every run reproducible and tracked.",
@@ -83,7 +84,7 @@ def sweep(
 ) -> None:
     """Search freeze depth, learning rate and what you like."""
     with _errors():
-        from frostline.stages import sweep as stage
+        from frostline.commands import sweep as stage
 
         print(stage.run(_params(), apply, as_json))
 
@@ -97,7 +98,7 @@ def lr_find(
 ) -> None:
     """Draw loss against learning rate; name a range to search."""
     with _errors():
-        from frostline.stages import lr_find as stage
+        from frostline.commands import lr_find as stage
 
         print(stage.run(_params(), low, high, steps, as_json))
 
@@ -110,7 +111,7 @@ def features(
 ) -> None:
     """Write what a layer makes of the pictures, as a table."""
     with _errors():
-        from frostline.stages import features as stage
+        from frostline.commands import features as stage
 
         print(stage.run(_params(), layer, split, out))
 
@@ -119,7 +120,7 @@ def features(
 def register() -> None:
     """Register the trained classifier, as the challenger."""
     with _errors():
-        from frostline.stages import register as stage
+        from frostline.commands import register as stage
 
         print(stage.run(_params()))
 
@@ -131,7 +132,7 @@ def promote(
 ) -> None:
     """Make a version the champion, if it is at least as good."""
     with _errors():
-        from frostline.stages import promote as stage
+        from frostline.commands import promote as stage
 
         print(stage.promote(_params(), version, reevaluate))
 
@@ -142,7 +143,7 @@ def rollback(
 ) -> None:
     """Give the alias champion back to who had it before."""
     with _errors():
-        from frostline.stages import promote as stage
+        from frostline.commands import promote as stage
 
         print(stage.rollback(_params(), reason))
 
@@ -150,20 +151,20 @@ def rollback(
 @app.command()
 def predict(
     pictures: Annotated[list[str], typer.Argument(metavar="PATH...|-", help="Files, folders, globs; - for stdin.")],
-    model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(catalog.BUNDLE),
+    model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(paths.BUNDLE),
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Say what the classifier sees in pictures."""
     with _errors():
-        from frostline.stages import predict as stage
+        from frostline.commands import predict as stage
 
         stage.run(_params_here(), pictures, model, "json" if as_json else "csv" if as_csv else "table", sys.stdout)
 
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="A bundle's folder or models:/NAME@ALIAS.")] = str(catalog.BUNDLE),
+    model: Annotated[str, typer.Argument(help="A bundle's folder or models:/NAME@ALIAS.")] = str(paths.BUNDLE),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     allow_paths: Annotated[bool, typer.Option("--allow-paths", help="Let requests name image files here.")] = False,
@@ -174,7 +175,7 @@ def serve(
 ) -> None:
     """Answer over HTTP, with a page for a person at /."""
     with _errors():
-        from frostline.stages import serve as stage
+        from frostline.commands import serve as stage
 
         settings = stage.Settings(host, port, allow_paths, tuple(allow_host or ()), max_megapixels)
         stage.run(_params_here(), model, settings)
@@ -183,12 +184,12 @@ def serve(
 @app.command()
 def export(
     target: Annotated[Path, typer.Argument(help="A new folder.")],
-    model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(catalog.BUNDLE),
+    model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(paths.BUNDLE),
     form: Annotated[str, typer.Option("--format", help="saved_model, litert or onnx.")] = "saved_model",
 ) -> None:
     """Write the classifier's network for another runtime."""
     with _errors():
-        from frostline.stages import export as stage
+        from frostline.commands import export as stage
 
         print(stage.run(_params_here(), model, form, target))
 
@@ -200,7 +201,7 @@ def lineage(
 ) -> None:
     """Say what a version was made from, and the way back there."""
     with _errors():
-        from frostline.stages import lineage as stage
+        from frostline.commands import lineage as stage
 
         print(stage.run(_params(), model, as_json))
 
@@ -213,7 +214,7 @@ def sync(
 ) -> None:
     """Give a state that MLflow does not know its run."""
     with _errors():
-        from frostline.stages import sync as stage
+        from frostline.commands import sync as stage
 
         print(stage.run(_params(), revisions or []))
 
@@ -222,16 +223,16 @@ def sync(
 def report(as_json: Annotated[bool, typer.Option("--json", help="Print reports/metrics.json.")] = False) -> None:
     """Say again what the last evaluation found."""
     with _errors():
-        from frostline import summary
+        from frostline.evaluation import summary
 
-        if not catalog.METRICS.is_file():
-            raise DataError(f"{catalog.METRICS}: not found; run `dvc repro` first")
-        text = catalog.METRICS.read_text(encoding="utf-8")
+        if not paths.METRICS.is_file():
+            raise DataError(f"{paths.METRICS}: not found; run `dvc repro` first")
+        text = paths.METRICS.read_text(encoding="utf-8")
         if as_json:
             print(text.rstrip())
         else:
             freeze = _params().finetune.freeze
-            print(summary.text(json.loads(text), catalog.MODEL_CARD, freeze))
+            print(summary.text(json.loads(text), paths.MODEL_CARD, freeze))
 
 
 @app.command()
@@ -243,7 +244,7 @@ def recipe(
 ) -> None:
     """List recipes, show one, or make it params.yaml."""
     with _errors():
-        from frostline.stages import recipe as stage
+        from frostline.commands import recipe as stage
 
         print(stage.run(name, apply, yes, image_size))
 
@@ -252,7 +253,7 @@ def recipe(
 def backbones(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False) -> None:
     """List the backbones, with their sizes."""
     with _errors():
-        from frostline.stages import backbones as stage
+        from frostline.commands import backbones as stage
 
         print(stage.run(as_json))
 
@@ -261,21 +262,21 @@ def backbones(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON
 def doctor() -> None:
     """Check params.yaml, its files and places before anything runs."""
     with _errors():
-        from frostline import doctor
+        from frostline.commands import doctor
 
         print(doctor.check(_params()))
 
 
 def _params() -> Params:
     """What params.yaml says; imported here, so that `--help` need not wait for the schema."""
-    from frostline.params import load
+    from frostline.params.schema import load
 
-    return load(catalog.PARAMS)
+    return load(paths.PARAMS)
 
 
 def _params_here() -> Params | None:
     """params.yaml where there is one: a bundle's folder can be used without."""
-    return _params() if catalog.PARAMS.is_file() else None
+    return _params() if paths.PARAMS.is_file() else None
 
 
 @contextmanager

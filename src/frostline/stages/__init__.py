@@ -1,1 +1,7 @@
-"""One short shell a stage: load, call, save."""
+"""The four stages that dvc.yaml runs: prepare, augment, finetune, evaluate.
+
+A stage loads its inputs, calls one package, and saves its outputs. It may use everything below and no other stage.
+Read them in that order: they are the whole pipeline.
+"""
+
+__all__ = ["augment", "evaluate", "finetune", "prepare"]

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from frostline import atomic, augmentation, catalog, machine, progress, shards
-from frostline.augmentation import Policy
-from frostline.params import Params
+from frostline import paths
+from frostline.core import atomic, machine, progress
+from frostline.data import augmentation, shards
+from frostline.data.augmentation import Policy
+from frostline.params.schema import Params
 
 SHEET_ROWS, SHEET_VARIANTS = 8, 7
 SHEET_SIDE = 256  # pictures of twice that side and more are thinned out on the sheet
@@ -21,15 +23,15 @@ SHEET_SIDE = 256  # pictures of twice that side and more are thinned out on the 
 def run(params: Params) -> str:
     """Make the variants; one line that says what came out."""
     settings = params.augment
-    train = shards.open_folder(catalog.PREPARED / "train")
-    with atomic.folder(catalog.AUGMENTED) as folder:
+    train = shards.open_folder(paths.PREPARED / "train")
+    with atomic.folder(paths.AUGMENTED) as folder:
         policy = write(params, train, folder)
-        with atomic.file(catalog.CONTACT_SHEET) as sheet:
+        with atomic.file(paths.CONTACT_SHEET) as sheet:
             shown = SHEET_VARIANTS if settings.mode == "live" else min(settings.copies, SHEET_VARIANTS)
             _contact_sheet(train, policy, range(1, shown + 1), params.seed).save(sheet, format="PNG")
     if settings.mode == "live":
-        return f"augment: nothing to store, variants are drawn live; {catalog.CONTACT_SHEET} shows what they look like"
-    return f"augment: {settings.copies} variants of {len(train)} training images; look at {catalog.CONTACT_SHEET}"
+        return f"augment: nothing to store, variants are drawn live; {paths.CONTACT_SHEET} shows what they look like"
+    return f"augment: {settings.copies} variants of {len(train)} training images; look at {paths.CONTACT_SHEET}"
 
 
 def write(params: Params, train: shards.Shards, folder: Path) -> Policy:

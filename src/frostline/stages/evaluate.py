@@ -11,33 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from frostline import (
-    atomic,
-    calibration,
-    catalog,
-    contact,
-    digest,
-    engine,
-    evaluation,
-    lineage,
-    model_card,
-    plots,
-    ranking,
-    run_log,
-    shards,
-    store,
-    summary,
-    tracking,
-)
+from frostline import paths
+from frostline.core import atomic, digest
+from frostline.core.escaping import cells
+from frostline.data import shards
 from frostline.errors import DataError, UnreachableError
-from frostline.escaping import cells
-from frostline.evaluation import Probabilities
-from frostline.params import Params
+from frostline.evaluation import metrics as evaluation
+from frostline.evaluation import model_card, plots, ranking, summary
+from frostline.evaluation.metrics import Probabilities
+from frostline.features import store
+from frostline.models import backend, calibration
+from frostline.params.schema import Params
+from frostline.tracking import contact, lineage, run_log, tracker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from frostline.classifier import Bundle
+    from frostline.models.classifier import Bundle
 
 GALLERY = 24  # pictures
 GALLERY_SIDE = 256  # pixels, at most about twice as many
@@ -45,14 +35,15 @@ GALLERY_SIDE = 256  # pixels, at most about twice as many
 
 def run(params: Params) -> str:
     """Evaluate; a few lines that say how good it is and where to look."""
-    with engine.quiet():
-        from frostline import classifier, predictor
+    with backend.quiet():
+        from frostline.features import predictor
+        from frostline.models import classifier
 
     features = store.opened(params.cache)
-    test = shards.open_folder(catalog.PREPARED / "test", features.memory)
-    bundle = classifier.load(catalog.BUNDLE)
+    test = shards.open_folder(paths.PREPARED / "test", features.memory)
+    bundle = classifier.load(paths.BUNDLE)
     if bundle.layout != test.layout:
-        raise DataError(f"{catalog.BUNDLE}: was trained on other classes or sizes than {test.folder}; run `dvc repro`")
+        raise DataError(f"{paths.BUNDLE}: was trained on other classes or sizes than {test.folder}; run `dvc repro`")
     probabilities = predictor.probabilities(bundle, test, features, params.cache.mode)
     predicted = probabilities.argmax(axis=1)
     classes = test.layout.classes
@@ -60,8 +51,8 @@ def run(params: Params) -> str:
     metrics = _metrics(params, test, probabilities, ranked, bundle.temperature)
     confusion = evaluation.confusion_matrix(test.labels, predicted, len(classes))
     per_class = evaluation.per_class(test.labels, predicted, classes).join(ranked.areas.set_index("number"))
-    data = json.loads(catalog.DATA_REPORT.read_text(encoding="utf-8"))
-    produced = digest.of_folder(catalog.BUNDLE)
+    data = json.loads(paths.DATA_REPORT.read_text(encoding="utf-8"))
+    produced = digest.of_folder(paths.BUNDLE)
     card = model_card.write(bundle.made_from, produced, data, metrics, per_class, evaluation.confusions(confusion))
     names = np.asarray(classes, object)
     predictions = pd.DataFrame(
@@ -78,7 +69,7 @@ def run(params: Params) -> str:
     reliability = evaluation.reliability(test.labels, probabilities)
     ranked_names = names[ranked.areas["number"]].tolist()
     figures = {
-        "learning_curves": plots.learning_curves(pd.read_csv(catalog.HISTORY)),
+        "learning_curves": plots.learning_curves(pd.read_csv(paths.HISTORY)),
         "confusion": plots.confusion(confusion, classes),
         "reliability": plots.reliability(reliability, metrics["ece"]),
         "roc": plots.roc(ranked.roc, ranking.GRID, ranked_names, metrics.get("roc_auc")),
@@ -92,23 +83,23 @@ def run(params: Params) -> str:
         "roc": ranking.table(ranked.roc, "false_positive_rate", ranked_names),
         "precision_recall": ranking.table(ranked.precision_recall, "recall", ranked_names),
     }
-    with atomic.folder(catalog.PLOTS) as folder:
+    with atomic.folder(paths.PLOTS) as folder:
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png")
         for name, table in tables.items():
             cells(table).to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
-    with atomic.file(catalog.PREDICTIONS) as path:
+    with atomic.file(paths.PREDICTIONS) as path:
         predictions.to_parquet(path, index=False, write_page_checksum=True)
-    with atomic.file(catalog.CONFUSION) as path:
+    with atomic.file(paths.CONFUSION) as path:
         cells(predictions[["label", "predicted"]].rename(columns={"label": "actual"})).to_csv(path, index=False)
-    with atomic.file(catalog.PER_CLASS) as path:
+    with atomic.file(paths.PER_CLASS) as path:
         cells(per_class).to_csv(path, index=False, float_format="%.6g")
-    with atomic.file(catalog.MODEL_CARD) as path:
+    with atomic.file(paths.MODEL_CARD) as path:
         path.write_text(card, encoding="utf-8")
-    atomic.write_json(catalog.METRICS, metrics)
+    atomic.write_json(paths.METRICS, metrics)
 
     record(params, bundle.made_from, produced, metrics)
-    return summary.text(metrics, catalog.MODEL_CARD, params.finetune.freeze)
+    return summary.text(metrics, paths.MODEL_CARD, params.finetune.freeze)
 
 
 def record(params: Params, made_from: Mapping[str, Any], produced: str, metrics: Mapping[str, Any]) -> None:
@@ -117,14 +108,14 @@ def record(params: Params, made_from: Mapping[str, Any], produced: str, metrics:
     made_from: the bundle's own account; produced: its digest.
     """
     try:
-        with tracking.tracker(params.tracking).result(produced, run_log.name(made_from)) as log:
+        with tracker.tracker(params.tracking).result(produced, run_log.name(made_from)) as log:
             if log.state.is_new:  # trained where no tracking was, or its run is gone: what the bundle knows of itself
-                log.params(tracking.flat(made_from))
-                log.tags(lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS]))
+                log.params(tracker.flat(made_from))
+                log.tags(lineage.tags(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED], [paths.REPORTS]))
             run_log.evaluated(log, params.data.source, metrics, Path())
     except UnreachableError as error:
         print(
-            f"warning: {str(error).removesuffix(contact.FIX)}; the evaluation is in {catalog.REPORTS}, and "
+            f"warning: {str(error).removesuffix(contact.FIX)}; the evaluation is in {paths.REPORTS}, and "
             "`frostline sync` records it when the server is back",
             file=sys.stderr,
         )
@@ -153,13 +144,13 @@ def _metrics(
 
 def _gallery(bundle: Bundle, test: shards.Shards, probabilities: Probabilities) -> Figure:
     """The worst mistakes, or the least sure right answers, each beside what speaks for the predicted class."""
-    from frostline import explaining
+    from frostline.evaluation import gradcam
 
     rows = evaluation.hardest(test.labels, probabilities, GALLERY)
     predicted = probabilities.argmax(axis=1)
     wrong = int((predicted != test.labels).sum())
     pictures = test.take(rows)
-    explainer = explaining.GradCam(bundle)
+    explainer = gradcam.GradCam(bundle)
     heat = explainer(pictures, predicted[rows])
     step = max(1, test.layout.image_size // GALLERY_SIDE)
     shown = pictures[:, ::step, ::step]
@@ -169,4 +160,4 @@ def _gallery(bundle: Bundle, test: shards.Shards, probabilities: Probabilities) 
     which = f"Worst mistakes, {len(rows)} of {wrong:,} on {many}" if wrong else f"No mistake on {many}; the least sure"
     how = f"Coloured: what speaks for the predicted class ({explainer.method})"
     title = f"{which}. {how if explainer.method else 'Not coloured: this head has no gradient'}"
-    return plots.mistakes(shown, explaining.overlay(shown, heat[:, ::step, ::step]), captions, title)
+    return plots.mistakes(shown, gradcam.overlay(shown, heat[:, ::step, ::step]), captions, title)

@@ -11,28 +11,20 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from frostline import (
-    atomic,
-    backbones,
-    catalog,
-    digest,
-    engine,
-    jobs,
-    lineage,
-    registry,
-    run_log,
-    shallow,
-    shards,
-    store,
-    tracking,
-)
+from frostline import paths
+from frostline.core import atomic, digest
+from frostline.data import shards
 from frostline.errors import DataError, ParamsError, StateError
-from frostline.params import Augment, Params
+from frostline.features import store
+from frostline.models import backbones, backend, sklearn_fit
+from frostline.params.schema import Augment, Params
+from frostline.tracking import lineage, registry, run_log, tracker
+from frostline.training import job as jobs
 
 if TYPE_CHECKING:
-    from frostline.phases import Row
-    from frostline.runs import Run
-    from frostline.training import OnEpoch, Snapshot
+    from frostline.core.history import HistoryRow
+    from frostline.tracking.runs import Run
+    from frostline.training.loop import OnEpoch, Snapshot
 
 
 def run(params: Params) -> str:
@@ -41,14 +33,14 @@ def run(params: Params) -> str:
     named = params.backbone
     backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
     if params.head.classifier != "dense":
-        shallow.check(params.head.classifier, params.head.classifier_args)
+        sklearn_fit.check(params.head.classifier, params.head.classifier_args)
     if params.finetune.callbacks.TensorBoard and find_spec("tensorboard") is None:
         raise ParamsError(
             "params.yaml: finetune.callbacks.TensorBoard needs a package that is not here; "
             "pip install 'frostline[tensorboard]', or remove the key"
         )
     features = store.opened(params.cache)
-    train, validation = (shards.open_folder(catalog.PREPARED / name, features.memory) for name in ("train", "val"))
+    train, validation = (shards.open_folder(paths.PREPARED / name, features.memory) for name in ("train", "val"))
     params.head.require_fit(len(train.layout.classes))
     variants = [train, *augmented(train, params.augment)]
     with _alone():
@@ -58,12 +50,12 @@ def run(params: Params) -> str:
 @contextmanager
 def _alone() -> Iterator[None]:
     """One training at a time works in a folder: two would join one run in MLflow and overwrite each other's bundle."""
-    lock = catalog.training_lock()
+    lock = paths.training_lock()
     atomic.require_writable(lock.parent)
     with atomic.try_lock(lock) as holder:
         if holder is not None:
             raise StateError(
-                f"{catalog.BUNDLE}: another training works in this folder ({holder}); wait for its end, or end it"
+                f"{paths.BUNDLE}: another training works in this folder ({holder}); wait for its end, or end it"
             )
         yield
 
@@ -76,18 +68,20 @@ def _train(
     locate: Callable[[str], str],
 ) -> str:
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
-    with engine.quiet():
-        from frostline import calibration, checkpoints, classifier, predictor, transfer
+    with backend.quiet():
+        from frostline.features import predictor
+        from frostline.models import calibration, classifier
+        from frostline.training import checkpoints, trainer
 
     job = jobs.key(params, [*variants, validation], locate)
-    checkpoint = checkpoints.Checkpoint(catalog.checkpoints() / f"{job}{checkpoints.SUFFIX}")
+    checkpoint = checkpoints.Checkpoint(paths.checkpoints() / f"{job}{checkpoints.SUFFIX}")
     name = run_log.name(params.model_dump())
-    with tracking.tracker(params.tracking).training(job, name) as log:
+    with tracker.tracker(params.tracking).training(job, name) as log:
         resume = checkpoint.load()
         if resume is not None:
             print(f"finetune: resuming after epoch {resume.epoch} of phase {resume.phase}", flush=True)
-        log.params(tracking.flat(jobs.settings(params)))
-        origin = lineage.tags(catalog.DVC_LOCK, [catalog.PREPARED, catalog.AUGMENTED], [catalog.REPORTS])
+        log.params(tracker.flat(jobs.settings(params)))
+        origin = lineage.tags(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED], [paths.REPORTS])
         log.tags(origin | _origin(job))
         for context, pictures in {"training": variants[0], "validation": validation}.items():
             log.dataset(params.data.source, pictures.source_digest(), context)
@@ -97,33 +91,33 @@ def _train(
             print(plan, flush=True)
             log.tags({f"frostline.{'weights' if plan.startswith('weights:') else 'plan'}": plan})
 
-        data = transfer.Data(variants, validation)
-        result = transfer.Trainer(features, locate).run(
+        data = trainer.Data(variants, validation)
+        result = trainer.Trainer(features, locate).run(
             params, data, resume, tell, _reporter(params, job, checkpoint.keep, log)
         )
         bundle = result.bundle
         if params.evaluate.calibrate == "temperature":
             logits = predictor.logits(bundle, validation, features, params.cache.mode)
             bundle = bundle.calibrated(calibration.fit_temperature(logits, validation.labels))
-        with atomic.folder(catalog.BUNDLE) as folder, atomic.file(catalog.HISTORY) as table:
+        with atomic.folder(paths.BUNDLE) as folder, atomic.file(paths.HISTORY) as table:
             classifier.save(folder, bundle)
             pd.DataFrame(result.history).to_csv(table, index=False, float_format="%.9g")
-        files = [catalog.HISTORY, catalog.DATA_REPORT, catalog.CONTACT_SHEET]
-        run_log.trained(log, bundle.made_from, catalog.BUNDLE, files)
-        log.tags({tracking.BUNDLE: digest.of_folder(catalog.BUNDLE)})
+        files = [paths.HISTORY, paths.DATA_REPORT, paths.CONTACT_SHEET]
+        run_log.trained(log, bundle.made_from, paths.BUNDLE, files)
+        log.tags({tracker.BUNDLE: digest.of_folder(paths.BUNDLE)})
     checkpoint.clear()
     audit = result.audit
     return (
         f"finetune: {audit.frozen_layers} of {audit.layers} layers frozen, {audit.trainable_parameters:,} parameters "
         f"trained, {audit.frozen_weights_unchanged} frozen weights proved unchanged; "
-        f"val_accuracy {result.kept['val_accuracy']:.4f}"
+        f"val_accuracy {result.kept.val_accuracy:.4f}"
     )
 
 
 def _origin(job: str) -> dict[str, str]:
     """Which trial of a sweep this training repeats, as tags; none where it repeats none."""
     try:
-        known = json.loads((catalog.origins() / f"{job}.json").read_text(encoding="utf-8"))
+        known = json.loads((paths.origins() / f"{job}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return {f"frostline.{key}": str(value) for key, value in known.items()}
@@ -133,11 +127,11 @@ def augmented(train: shards.Shards, settings: Augment) -> list[shards.Shards]:
     """The stored variants of exactly these training pictures, none where they are drawn live. Raises DataError where
     augment has not run for them."""
     copies = settings.copies if settings.stored else 0
-    variants = [shards.open_folder(path, train.memory) for path in sorted(catalog.AUGMENTED.glob("variant-*"))]
+    variants = [shards.open_folder(path, train.memory) for path in sorted(paths.AUGMENTED.glob("variant-*"))]
     originals = train.index["sha256"]
     if len(variants) != copies or not all(variant.index["sha256"].equals(originals) for variant in variants):
         raise DataError(
-            f"{catalog.AUGMENTED}: does not hold augment.copies = {copies} variants of the pictures in "
+            f"{paths.AUGMENTED}: does not hold augment.copies = {copies} variants of the pictures in "
             f"{train.folder}; run `dvc repro`"
         )
     return variants
@@ -150,15 +144,15 @@ def _reporter(params: Params, job: str, save: Callable[[Snapshot], None], log: R
     began = time.monotonic()
     board = _board(params, job)
 
-    def report(row: Row, snapshot: Callable[[], Snapshot]) -> None:
+    def report(row: HistoryRow, snapshot: Callable[[], Snapshot]) -> None:
         nonlocal began
         now = time.monotonic()
-        log.epochs([{**row, "seconds": now - began}])
+        log.epochs([row], seconds=now - began)
         board(row)
         save(snapshot())
         print(
-            f"{row['phase']:>8} {row['epoch']:>3}/{epochs[row['phase']]}  loss {row['loss']:.4f}  "
-            f"accuracy {row['accuracy']:.4f}  val_loss {row['val_loss']:.4f}  val_accuracy {row['val_accuracy']:.4f}  "
+            f"{row.phase:>8} {row.epoch:>3}/{epochs[row.phase]}  loss {row.loss:.4f}  accuracy {row.accuracy:.4f}  "
+            f"val_loss {row.val_loss:.4f}  val_accuracy {row.val_accuracy:.4f}  "
             f"{now - began:.1f} s",
             flush=True,
         )
@@ -167,21 +161,21 @@ def _reporter(params: Params, job: str, save: Callable[[Snapshot], None], log: R
     return report
 
 
-def _board(params: Params, job: str) -> Callable[[Row], None]:
+def _board(params: Params, job: str) -> Callable[[HistoryRow], None]:
     """What writes an epoch's numbers for TensorBoard, laid out as Keras's callback does, where params.yaml asks."""
     settings = params.finetune.callbacks.TensorBoard
     if settings is None:
         return lambda row: None
     import tensorflow as tf
 
-    folder = catalog.root() / settings.log_dir / job[:12]
+    folder = paths.root() / settings.log_dir / job[:12]
     writers = {kind: tf.summary.create_file_writer(str(folder / kind)) for kind in ("train", "validation")}
 
-    def write(row: Row) -> None:
-        for key in row.keys() - {"step", "phase", "epoch"}:
+    def write(row: HistoryRow) -> None:
+        for key, value in row.numbers.items():
             writer = writers["validation" if key.startswith("val_") else "train"]
             with writer.as_default():
-                tf.summary.scalar(f"epoch_{key.removeprefix('val_')}", row[key], step=row["step"])
+                tf.summary.scalar(f"epoch_{key.removeprefix('val_')}", value, step=row.step)
             writer.flush()
 
     return write

@@ -10,20 +10,24 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from frostline import atomic, catalog, checks, data_report, near_copies, shards, splits, thumbnails
-from frostline.checks import Findings
-from frostline.decoding import Decoder
+from frostline.core import atomic
+from frostline.data import shards
 from frostline.errors import DataError
-from frostline.manifest import Source, open_source
-from frostline.params import Data, Params
-from frostline.problems import Problem
+from frostline.ingest import checks, near_copies, splits, thumbnails
+from frostline.ingest import report as data_report
+from frostline.ingest.checks import Findings
+from frostline.ingest.decoding import Decoder
+from frostline.ingest.problems import Problem
+from frostline.ingest.sources import Source, open_source
+from frostline.params.schema import Data, Params
+from frostline.paths import DATA_REPORT, PREPARED
 
 
 def run(params: Params) -> str:
     """Prepare the data; a line that says what came out, and more where something was wrong."""
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps tens of megabytes for a few
     data = params.data
-    with atomic.folder(catalog.PREPARED) as folder:
+    with atomic.folder(PREPARED) as folder:
         work = folder / "work"
         work.mkdir()
         source = open_source(Path(data.source), work)
@@ -54,7 +58,7 @@ def run(params: Params) -> str:
             written[name] = {"source": made.source_digest(), "shards": made.digest}
         shutil.rmtree(work)
         report = data_report.build(data, found, layout.classes, spare, written)
-        atomic.write_json(catalog.DATA_REPORT, report)
+        atomic.write_json(DATA_REPORT, report)
     return data_report.table(report)
 
 

@@ -1,0 +1,50 @@
+"""`frostline features`: what a layer of the backbone makes of the prepared pictures, as a table for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from frostline import paths
+from frostline.core import atomic
+from frostline.data import shards
+from frostline.errors import DataError, UserError
+from frostline.features import store
+from frostline.models import backbones, backend
+from frostline.params.schema import Params
+from frostline.tracking import registry
+
+SPLITS = ("train", "val", "test")
+
+
+def run(params: Params, layer: str, split: str, out: Path) -> str:
+    """Write the vectors of one split, or of `all`, into a Parquet file; a line that says what is in it.
+
+    Raises UserError for another kind of file or an unknown split, ParamsError for a layer that is not there, or whose
+    vectors are too long, and DataError where nothing is prepared.
+    """
+    if out.suffix != ".parquet":
+        raise UserError(f"--out: {out} would be no Parquet file; name one that ends in .parquet")
+    if out.is_dir():
+        raise UserError(f"--out: {out} is a folder; name a file")
+    if split not in {"all", *SPLITS}:
+        raise UserError(f"--split: {split} is unknown; use one of all, {', '.join(SPLITS)}")
+    named, locate = params.backbone, registry.locator(params.tracking)
+    backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
+    kept = store.opened(params.cache)
+    wanted = SPLITS if split == "all" else (split,)
+    pictures = {name: shards.open_folder(paths.PREPARED / name, kept.memory) for name in wanted}
+    pictures = {name: each for name, each in pictures.items() if len(each)}
+    if not pictures:
+        raise DataError(f"{paths.PREPARED}: split {split} holds no picture; name another --split")
+    with backend.quiet():
+        from frostline.features import extraction
+
+    size, pooling = next(iter(pictures.values())).layout.image_size, params.head.pooling
+    backbone = backbones.build(named.name, locate(named.weights), size, named.until, named.alpha)
+    extractor = extraction.extractor(backbone, layer, pooling)
+    about = {**named.model_dump(), "layer": layer, "pooling": pooling, "image_size": size}
+    source = None if params.cache.mode == "never" else kept
+    with atomic.file(out) as path:
+        vectors = {name: extractor.rows(each, source) for name, each in pictures.items()}
+        rows = extraction.write(path, vectors, pictures, about)
+    return f"features: {rows:,} pictures, {extractor.width:,} numbers each, of {layer} of {named.name}: {out}"

@@ -1,0 +1,58 @@
+"""`frostline lr-find`: which learning rates are worth trying, for params.yaml as it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from frostline import paths
+from frostline.core import atomic
+from frostline.data import shards
+from frostline.errors import ParamsError
+from frostline.features import store
+from frostline.models import backbones, backend
+from frostline.params.schema import Params
+from frostline.search import lr_range
+from frostline.stages.finetune import augmented
+from frostline.tracking import registry
+
+
+def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> str:
+    """Train `steps` batches at rates from low to high, and draw their losses; a few lines that name a range.
+
+    Raises ParamsError for rates that don't rise.
+    """
+    if not 0 < low < high:
+        raise ParamsError(f"--low {low:g} and --high {high:g}: the rates must rise from above 0; mend them")
+    locate, named = registry.locator(params.tracking), params.backbone
+    backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
+    with backend.quiet():
+        from frostline.training import trainer
+
+    features = store.opened(params.cache)
+    train, validation = (shards.open_folder(paths.PREPARED / name, features.memory) for name in ("train", "val"))
+    data = trainer.Data([train, *augmented(train, params.augment)], validation)
+    rates = lr_range.rates(low, high, steps)
+    losses = np.asarray(trainer.Trainer(features, locate).range_test(params, data, rates, lr_range.is_over))
+    found = lr_range.find(rates[: len(losses)], losses)
+    table = pd.DataFrame({"learning_rate": rates[: len(losses)], "loss": losses})
+    with atomic.folder(paths.LR_FIND) as folder:
+        table.to_csv(folder / "losses.csv", index=False, float_format="%.9g")
+        lr_range.figure(rates[: len(losses)], losses, found).savefig(folder / "losses.png")
+    key = "learning_rate" if params.finetune.epochs else "head_learning_rate"
+    if as_json:
+        found_as = asdict(found) if found else None
+        return json.dumps({"key": f"finetune.{key}", "range": found_as, "steps": len(losses)}, indent=2)
+    if found is None:
+        return (
+            f"lr-find: the loss never fell in {len(losses)} batches from {low:g} to {rates[len(losses) - 1]:.2g}; "
+            f"look at {paths.LR_FIND}/losses.png, and try more --steps"
+        )
+    return (
+        f"lr-find: the loss falls between {found.low:.1e} and {found.high:.1e}, fastest at {found.steepest:.1e}; "
+        f"look at {paths.LR_FIND}/losses.png\n"
+        f"next     sweep.space finetune.{key}: {{low: {found.low:.1e}, high: {found.high:.1e}, log: true}}"
+    )

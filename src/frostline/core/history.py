@@ -1,0 +1,39 @@
+"""A row of a training's history."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """One epoch's numbers, as reports/history.csv has them.
+
+    step: epochs over all phases, from 1. epoch: within its phase, from 1; a float in the middle of an epoch. loss,
+    accuracy: of the training batches as they went by; val_loss, val_accuracy: of all validation images after them.
+    frozen_layers: of the backbone.
+    """
+
+    step: int
+    phase: str
+    epoch: float
+    learning_rate: float
+    loss: float
+    accuracy: float
+    val_loss: float
+    val_accuracy: float
+    frozen_layers: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its epoch is over."""
+        return isinstance(self.epoch, int)
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What was measured, by name."""
+        return {name: value for name, value in asdict(self).items() if name not in {"step", "phase", "epoch"}}
+
+    def value(self, metric: str) -> float:
+        """The number of that name."""
+        return float(getattr(self, metric))

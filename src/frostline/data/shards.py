@@ -1,0 +1,218 @@
+"""Decoded images as fixed-size `.npy` shards with a Parquet index: decoded once, memory-mapped ever after.
+
+folder/
+├── images-00000.npy ...   uint8 (rows, size, size, 3); every shard but the last holds the same number of rows
+├── index.parquet          one row an image: path, label (class number), sha256 (of the original, see `reading`),
+│                          digest (of the pixels as they are here)
+└── meta.json              classes, image_size, resize, rows_per_shard, digest; CRC-32 of each file, and of all this
+
+What a file holds is compared with its checksum once in a process, before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostline.core import checksum, digest
+from frostline.core.mapped import Memory, Pieces
+from frostline.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+INDEX = "index.parquet"
+SHARD_BYTES = 64 * 2**20
+PIECE = 4096  # rows of an index that are written at a time
+RESIDENT = 4 * SHARD_BYTES  # of the pictures that a stage without a budget of its own has read
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What all images of a data set share: the class names in label order, side in pixels, way of resizing."""
+
+    classes: tuple[str, ...]
+    image_size: int
+    resize: str
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A folder of shards, opened for reading; an array-like of uint8 (n, size, size, 3)."""
+
+    folder: Path
+    layout: Layout
+    rows_per_shard: int
+    digest: str
+    checksums: Mapping[str, str]
+    memory: Memory
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """One row an image, in the order of the shards: path, label (int), sha256, digest. Raises DataError where it is
+        damaged."""
+        import pandas as pd
+
+        self._require_sound(INDEX)
+        return pd.read_parquet(self.folder / INDEX)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Class numbers, int64 (n,)."""
+        return self.index["label"].to_numpy(np.int64)
+
+    @cached_property
+    def identities(self) -> NDArray[np.bytes_]:
+        """What tells pictures apart wherever they lie: the first 32 hex digits of each one's digest, `S32` (n,)."""
+        return self.index["digest"].str.slice(stop=32).to_numpy("S32")
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """The memory-mapped shards. Raises DataError where one that is read is damaged."""
+        names = sorted(name for name in self.checksums if name != INDEX)
+        arrays = _Lazily([partial(self._shard, name) for name in names])
+        shard, row = np.divmod(np.arange(len(self)), self.rows_per_shard)
+        side = self.layout.image_size
+        return Pieces(arrays, shard, row, (side, side, 3), np.dtype(np.uint8), self.memory)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, rows: NDArray[np.int64]) -> Pixels:
+        """Copy the given rows, in their order: uint8 (len(rows), size, size, 3)."""
+        return self.pieces.take(rows)
+
+    def _shard(self, name: str) -> Pixels:
+        self._require_sound(name)
+        return self.memory.load(self.folder / name)
+
+    def _require_sound(self, name: str) -> None:
+        path = self.folder / name
+        try:
+            reason = None if checksum.of_file(path) == self.checksums[name] else "its checksum differs"
+        except OSError as error:
+            reason = str(error.strerror)
+        if reason:
+            raise DataError(f"{path}: is damaged ({reason}); remove {self.folder}, then run `dvc repro`")
+
+    def source_digest(self) -> str:
+        """Digest of which original pictures these are, under which names of classes; free of order, size and resizing.
+
+        Two test sets with the same one hold the same pictures, however they were prepared.
+        """
+        names = np.asarray(self.layout.classes, object)[self.labels]
+        return digest.of_value(sorted(zip(self.index["sha256"], names, strict=True)))
+
+
+class _Lazily(Sequence[Pixels]):
+    """Arrays that are opened when they are first asked for."""
+
+    def __init__(self, openers: Sequence[Callable[[], Pixels]]) -> None:
+        self._openers, self._opened = openers, dict[int, Pixels]()
+
+    def __len__(self) -> int:
+        return len(self._openers)
+
+    def __getitem__(self, number: Any) -> Any:
+        if number not in self._opened:
+            self._opened[number] = self._openers[number]()
+        return self._opened[number]
+
+
+def write(
+    folder: Path,
+    layout: Layout,
+    index: pd.DataFrame,
+    images: Iterable[Pixels],
+    known: Sequence[str] | None = None,
+) -> Shards:
+    """Write images, streamed one by one, into an existing empty folder.
+
+    index: columns path, label, sha256, one row an image. known: the images' digests (hex SHA-256 of their bytes), where
+    they were computed already. Raises ValueError where images and rows differ in number, or an image is not uint8
+    (size, size, 3).
+    """
+    size = layout.image_size
+    per_shard = max(1, SHARD_BYTES // (size * size * 3))
+    digests = list(known) if known is not None else []
+    checksums: dict[str, str] = {}
+    stream = iter(images)
+    for number, start in enumerate(range(0, len(index), per_shard)):
+        rows = min(per_shard, len(index) - start)
+        name = f"images-{number:05d}.npy"
+        with (folder / name).open("wb") as opened:
+            file = checksum.Summed(opened)
+            header = {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size, 3)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for image in _exactly(rows, stream):
+                if image.dtype != np.uint8 or image.shape != (size, size, 3):
+                    raise ValueError(f"an image is {image.dtype} {image.shape}, not uint8 ({size}, {size}, 3)")
+                if known is None:
+                    digests.append(hashlib.sha256(np.ascontiguousarray(image).data).hexdigest())
+                file.write(np.ascontiguousarray(image).data)
+        checksums[name] = file.sum
+    if next(stream, None) is not None:
+        raise ValueError(f"more images than the {len(index)} rows of the index")
+    index = index[["path", "label", "sha256"]].assign(digest=np.array(digests, object))
+    _save(index, folder / INDEX)
+    checksums[INDEX] = checksum.of_file(folder / INDEX)
+    meta: dict[str, Any] = {
+        "classes": list(layout.classes),
+        "image_size": size,
+        "resize": layout.resize,
+        "rows_per_shard": per_shard,
+        "digest": digest.of_value([layout.classes, size, index["label"].tolist(), digests]),
+        "checksums": checksums,
+    }
+    meta["checksum"] = _checksum(meta)
+    (folder / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    made = open_folder(folder)
+    vars(made)["index"] = index  # cached: it need not be read to be known
+    return made
+
+
+def _checksum(meta: dict[str, Any]) -> str:
+    return checksum.of([json.dumps(meta, sort_keys=True).encode()])
+
+
+def _save(index: pd.DataFrame, path: Path) -> None:
+    """Write an index a piece at a time, so that memory holds it once."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.Schema.from_pandas(index.head(1), preserve_index=False)
+    with parquet.ParquetWriter(path, schema) as writer:
+        for start in range(0, len(index), PIECE):
+            writer.write_table(pa.Table.from_pandas(index.iloc[start : start + PIECE], schema, preserve_index=False))
+
+
+def open_folder(folder: Path, memory: Memory | None = None) -> Shards:
+    """Open a folder of shards. memory: bounds what of it stays resident. Raises DataError where it is none."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta.pop("checksum") != _checksum(meta):
+            raise ValueError("meta.json is damaged: its checksum differs")
+        layout = Layout(tuple(meta["classes"]), meta["image_size"], meta["resize"])
+        return Shards(
+            folder, layout, meta["rows_per_shard"], meta["digest"], meta["checksums"], memory or Memory(RESIDENT)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder}: holds no prepared images ({error}); run `dvc repro`") from error
+
+
+def _exactly(count: int, stream: Iterator[Pixels]) -> Iterator[Pixels]:
+    for _ in range(count):
+        try:
+            yield next(stream)
+        except StopIteration:
+            raise ValueError("fewer images than rows of the index") from None

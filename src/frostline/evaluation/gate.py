@@ -1,0 +1,130 @@
+"""Whether a challenger may take the champion's place: a paired test on the pictures that both were tested on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostline.evaluation import metrics
+
+RESAMPLES = 10_000
+CHUNK = 2**24  # drawn numbers in memory at a time
+
+Labels = NDArray[np.int64]
+Probabilities = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two classifiers on the same n pictures.
+
+    challenger, champion: their scores. gain: how much better the challenger is, negative where it is worse (for
+    log_loss, how much lower). bound: the gain that is exceeded with probability `confidence`, by the paired bootstrap.
+    only_challenger, only_champion: pictures that only one of the two has right; p_value: of McNemar's exact test of
+    those two counts, two-sided.
+    """
+
+    metric: str
+    n: int
+    challenger: float
+    champion: float
+    gain: float
+    bound: float
+    only_challenger: int
+    only_champion: int
+    p_value: float
+    margin: float
+    confidence: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the challenger is at least as good: with that confidence no more than the margin worse."""
+        return self.bound >= -self.margin - 1e-12
+
+    @property
+    def text(self) -> str:
+        """The numbers in a line."""
+        return (
+            f"{self.metric} {self.challenger:.4f} against {self.champion:.4f} on the same {self.n} images: gain "
+            f"{self.gain:+.4f}, with {self.confidence:.0%} confidence at least {self.bound:+.4f} (allowed: "
+            f"{-self.margin:+.4f}); right where the other is wrong: {self.only_challenger} against "
+            f"{self.only_champion}, McNemar p = {self.p_value:.3f}"
+        )
+
+
+def compare(
+    labels: Labels,
+    challenger: Probabilities,
+    champion: Probabilities,
+    metric: str,
+    margin: float,
+    confidence: float,
+    seed: int,
+) -> Comparison:
+    """Compare two classifiers picture by picture: a one-sided test of non-inferiority.
+
+    labels: int (n,); challenger, champion: probabilities (n, classes); metric: accuracy, macro_f1 or log_loss; margin:
+    in the metric's units, at least 0; confidence: in (0, 1). The bound is the percentile of the paired bootstrap (Efron
+    & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13); beside it McNemar's exact test (McNemar,
+    Psychometrika 1947), which Dietterich (Neural Computation 1998) recommends for two classifiers on one test set.
+    """
+    from scipy.stats import binomtest
+
+    rng = np.random.default_rng(seed)
+    hits = _hits(labels, challenger), _hits(labels, champion)
+    if metric == "macro_f1":
+        classes, every = challenger.shape[1], np.ones(len(labels))
+        guessed = challenger.argmax(axis=1), champion.argmax(axis=1)
+        scores = tuple(metrics.weighted_macro_f1(labels, each, every, classes) for each in guessed)
+        gain, drawn = scores[0] - scores[1], _macro_f1_differences(labels, *guessed, classes, rng)
+    else:
+        each = hits if metric == "accuracy" else tuple(metrics.losses(labels, by) for by in (challenger, champion))
+        scores = float(each[0].mean()), float(each[1].mean())
+        gains = each[0] - each[1] if metric == "accuracy" else each[1] - each[0]
+        gain, drawn = float(gains.mean()), _mean_differences(gains, rng)
+    only = int((hits[0] > hits[1]).sum()), int((hits[1] > hits[0]).sum())
+    return Comparison(
+        metric=metric,
+        n=len(labels),
+        challenger=scores[0],
+        champion=scores[1],
+        gain=gain,
+        bound=float(np.quantile(drawn, 1 - confidence)),
+        only_challenger=only[0],
+        only_champion=only[1],
+        p_value=float(binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0,
+        margin=margin,
+        confidence=confidence,
+    )
+
+
+def _hits(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
+    return (probabilities.argmax(axis=1) == labels).astype(np.float64)
+
+
+def _mean_differences(differences: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Means of resampled differences, (RESAMPLES,); those of equal value are drawn together."""
+    values, counts = np.unique(differences, return_counts=True)
+    n = len(differences)
+    step = max(1, CHUNK // len(values))
+    made = [
+        rng.multinomial(n, counts / n, min(step, RESAMPLES - start)) @ values / n for start in range(0, RESAMPLES, step)
+    ]
+    return np.concatenate(made)
+
+
+def _macro_f1_differences(
+    labels: Labels, one: Labels, other: Labels, classes: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """As above. Pictures alike in label and both predictions are drawn together."""
+    cells, counts = np.unique(np.stack([labels, one, other], axis=1), axis=0, return_counts=True)
+    n = len(labels)
+    made = np.empty(RESAMPLES)
+    for number in range(RESAMPLES):
+        drawn = rng.multinomial(n, counts / n).astype(np.float64)
+        truths, *guessed = cells.T
+        scores = [metrics.weighted_macro_f1(truths, each, drawn, classes) for each in guessed]
+        made[number] = scores[0] - scores[1]
+    return made

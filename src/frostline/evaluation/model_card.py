@@ -1,0 +1,284 @@
+"""The model card: what a stranger must know before trusting a bundle.
+
+The sections are those of Hugging Face's template (after Mitchell et al., "Model Cards for Model Reporting", FAT* 2019),
+and the front matter is what their hub reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from frostline.core.escaping import code, markdown
+from frostline.evaluation import card_making
+
+LISTED_CLASSES = 50  # in a sentence
+TABLED_CLASSES = 100  # in a table
+FEW_TEST_PICTURES = 30  # of a class: below it, its recall is known to no better than about 0.15 either way
+POOR_CALIBRATION = 0.05  # expected calibration error
+
+METRICS = {  # of metrics.json, in this order, where they are there
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "roc_auc": "ROC AUC (one class against the rest, macro)",
+    "average_precision": "average precision (macro)",
+    "log_loss": "log loss (nats)",
+    "log_loss_uncalibrated": "log loss without the temperature",
+    "ece": "expected calibration error",
+    "ece_uncalibrated": "expected calibration error without the temperature",
+}
+
+
+def write(
+    made_from: dict[str, Any],
+    bundle_digest: str,
+    data: dict[str, Any],
+    metrics: dict[str, Any],
+    per_class: pd.DataFrame,
+    confusions: pd.DataFrame,
+) -> str:
+    """The card as Markdown.
+
+    made_from: the bundle's own account; data: prepare's report; metrics: evaluate's; per_class: one row a class, with
+    class, precision, recall, f1, support; confusions: true and predicted (class numbers) and count, most often first.
+    """
+    parts = [
+        _front_matter(made_from, data, metrics),
+        _details(made_from, data, metrics),
+        _uses(data, metrics),
+        _limits(made_from, data, metrics, per_class),
+        _start(made_from, data),
+        card_making.training(made_from, data),
+        _evaluation(data, metrics, per_class),
+        _examination(data, confusions),
+        card_making.specifications(made_from, bundle_digest, data),
+    ]
+    return "\n".join(parts)
+
+
+def _front_matter(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, Any]) -> str:
+    measured = [
+        {"type": kind, "name": METRICS[key], "value": round(metrics[key], 4)}
+        for key, kind in {"accuracy": "accuracy", "macro_f1": "f1", "roc_auc": "roc_auc"}.items()
+        if key in metrics
+    ]
+    dataset = {"type": "imagefolder", "name": data["source"], "split": "test"}
+    result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": measured}
+    matter = {
+        "library_name": "keras",
+        "pipeline_tag": "image-classification",
+        "tags": ["transfer-learning", "frostline", made_from["backbone"]["name"]],
+        "metrics": [metric["type"] for metric in measured],
+        "model-index": [{"name": _title(made_from, data), "results": [result]}],
+    }
+    return f"---\n{card_making.as_yaml(matter)}---\n"
+
+
+def _details(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, Any]) -> str:
+    backbone, audit = made_from["backbone"], made_from["audit"]
+    low, high = metrics["accuracy_ci95"]
+    return f"""# Model Card for {markdown(_title(made_from, data))}
+
+Says which of {len(data["classes"]):,} classes a picture shows. Accuracy on {metrics["n_test"]:,} test pictures that \
+training never saw: **{metrics["accuracy"]:.3f}** (95% interval {low:.3f} to {high:.3f}).
+
+## Model Details
+
+### Model Description
+
+- **Model type:** image classifier; {backbone["name"]} with a new head, trained by frostline
+- **Finetuned from:** {_origin(backbone)}
+- **Input:** uint8 RGB pictures of {data["image_size"]}x{data["image_size"]} pixels, resized by `{data["resize"]}`
+- **Output:** a probability for each class{_calibration(made_from)}
+- **Classes, in label order:** {_listed(data["classes"])}
+- **Trained:** {audit["trainable_parameters"]:,} parameters; {audit["frozen_parameters"]:,} stayed as they were \
+({audit["frozen_layers"]} of {audit["layers"]} backbone layers frozen)
+"""
+
+
+def _uses(data: dict[str, Any], metrics: dict[str, Any]) -> str:
+    return f"""## Uses
+
+### Direct Use
+
+Pictures like those of {code(data["source"])}, each of exactly one of the classes above.
+
+### Out-of-Scope Use
+
+- A picture of anything else: it gets one of these classes all the same, and often with a high probability.
+- Pictures from another camera, place or time than the training data: how good the model is on them was not measured.
+- Decisions about people, or where a mistake does harm, without a person who looks: about \
+{_one_in(1 - metrics["accuracy"])}.
+"""
+
+
+def _limits(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, Any], per_class: pd.DataFrame) -> str:
+    low, high = metrics["accuracy_ci95"]
+    trained = data["images_per_class"]["train"]
+    thinnest = min(trained, key=trained.__getitem__)
+    tested = per_class[per_class["support"] > 0]
+    weakest = ", ".join(
+        f"{markdown(row['class'])} ({row['recall']:.2f} of {row['support']:,} pictures)"
+        for _, row in tested.nsmallest(3, "recall").iterrows()
+    )
+    absent = per_class.loc[per_class["support"] == 0, "class"].tolist()
+    few = tested.loc[tested["support"] < FEW_TEST_PICTURES, "class"].tolist()
+    lines = [
+        f"The test split has {metrics['n_test']:,} pictures, so the accuracy is known to within "
+        f"{100 * (high - low) / 2:.1f} percentage points either way.",
+        f"Every class has {trained[thinnest]:,} training pictures."
+        if len(set(trained.values())) == 1
+        else f"The class with the fewest training pictures is {markdown(thinnest)}, with {trained[thinnest]:,}.",
+        f"Weakest recall on the test split: {weakest}.",
+    ]
+    if few:
+        lines.append(f"Fewer than {FEW_TEST_PICTURES} test pictures, so their own numbers say little: {_listed(few)}.")
+    if absent:
+        lines.append(f"Not in the test split, so not measured at all: {_listed(absent)}.")
+    lines.append("All numbers hold for pictures drawn like the test split, and for no others.")
+    if metrics["ece"] > POOR_CALIBRATION and "temperature" not in made_from:
+        lines.append(
+            f"Probabilities are off by {metrics['ece']:.2f} on average; `evaluate.calibrate: temperature` may help."
+        )
+    limits = "\n".join(f"- {line}" for line in lines)
+    return f"""## Bias, Risks, and Limitations
+
+{limits}
+
+### Recommendations
+
+Measure on pictures from where the model will be used before relying on these numbers, and look at the mistakes in \
+`reports/plots/mistakes.png`. Send pictures with a low probability to a person; `reports/plots/reliability.png` shows \
+how far a probability can be taken at its word.
+"""
+
+
+def _start(made_from: dict[str, Any], data: dict[str, Any]) -> str:
+    said = (
+        "print(classes[1], float(model.predict(picture[None])[0, 0]))  # one sigmoid unit: of the second class"
+        if made_from["head"]["binary"]
+        else "print(dict(zip(classes, model.predict(picture[None])[0].tolist())))"
+    )
+    return f"""## How to Get Started with the Model
+
+```python
+import json
+from pathlib import Path
+
+import keras
+from frostline.data import images
+
+folder = Path("models/classifier")
+model = keras.saving.load_model(folder / "model.keras")
+classes = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["classes"]
+picture = images.prepare(Path("picture.jpg"), {data["image_size"]}, "{data["resize"]}")
+{said}
+```
+"""
+
+
+def _evaluation(data: dict[str, Any], metrics: dict[str, Any], per_class: pd.DataFrame) -> str:
+    top = {key: key.replace("_", "-", 1).replace("_", " ") for key in metrics if key.startswith("top_")}
+    rows = [
+        f"| {name} | {metrics[key]:.4f} | {_interval(metrics.get(f'{key}_ci95'))} |"
+        for key, name in {**METRICS, **top}.items()
+        if key in metrics
+    ]
+    shown, note = per_class, ""
+    if len(per_class) > TABLED_CLASSES:
+        shown = per_class[per_class["support"] > 0].nsmallest(TABLED_CLASSES, "f1")
+        note = f"The {len(shown)} classes with the lowest F1, of {len(per_class):,}; all: `reports/per_class.csv`.\n\n"
+    classes = "\n".join(
+        f"| {markdown(name)} | {precision:.3f} | {recall:.3f} | {f1:.3f} | {support} |"
+        for name, precision, recall, f1, support in shown[["class", "precision", "recall", "f1", "support"]].values
+    )
+    results = "\n".join(rows)
+    return f"""## Evaluation
+
+### Testing Data, Factors & Metrics
+
+#### Testing Data
+
+{metrics["n_test"]:,} pictures of {code(data["source"])} that training has not seen. No picture is in two splits, nor \
+is one with the same pixels; {_near_copies(data)} Digest of the test pictures: `{metrics["test_digest"]}`.
+
+#### Factors
+
+Classes; nothing else is known of the pictures.
+
+#### Metrics
+
+Macro metrics give every class the same weight, however rare it is. Intervals are of 95%: Wilson's for the accuracy, \
+the infinitesimal jackknife's for the two areas, a bootstrap of the test pictures for the others. They cover the \
+choice of test pictures, and not what another seed of training would change.
+
+### Results
+
+| metric | value | 95% interval |
+|---|---|---|
+{results}
+
+{note}| class | precision | recall | F1 | test pictures |
+|---|---|---|---|---|
+{classes}
+"""
+
+
+def _examination(data: dict[str, Any], confusions: pd.DataFrame) -> str:
+    names = data["classes"]
+    pairs = "\n".join(
+        f"- {markdown(names[row['true']])} taken for {markdown(names[row['predicted']])}: {row['count']}"
+        for _, row in confusions.head(5).iterrows()
+    )
+    mistaken = (
+        f"What is confused most often, in test pictures:\n\n{pairs}" if pairs else "No test picture was mistaken."
+    )
+    return f"""## Model Examination
+
+{mistaken}
+
+`reports/plots/mistakes.png` shows the worst mistakes beside what in them spoke for the wrong class (Grad-CAM).
+"""
+
+
+def _near_copies(data: dict[str, Any]) -> str:
+    sets = data["near_duplicates"]
+    if sets is None:
+        return "near-copies were not looked for."
+    found = f"{sum(map(len, sets)):,} near-copies were" if sets else "No near-copy was"
+    return f"resized, recompressed or brightened copies are in one split with their original. {found} found."
+
+
+def _origin(backbone: dict[str, Any]) -> str:
+    known = {"none": "random weights", "imagenet": "ImageNet weights", "builtin": "frostline's built-in weights"}
+    weights = backbone["weights"]
+    loaded = backbone.get("loaded")
+    fitted = f" ({loaded['layers']} of {loaded['of']} layers)" if loaded else ""
+    return f"{backbone['name']}, {known.get(weights, f'weights in {code(weights)}')}{fitted}"
+
+
+def _calibration(made_from: dict[str, Any]) -> str:
+    if "temperature" not in made_from:
+        return ", not calibrated"
+    return f", calibrated by a temperature of {made_from['temperature']:g} that was fitted on the validation split"
+
+
+def _title(made_from: dict[str, Any], data: dict[str, Any]) -> str:
+    return f"{made_from['backbone']['name']} for {len(data['classes']):,} classes of {data['source']}"
+
+
+def _one_in(share: float) -> str:
+    if share == 0:
+        return "no answer on the test split was wrong, which does not mean that none will be"
+    return f"one answer in {1 / share:.0f} is wrong" if share < 0.5 else f"{100 * share:.0f}% of the answers are wrong"
+
+
+def _interval(bounds: list[float] | None) -> str:
+    return f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else ""
+
+
+def _listed(names: list[str]) -> str:
+    rest = f" and {len(names) - LISTED_CLASSES:,} more" if len(names) > LISTED_CLASSES else ""
+    return ", ".join(map(markdown, names[:LISTED_CLASSES])) + rest

@@ -1,0 +1,126 @@
+"""Feature extraction: what any layer of a backbone makes of pictures, one vector a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from frostline.core import progress
+from frostline.data.shards import Shards
+from frostline.errors import ParamsError
+from frostline.features import prefix
+from frostline.features.prefix import PICTURES, Computed, Prefix, Rows, Stored
+from frostline.features.store import Store
+from frostline.models import backend, classifier
+from frostline.models.backbones import Backbone
+from frostline.models.classifier import Head
+
+WIDEST = 20_000  # columns that tools which read tables still bear
+GROUP_BYTES = 64 * 2**20  # of a Parquet row group, which is what memory holds
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Pictures -> vectors of one layer, in inference mode. layer: its name."""
+
+    layer: str
+    _prefix: Prefix
+
+    @property
+    def width(self) -> int:
+        """Numbers in a vector."""
+        return int(np.prod(self._prefix.stops[0].entry.shape))
+
+    def rows(self, pictures: Shards, store: Store | None) -> Rows:
+        """The vectors of pictures, float32 (n, width), drawn from the store, which is filled at the first use; without
+        a store computed for each draw."""
+        computed = Computed(self._prefix, PICTURES, 0, pictures)
+        if store is None:
+            return computed
+        return Stored(store, self._prefix.stops[0].entry, pictures.identities, computed, keep=True)
+
+
+def extractor(backbone: Backbone, layer: str, pooling: str) -> Extractor:
+    """The extractor of a layer, or operation such as a sum, by its name.
+
+    pooling: of feature maps, as `head.pooling` has it; vectors stay. The body is cut behind the layer, so that the
+    layer is a cut point wherever it lies, and only its pooled vector is stored; that of the body's last layer is what
+    the training of a head stores too. Raises ParamsError for a name that no layer has, and for vectors of more than
+    20,000 numbers.
+    """
+    body = backbone.model
+    found = {each.name: each for each in body.operations if not isinstance(each, keras.layers.InputLayer)}
+    if layer not in found:
+        near = get_close_matches(layer, found, n=1, cutoff=0.0)[0]
+        raise ParamsError(f"--layer: {layer!r} is no layer of {body.name}; did you mean {near}?")
+    cut = keras.Model(body.input, found[layer].output, name=body.name)
+    shape = cut.output.shape[1:]
+    pool = classifier.POOLS[pooling if len(shape) == 3 else "flatten"](name="pool")
+    width = int(np.prod(pool.compute_output_shape((None, *shape))[1:]))
+    if width > WIDEST:
+        raise ParamsError(
+            f"params.yaml: head.pooling {pooling} makes {width:,} columns of {layer}, and a table may have {WIDEST:,}; "
+            "set head.pooling to avg or max, or name a deeper --layer"
+        )
+    part = Backbone(backbone.name, cut, backbone.preprocess, backbone.pretrained)
+    head = Head(pool, keras.Sequential(name="head"), width)
+    source = prefix.Source(part, head)
+    return Extractor(layer, Prefix(source, source.stops("float32")[-1:]))
+
+
+def write(path: Path, vectors: Mapping[str, Rows], splits: Mapping[str, Shards], about: Mapping[str, Any]) -> int:
+    """Write a Parquet table of the vectors and say how many rows it has.
+
+    vectors, splits: by the splits' names. Columns: path, label (the class's name), split, and f0, f1, ... in float32.
+    about: what pandas gives as the table's `attrs`. Written a row group at a time, so that memory holds one of them.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    first = next(iter(vectors.values())).take(np.arange(1))
+    names = [f"f{number}" for number in range(first.shape[1])]
+    texts = ["path", "label", "split"]
+    fields = [*(pa.field(name, pa.string()) for name in texts), *(pa.field(name, pa.float32()) for name in names)]
+    schema = pa.schema(fields, {"PANDAS_ATTRS": json.dumps(dict(about), ensure_ascii=False)})
+    total = sum(map(len, splits.values()))
+    batch = backend.batch_rows()
+    per_group = max(batch, GROUP_BYTES // (4 * len(names)) // batch * batch)
+    written = 0
+    with parquet.ParquetWriter(path, schema, use_dictionary=texts) as writer:
+        for split, chunk, numbers in _chunks(vectors, total, per_group, batch):
+            index = splits[split].index.iloc[chunk]
+            labels = np.asarray(splits[split].layout.classes, object)[index["label"]]
+            columns = [pa.array(index["path"], pa.string()), pa.array(labels, pa.string())]
+            columns += [pa.repeat(pa.scalar(split), len(index)), *map(pa.array, numbers)]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=per_group)
+            written += len(index)
+    return written
+
+
+def _chunks(
+    vectors: Mapping[str, Rows], total: int, per_group: int, batch: int
+) -> Iterator[tuple[str, slice, NDArray[np.float32]]]:
+    """Split, rows of it and their columns, float32 (width, rows), of each row group."""
+
+    def batches() -> Iterator[tuple[str, int, NDArray[np.float32]]]:
+        for split, rows in vectors.items():
+            for start in range(0, len(rows), batch):
+                yield split, start, rows.take(np.arange(start, min(start + batch, len(rows))))
+
+    made: list[NDArray[np.float32]] = []
+    begun = 0
+    for split, start, numbers in progress.track(batches(), total, "features", batch):
+        begun = begun if made else start
+        made.append(numbers)
+        end = start + len(numbers)
+        if end - begun >= per_group or end == len(vectors[split]):
+            yield split, slice(begun, end), np.ascontiguousarray(np.concatenate(made).T, np.float32)
+            made = []

@@ -1,0 +1,53 @@
+"""What a trained classifier says of prepared pictures, with its frozen layers' features out of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from frostline.data.shards import Shards
+from frostline.features import planning, prefix
+from frostline.features.store import Store
+from frostline.models import backend, classifier, freezing
+from frostline.models.classifier import Bundle
+
+
+def probabilities(bundle: Bundle, pictures: Shards, store: Store, mode: str) -> NDArray[np.float32]:
+    """Probabilities by class, float32 (n, classes); as `bundle.probabilities` has them, to about 1e-6.
+
+    Layers that training left as they were have the same features in every trial and every evaluation: they are taken
+    from the store, or put there, as `planning.make` finds cheapest. mode: cache.mode.
+    """
+
+    def squashed(logits: keras.Model) -> keras.Model:
+        return classifier.squashed(logits, bundle.temperature)
+
+    return classifier.by_class(_run(bundle, squashed, pictures, store, mode))
+
+
+def logits(bundle: Bundle, pictures: Shards, store: Store, mode: str) -> NDArray[np.float32]:
+    """What the probabilities are made of, before any temperature: float32 (n, classes), or (n, 1) of a sigmoid."""
+    return _run(bundle, lambda logits: logits, pictures, store, mode).astype(np.float32)
+
+
+def _run(
+    bundle: Bundle, ending: Callable[[keras.Model], keras.Model], pictures: Shards, store: Store, mode: str
+) -> NDArray[np.float32]:
+    """The output of the bundle's model with another ending behind its logits."""
+    backbone, head = classifier.parts(bundle)
+    source = prefix.Source(backbone, head)
+    line = freezing.deepest_cut(backbone.model, bundle.made_from["audit"]["frozen_layers"])
+    if line is None:
+        return classifier.outputs(ending(bundle.logits), pictures)
+    once = planning.Phase("evaluate", line, epochs=1, variants={0})
+    rows = planning.make(source, [once], [pictures], None, store, mode, "float32").rows("evaluate", pictures)
+    model = ending(classifier.suffix(backbone, head, line))
+    size = backend.batch_rows()
+    made = []
+    for start in range(0, len(pictures), size):
+        there = np.arange(start, min(start + size, len(pictures)))
+        made.append(backend.predict(model, rows.take(there), size))
+    return np.concatenate(made)

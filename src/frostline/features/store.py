@@ -1,0 +1,284 @@
+"""The store of frozen activations on disk: what a prefix makes of each picture is computed once and kept.
+
+features/
+└── 3f9c0d...-float32/             an entry: all that one prefix, in one dtype, has made of pictures
+    ├── entry.json                 what it is, for people
+    ├── lock                       held by the process that adds to it
+    └── 8d1e...-5a0c66e1.npy       a block: two .npy arrays, one after the other: the pictures' identities, `S32` (n,),
+                                   and their features (n, *shape); named by a digest of the former and its CRC-32
+
+A picture's features are found by the picture's own identity, so that new variants and added pictures extend an entry.
+The entry's name is the digest of all else they depend on: it can't be stale, and deleting anything here is safe.
+Blocks appear whole, never change, and are checked before their first use.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostline import paths
+from frostline.core import atomic, checksum, digest, progress
+from frostline.core.mapped import Memory, Pieces, read_header
+
+if TYPE_CHECKING:
+    from frostline.params.schema import Cache
+
+BLOCK_BYTES = 64 * 2**20
+HEADERS = 256  # bytes of a block's two headers
+BLOCK_SECONDS = 60.0  # a block is closed after so long: what a kill may cost
+
+Identities = NDArray[np.bytes_]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an entry is.
+
+    key: digest of all that the features depend on besides the picture; shape, dtype: of one picture's features;
+    about: for people, JSON-able.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+    about: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes that one picture takes on the disk: its features and its identity."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize + 32
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return f"{self.key[:40]}-{self.dtype}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the store holds of an entry. bytes: on disk; pictures: rows; used: seconds since 1970."""
+
+    about: dict[str, Any]
+    dtype: str
+    bytes: int
+    pictures: int
+    used: float
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of entries. budget: bytes that its blocks may take together; memory: bounds what of them is resident."""
+
+    folder: Path
+    budget: float
+    memory: Memory
+    _sound: set[Path] = field(default_factory=set, repr=False, compare=False)
+    _needed: set[Path] = field(default_factory=set, repr=False, compare=False)
+
+    def count(self, entry: Entry, pictures: Identities) -> int:
+        """How many of the pictures are there, by the blocks' own word: they are not checked yet."""
+        blocks = [identities for _, identities, _ in self._blocks(entry)]
+        return int(np.isin(pictures, np.concatenate(blocks)).sum()) if blocks else 0
+
+    def find(self, entry: Entry, pictures: Identities) -> Pieces:
+        """The pictures' features where they are stored, with `missing` rows where they are not.
+
+        A damaged block is removed, with a line of warning, and what was in it is missing.
+        """
+        blocks = list(self._blocks(entry))
+        if not blocks:
+            nowhere = np.full(len(pictures), -1)
+            return Pieces([], nowhere, nowhere, entry.shape, np.dtype(entry.dtype), self.memory)
+        held = np.concatenate([identities for _, identities, _ in blocks])
+        sizes = [len(identities) for _, identities, _ in blocks]
+        order = np.argsort(held, kind="stable")
+        at = order[np.minimum(np.searchsorted(held, pictures, sorter=order), len(held) - 1)]
+        piece = np.where(held[at] == pictures, np.repeat(np.arange(len(blocks)), sizes)[at], -1)
+        place = np.concatenate([np.arange(size) for size in sizes])[at]
+        used = [blocks[number][0] for number in np.unique(piece[piece >= 0])]
+        damaged = [path for path in used if not self._is_sound(path)]
+        if damaged:
+            return self.find(entry, pictures)  # without the damaged ones
+        for path in used:
+            with suppress(FileNotFoundError):  # removed by another process since; the mapping stays
+                path.touch()  # the least recently used go first
+        self._needed.update(used)
+        arrays = [features for _, _, features in blocks]
+        return Pieces(arrays, piece, place, entry.shape, np.dtype(entry.dtype), self.memory)
+
+    def add(
+        self, entry: Entry, pictures: Identities, make: Callable[[NDArray[np.int64]], NDArray[Any]], batch: int
+    ) -> bool:
+        """Compute and keep the features of those pictures that are missing; False, with a warning, where it can't be.
+
+        make: features of the given rows of `pictures`, at most `batch` of them at once. What is finished stays, also
+        when the process is killed. Raises what `make` raises, and errors.StateError where the folder can't be made.
+        """
+        folder = self.folder / entry.name
+        atomic.require_writable(folder)
+        try:
+            with atomic.lock(folder / "lock", f"waiting for another process that computes the features in {folder}"):
+                for leftover in folder.glob(".*"):  # of killed processes: whoever writes holds the lock
+                    leftover.unlink()
+                if not (folder / "entry.json").exists():
+                    atomic.write_json(folder / "entry.json", entry.about)
+                _, first = np.unique(pictures, return_index=True)
+                missing = np.intersect1d(self.find(entry, pictures).missing, first)
+                if len(missing):
+                    self._make_room(len(missing) * entry.row_bytes + HEADERS)
+                for rows, features in _blocks_of(missing, entry, make, batch):
+                    self._publish(folder, pictures[rows], features)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            print(
+                f"warning: {folder}: features can't be stored ({reason}); they are computed again in every epoch. "
+                "Free some space, or set cache.mode to never",
+                file=sys.stderr,
+            )
+            return False
+        return True
+
+    def room(self) -> float:
+        """Bytes more that fit the budget and the disk, once what this process has not asked for has made room."""
+        needed = 0
+        for path in self._needed:
+            with suppress(FileNotFoundError):
+                needed += path.stat().st_size
+        removable = self._size() - needed
+        return max(0.0, min(self.budget - needed, _free(self.folder) + removable))
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether there is anything of an entry."""
+        return any((self.folder / entry.name).glob("[!.]*.npy"))
+
+    def kept(self) -> list[Kept]:
+        """All entries, the last used first."""
+        found = []
+        for folder in self.folder.glob("*-float*"):
+            try:
+                about = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                about = {}
+            blocks = [path.stat() for path in folder.glob("[!.]*.npy")]
+            rows = sum(len(opened[0]) for path in folder.glob("[!.]*.npy") if (opened := self._open(path)))
+            if blocks:
+                size, used = sum(block.st_size for block in blocks), max(block.st_mtime for block in blocks)
+                found.append(Kept(about, folder.name.rpartition("-")[2], size, rows, used))
+        return sorted(found, key=lambda kept: -kept.used)
+
+    def _size(self) -> int:
+        total = 0
+        for path in self.folder.glob("*/[!.]*.npy"):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
+
+    def _blocks(self, entry: Entry) -> Iterator[tuple[Path, Identities, NDArray[Any]]]:
+        """Each block of an entry that is of the right shape and size."""
+        for path in sorted((self.folder / entry.name).glob("[!.]*.npy")):
+            opened = self._open(path)
+            if opened and opened[1].shape[1:] == entry.shape and opened[1].dtype == entry.dtype:
+                yield path, *opened
+            elif path.exists():
+                _discard(path, "it is cut short or foreign")
+
+    def _open(self, path: Path) -> tuple[Identities, NDArray[Any]] | None:
+        try:
+            with path.open("rb") as file:
+                identities = np.lib.format.read_array(file)
+                shape, dtype, offset = read_header(file)
+            if path.stat().st_size != offset + dtype.itemsize * int(np.prod(shape)) or shape[0] != len(identities):
+                return None
+            return identities.astype("S32", copy=False), self.memory.map(path, dtype, shape, offset)
+        except (OSError, ValueError, EOFError, IndexError):  # what NumPy raises on a short or foreign file
+            return None
+
+    def _is_sound(self, path: Path) -> bool:
+        """Whether a block's checksum is the one in its name; computed once in a process."""
+        if path not in self._sound:
+            try:
+                found = checksum.of_file(path)
+            except OSError:
+                return False
+            if path.stem.rsplit("-", 1)[-1] != found:
+                _discard(path, "its checksum differs")
+                return False
+            self._sound.add(path)
+        return True
+
+    def _publish(self, folder: Path, identities: Identities, features: NDArray[Any]) -> None:
+        temporary = folder / f".{os.getpid()}.npy"
+        try:
+            with temporary.open("wb") as file:
+                summed = checksum.Summed(file)
+                np.lib.format.write_array(summed, identities, (1, 0), allow_pickle=False)
+                np.lib.format.write_array(summed, features, (1, 0), allow_pickle=False)
+            path = folder / f"{digest.of_array(identities)[:24]}-{summed.sum}.npy"
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._sound.add(path)
+        self._needed.add(path)
+
+    def _make_room(self, needed: int) -> None:
+        """Remove the least recently used blocks that this process has not asked for, until `needed` bytes more fit."""
+        held, entries = 0, []
+        for path in self.folder.glob("*/[!.]*.npy"):
+            with suppress(FileNotFoundError):  # another process made room too
+                found = path.stat()
+                held += found.st_size
+                if path not in self._needed:
+                    entries.append((found.st_mtime, found.st_size, path))
+        free = _free(self.folder)
+        for _, size, path in sorted(entries):
+            if held + needed <= self.budget and needed <= free:
+                break
+            path.unlink(missing_ok=True)
+            held, free = held - size, free + size
+        if held + needed > self.budget:
+            raise OSError(errno.ENOSPC, f"cache.disk_gb {self.budget / 1e9:g} is used up")
+        if needed > free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def opened(cache: Cache) -> Store:
+    """The project's store, within the bounds that params.yaml sets."""
+    return Store(paths.features(), cache.disk_gb * 1e9, Memory(cache.memory_gb * 1e9))
+
+
+def _blocks_of(
+    rows: NDArray[np.int64], entry: Entry, make: Callable[[NDArray[np.int64]], NDArray[Any]], batch: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    """Features of the rows, computed batch by batch, in blocks of bounded size and time."""
+    per_block = max(batch, BLOCK_BYTES // entry.row_bytes // batch * batch)
+    made: list[NDArray[Any]] = []
+    begun, start = time.monotonic(), 0
+    for at in progress.track(range(0, len(rows), batch), len(rows), "features", batch):
+        made.append(make(rows[at : at + batch]))
+        end = min(at + batch, len(rows))
+        if end - start >= per_block or end == len(rows) or time.monotonic() - begun > BLOCK_SECONDS:
+            yield rows[start:end], np.concatenate(made)
+            made, start, begun = [], end, time.monotonic()
+
+
+def _free(folder: Path) -> int:
+    """Bytes free on the disk where a folder is, or will be."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+
+def _discard(path: Path, why: str) -> None:
+    print(f"warning: {path} is damaged ({why}); what it held is computed again", file=sys.stderr)
+    path.unlink(missing_ok=True)

@@ -1,0 +1,142 @@
+"""Cards as sources: small YAML files that say what is built in, generated or fetched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from frostline.core import plain_yaml
+from frostline.errors import DataError
+from frostline.ingest import synthetic
+from frostline.ingest.folders import Listing, Row
+from frostline.ingest.reading import Read
+
+Pixels = NDArray[np.uint8]
+
+MOST = 10_000_000  # images that a card may ask for
+
+
+@dataclass(frozen=True)
+class ArrayReader:
+    """Pictures that are already an array, uint8 (n, height, width, 3); a path ends with the number of one."""
+
+    pixels: Pixels
+
+    def read(self, path: str, least: int | None) -> Read:
+        """As `reading.Reader` says."""
+        return Read.of_pixels(Image.fromarray(self.pixels[int(path.rpartition("/")[2])]))
+
+
+@dataclass(frozen=True)
+class SyntheticReader:
+    """Pictures drawn by formula when they are read; a path is the class and the number of one."""
+
+    pictures: synthetic.Synthetic
+
+    def read(self, path: str, least: int | None) -> Read:
+        """As `reading.Reader` says."""
+        label, _, number = path.rpartition("/")
+        return Read.of_pixels(Image.fromarray(self.pictures.image(self.pictures.classes.index(label), int(number))))
+
+
+class _Card(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class DigitsCard(_Card):
+    """`kind: digits`: scikit-learn's 1,797 handwritten digits (8x8, UCI Optical Recognition of Handwritten Digits)."""
+
+    kind: Literal["digits"]
+
+    def open(self) -> tuple[Listing, ArrayReader]:
+        """Its pictures."""
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
+        pixels = np.repeat(grey[..., None], 3, axis=-1)
+        rows = [Row(f"digits/{number:04d}", str(label)) for number, label in enumerate(digits.target)]
+        return Listing(rows), ArrayReader(pixels)
+
+
+class SyntheticCard(_Card):
+    """`kind: synthetic`: fractals and letters; `size` in pixels."""
+
+    kind: Literal["synthetic"]
+    fractals: Annotated[int, Field(ge=0, le=100_000)]
+    letters: Annotated[int, Field(ge=0, le=len(synthetic.LETTERS))]
+    images_per_class: Annotated[int, Field(ge=1, le=1_000_000)]
+    size: Annotated[int, Field(ge=8, le=4096)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if (self.fractals + self.letters) * self.images_per_class > MOST:
+            raise ValueError(f"classes times images_per_class must not be more than {MOST:,}")
+        return self
+
+    def open(self) -> tuple[Listing, SyntheticReader]:
+        """Its pictures."""
+        pictures = synthetic.Synthetic(self.fractals, self.letters, self.size, self.seed)
+        rows = [Row(f"{name}/{i:05d}", name) for name in pictures.classes for i in range(self.images_per_class)]
+        return Listing(rows), SyntheticReader(pictures)
+
+
+class KaggleCard(_Card):
+    """`kind: kaggle`: a data set of kaggle.com, `owner/name` or, so that it never changes, `owner/name/versions/3`."""
+
+    kind: Literal["kaggle"]
+    dataset: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/\d+)?$")]
+
+    def fetch(self) -> Path:
+        """The folder of its files, by kagglehub, which keeps what it fetched. Raises DataError, with the mend."""
+        try:
+            import kagglehub
+        except ImportError:
+            raise DataError(
+                f"{self.dataset}: kagglehub is missing; install the extra, `pip install 'frostline[kaggle]'`"
+            ) from None
+        try:
+            return Path(kagglehub.dataset_download(self.dataset))
+        except Exception as error:  # of the network, of the service, or of what it sent
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(
+                f"{self.dataset}: can't be fetched from Kaggle ({said}); see to the name, the network, and "
+                "KAGGLE_API_TOKEN or ~/.kaggle/kaggle.json"
+            ) from error
+
+
+Card = DigitsCard | SyntheticCard | KaggleCard
+
+CARDS: dict[str, type[DigitsCard] | type[SyntheticCard] | type[KaggleCard]] = {
+    "digits": DigitsCard,
+    "synthetic": SyntheticCard,
+    "kaggle": KaggleCard,
+}
+
+
+def load(path: Path) -> Card:
+    """Read a card. Raises DataError, naming the file and the key, where it is none."""
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        values: Any = plain_yaml.read(path)
+    except YAMLError as error:
+        raise DataError(f"{path}: is not YAML; fix it") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is no card ({getattr(error, 'strerror', None) or error}); fix it") from error
+    kind = values.get("kind") if isinstance(values, dict) else None
+    if not isinstance(kind, str) or kind not in CARDS:
+        raise DataError(f"{path}: kind is {repr(kind)[:40]}; use one of {', '.join(CARDS)}")
+    try:
+        return CARDS[kind].model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part)[:40] for part in first["loc"]) or "images_per_class"
+        raise DataError(f"{path}: {key}: {first['msg'].lower()}; fix that key") from None

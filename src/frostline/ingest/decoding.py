@@ -1,0 +1,191 @@
+"""Decode pictures over all cores into one scratch file, each once, with memory that stays flat."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostline.core import machine, progress
+from frostline.data import images
+from frostline.errors import InternalError
+from frostline.ingest import reading, thumbnails
+from frostline.ingest.reading import Reader
+
+CHUNK = 32  # pictures a task
+INLINE = 200  # up to so many pictures the start of worker processes costs more than it saves
+
+DIGEST = 32  # bytes of SHA-256
+
+Pixels = NDArray[np.uint8]
+
+
+class Decoded(NamedTuple):
+    """What is known of a picture once it was decoded, or why it is unusable.
+
+    sha256: as `reading.Read` has it, 32 bytes, empty where it is unusable; prepared: a number that pictures share whose
+    prepared pixels are the same; size: the original's width and height; kind and reason: of the problem, empty where
+    there is none.
+    """
+
+    sha256: bytes = b""
+    prepared: int = 0
+    is_coded: bool = False
+    size: tuple[int, int] = (0, 0)
+    kind: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How one picture becomes one fixed-size record of the scratch file.
+
+    A record is the prepared pixels, their SHA-256 and the thumbnail, so that memory holds none of them.
+
+    size: in pixels, of the side of prepared pictures; min_side: what is smaller is unusable.
+    """
+
+    reader: Reader
+    size: int
+    resize: images.Resize
+    min_side: int
+    scratch: Path
+
+    @property
+    def record(self) -> int:
+        """Bytes of one record."""
+        return self.pixel_bytes + DIGEST + thumbnails.BYTES
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of one prepared picture."""
+        return self.size * self.size * 3
+
+    def run(self, first: int, paths: Sequence[str]) -> list[Decoded]:
+        """Decode pictures into the records from number `first` on."""
+        file = os.open(self.scratch, os.O_WRONLY)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's, which name no file
+                return [self._one(file, row, path) for row, path in enumerate(paths, first)]
+        finally:
+            os.close(file)
+
+    def _one(self, file: int, row: int, path: str) -> Decoded:
+        try:
+            with images.budget.turn():
+                picture = self.reader.read(path, self.size)
+                if min(picture.size) < self.min_side:
+                    width, height = picture.size
+                    reason = f"{width}x{height} pixels, smaller than data.min_side = {self.min_side}"
+                    raise images.UnreadableImageError(reason, "too_small")
+                fitted = images.fit(picture.image, self.size, self.resize)
+                picture = picture._replace(image=fitted)  # the large one goes before its turn ends
+            small = np.asarray(fitted)
+            digest = hashlib.sha256(small.data).digest()
+            os.pwritev(file, [small.data, digest, thumbnails.draw(fitted).data], row * self.record)
+        except images.UnreadableImageError as error:
+            return Decoded(kind=error.kind, reason=str(error))
+        except MemoryError:  # not the picture's fault: what is dropped must not depend on the machine
+            raise InternalError(f"{path}: memory was too short to decode it; free some and repeat") from None
+        prepared = int.from_bytes(digest[:8], "big", signed=True)
+        return Decoded(picture.sha256, prepared, picture.is_coded, picture.size)
+
+    def pixel_digests(self, paths: Sequence[str]) -> list[bytes]:
+        """SHA-256 of the pixels of readable pictures, decoded at their own size, 32 bytes each."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = (reading.pixel_digest(self.reader.read(path, None).image) for path in paths)
+            return list(progress.track(found, len(paths), "compare"))
+
+    def all(self, paths: Sequence[str]) -> Iterator[Decoded]:
+        """Decode everything; what is found of each picture, in order."""
+        self.scratch.touch()
+        starts = range(0, len(paths), CHUNK)
+        chunks = [paths[start : start + CHUNK] for start in starts]
+        workers = min(machine.cores(), len(chunks))
+        if len(paths) <= INLINE or workers == 1:
+            yield from _tracked(map(self.run, starts, chunks), len(paths))
+            return
+        # Handed over as a file: through the pipe of a worker that dies while it starts, the parent would wait for ever.
+        handover = self.scratch.with_name("decoder.pickle")
+        handover.write_bytes(pickle.dumps(self))
+        context = get_context(_start_method())
+        shared = (_budget(), context.Condition(), context.Value("q", 0, lock=False))
+        try:
+            with ProcessPoolExecutor(workers, context, _begin, (handover, os.getpid(), shared)) as pool:
+                yield from _tracked(pool.map(_task, starts, chunks), len(paths))
+        except BrokenProcessPool:
+            raise InternalError("a decoding process died, probably for want of memory; free some and repeat") from None
+        finally:
+            handover.unlink()  # only now: a worker may start after the others have done all the work
+
+    def pixels(self, rows: Iterable[int]) -> Iterator[Pixels]:
+        """Read prepared pictures back, uint8 (size, size, 3) each."""
+        for data in self._read(rows, 0, self.pixel_bytes):
+            yield np.frombuffer(data, np.uint8).reshape(self.size, self.size, 3)
+
+    def digests(self, rows: Iterable[int]) -> Iterator[str]:
+        """Read the hex SHA-256 of prepared pictures back."""
+        return map(bytes.hex, self._read(rows, self.pixel_bytes, DIGEST))
+
+    def thumbnails(self, rows: Iterable[int]) -> Iterator[Pixels]:
+        """Read thumbnails back, uint8 (32, 32, 3) each."""
+        for data in self._read(rows, self.pixel_bytes + DIGEST, thumbnails.BYTES):
+            yield np.frombuffer(data, np.uint8).reshape(thumbnails.SIDE, thumbnails.SIDE, 3)
+
+    def _read(self, rows: Iterable[int], offset: int, size: int) -> Iterator[bytes]:
+        with self.scratch.open("rb", buffering=0) as file:
+            for row in rows:
+                yield os.pread(file.fileno(), size, row * self.record + offset)
+
+
+def _start_method() -> str:
+    """How worker processes start: forked within milliseconds, but where threads run that don't survive a fork."""
+    is_alone = threading.active_count() == 1 and not {"tensorflow", "jax", "torch"} & sys.modules.keys()
+    return "fork" if is_alone and sys.platform == "linux" else "spawn"
+
+
+def _tracked(parts: Iterable[list[Decoded]], total: int) -> Iterator[Decoded]:
+    for part in progress.track(parts, total, "prepare", CHUNK):
+        yield from part
+
+
+_decoder: Decoder  # set once in each worker process, so that it is not sent with every task
+
+
+def _budget() -> float:
+    """Bytes that all workers together may decode in."""
+    return max(2**30, machine.free_memory() / 4)
+
+
+def _begin(handover: Path, parent: int, shared: tuple[float, Any, Any]) -> None:
+    global _decoder
+    images.budget = images.Budget(*shared)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _decoder = pickle.loads(handover.read_bytes())
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when its parent is killed: it would wait for the next task for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def _task(first: int, paths: Sequence[str]) -> list[Decoded]:
+    return _decoder.run(first, paths)

@@ -1,0 +1,164 @@
+"""Folders of pictures as sources: class folders, and splits of class folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+from frostline.errors import DataError
+from frostline.ingest.problems import Problem
+
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+# What programs leave behind beside the pictures.
+LEFT_BEHIND = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
+PICTURES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp"}
+
+
+class Row(NamedTuple):
+    """A picture of a source. path: unique, relative to the source; split and group: None where the source names none.
+
+    Pictures of one group (a patient, a product) stay on one side of the split.
+    """
+
+    path: str
+    label: str
+    split: str | None = None
+    group: str | None = None
+
+
+@dataclass
+class Listing:
+    """What a source names, before any picture is opened."""
+
+    rows: list[Row] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def leave_out(self, path: str, label: str | None, kind: str, reason: str) -> None:
+        """Note a file or folder that is none of the pictures."""
+        self.problems.append(Problem(readable(path), label, kind, reason))
+
+
+def listed(root: Path) -> Listing:
+    """The pictures below a folder of class folders, or of splits of them, or below the only folder in it.
+
+    Raises DataError where there is no class folder at all.
+    """
+    listing = Listing()
+    start = root
+    while True:
+        tops = list(_subfolders(root, start, listing))
+        splits = {name: SPLIT_FOLDERS[name.lower()] for name in tops if name.lower() in SPLIT_FOLDERS}
+        # An archive, or whoever unpacked it, often puts one folder around everything.
+        if len(tops) != 1 or splits or not _has_folders(start / tops[0]):
+            break
+        start /= tops[0]
+    if not tops:
+        raise DataError(f"{root}: has no subfolders; a source needs one folder of pictures a class")
+    is_split = "train" in splits.values() and all(_has_folders(start / name) for name in splits)
+    _outside(root, start, listing)
+    if not is_split:
+        for name in tops:
+            _class(root, start / name, name, None, listing)
+        return listing
+    for name in sorted(set(tops) - set(splits)):
+        listing.leave_out(
+            _below(root, start / name), None, "outside", f"a folder beside the splits {', '.join(sorted(splits))}"
+        )
+    for name, split in splits.items():
+        _outside(root, start / name, listing)
+        for label in _subfolders(root, start / name, listing):
+            _class(root, start / name / label, label, split, listing)
+    return listing
+
+
+def readable(path: str) -> str:
+    """A path as it can be written in UTF-8: bytes that are none are escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _below(root: Path, path: Path) -> str:
+    return os.path.relpath(path, root)
+
+
+def _subfolders(root: Path, folder: Path, listing: Listing) -> Iterator[str]:
+    """Names of the folders that may be splits or classes, links to folders elsewhere among them."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        if folder == root:
+            raise
+        listing.leave_out(_below(root, folder), None, "unreadable", f"can't be listed ({error.strerror})")
+        return
+    for entry in entries:
+        path = _below(root, Path(entry.path))
+        try:
+            is_folder = entry.is_dir()
+        except OSError as error:  # a link to itself
+            listing.leave_out(path, None, "link", error.strerror or "a broken link")
+            continue
+        if entry.name.startswith(".") or entry.name.lower() in LEFT_BEHIND or not is_folder:
+            continue
+        if entry.is_symlink() and Path(root).resolve().is_relative_to(Path(entry.path).resolve()):
+            listing.leave_out(path, None, "link", "a link to a folder that it lies in")
+        elif readable(entry.name) != entry.name:
+            listing.leave_out(path, None, "name", "the name is not UTF-8; rename it")
+        else:
+            yield entry.name
+
+
+def _has_folders(folder: Path) -> bool:
+    try:
+        return any(Path(entry).is_dir() and not entry.name.startswith(".") for entry in os.scandir(folder))
+    except OSError:
+        return False
+
+
+def _outside(root: Path, folder: Path, listing: Listing) -> None:
+    """Pictures that lie beside class folders; other files, a README or a licence, are nobody's mistake."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if not Path(entry).is_dir())
+    except OSError:
+        return  # noted where its class folders were looked for
+    for name in names:
+        if not name.startswith(".") and Path(name).suffix.lower() in PICTURES:
+            listing.leave_out(_below(root, folder / name), None, "outside", "lies in no class folder")
+
+
+def _class(root: Path, folder: Path, label: str, split: str | None, listing: Listing) -> None:
+    """All files below a class folder but hidden ones.
+
+    Links to folders are not followed below it, so that a loop of links ends.
+    """
+
+    def unlistable(error: OSError) -> None:
+        path = _below(root, Path(error.filename))
+        listing.leave_out(path, label, "unreadable", f"can't be listed ({error.strerror})")
+
+    before = len(listing.rows) + len(listing.problems)
+    for parent, folders, names in os.walk(folder, onerror=unlistable):
+        below = _below(root, Path(parent))
+        for name in sorted(folders):
+            if (Path(parent) / name).is_symlink():
+                listing.leave_out(f"{below}/{name}", label, "link", "a link to a folder, which is not followed")
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = f"{below}/{name}"
+            if name.startswith("."):
+                continue
+            if readable(path) != path:
+                listing.leave_out(path, label, "name", "the name is not UTF-8; rename it")
+            else:
+                listing.rows.append(Row(path, label, split))
+    if len(listing.rows) + len(listing.problems) == before:
+        listing.leave_out(_below(root, folder), label, "empty_class", "an empty class folder")
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """` (did you mean NAME?)` where a known name is much like this one, else nothing."""
+    lower = {other.lower(): other for other in known}
+    near = get_close_matches(name.lower(), lower, n=1)
+    return f" (did you mean {lower[near[0]]!r}?)" if near else ""

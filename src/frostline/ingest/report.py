@@ -1,0 +1,63 @@
+"""reports/data.json and the table on the terminal: what a source held, and what was wrong with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from frostline import paths
+from frostline.core.escaping import printable
+from frostline.ingest import splits
+from frostline.ingest.checks import Findings, as_records
+from frostline.params.schema import Data
+
+WIDEST = 60  # characters of a path or reason in the table
+
+
+def build(data: Data, found: Findings, classes: tuple[str, ...], spare: int, digests: dict[str, Any]) -> dict[str, Any]:
+    """reports/data.json. spare: pictures that `data.train_per_class` left unused."""
+    counts = found.counts
+    problems = as_records(found.problems)
+    return {
+        "source": data.source,
+        "classes": list(classes),
+        "image_size": data.image_size,
+        "resize": data.resize,
+        "images": {name: int(counts.loc[name].sum()) for name in splits.SPLITS},
+        "images_per_class": {name: {c: int(n) for c, n in counts.loc[name].items()} for name in splits.SPLITS},
+        "left_out_by_train_per_class": spare,
+        "on_problem": data.on_problem,
+        "problem_counts": dict(Counter(problem["kind"] for problem in problems).most_common()),
+        "problems": problems,
+        "warnings": found.warnings,
+        "near_duplicates": found.near_copies if data.near_duplicates else None,  # not looked for
+        "digests": digests,
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """What came out, a few lines for a person: counts, then each kind of problem with its first file."""
+    sizes = ", ".join(f"{name} {count:,}" for name, count in report["images"].items())
+    lines = [f"prepare: {len(report['classes'])} classes; {sizes}"]
+    if report["problems"]:
+        lines[0] += f"; {len(report['problems']):,} dropped"
+        width = max(map(len, report["problem_counts"]))
+        for kind, count in report["problem_counts"].items():
+            first = next(problem for problem in report["problems"] if problem["kind"] == kind)
+            lines.append(f"  {kind:<{width}} {count:>7,}  {_short(first['path'])}: {_short(first['reason'])}")
+    lines += [f"  look: {_short(warning['reason'], 2 * WIDEST)}" for warning in report["warnings"][:5]]
+    if len(report["warnings"]) > 5:
+        lines.append(f"  look: {len(report['warnings']) - 5} more warnings")
+    sets = report["near_duplicates"] or []
+    if sets:
+        copies = sum(map(len, sets))
+        lines.append(f"  {copies:,} near-copies in {len(sets):,} sets, each on one side of the split")
+    if len(lines) > 1:
+        lines.append(f"  {paths.DATA_REPORT} names each")
+    return "\n".join(lines)
+
+
+def _short(text: str, widest: int = WIDEST) -> str:
+    """On one line, its middle left out where it is long."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= widest else f"{line[: widest // 2 - 1]}...{line[-widest // 2 + 2 :]}"

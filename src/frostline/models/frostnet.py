@@ -1,0 +1,67 @@
+"""frostnet: the embedded backbone, small enough to ship inside the package and to train on two CPU cores.
+
+A plain residual network (He et al., "Deep Residual Learning", CVPR 2016): a stem and four stages of two basic
+blocks. Every block ends in one live tensor, so each of its 8 blocks is a place where the freeze line can lie.
+Its weights come from `pretrain/`, this package's own pipeline run on formula-driven pictures; they lie beside this
+file as float16, which is exact enough: rounding moves a logit by about 1e-3.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from frostline.models import weight_files
+
+if TYPE_CHECKING:
+    import keras
+
+WIDTHS = (32, 64, 128, 160)
+BLOCKS = 2
+WEIGHTS = Path(__file__).with_name("frostnet.npz")
+
+
+def build(size: int) -> keras.Model:
+    """frostnet without a head: float32 (n, size, size, 3) in [-1, 1] -> (n, s, s, 160) with s = ceil(size / 16)."""
+    import keras
+    from keras import layers
+
+    def conv(x: keras.KerasTensor, width: int, kernel: int, strides: int, name: str) -> keras.KerasTensor:
+        x = layers.Conv2D(width, kernel, strides, padding="same", use_bias=False, name=f"{name}_conv")(x)
+        return layers.BatchNormalization(momentum=0.9, epsilon=1e-3, name=f"{name}_bn")(x)
+
+    inputs = keras.Input((size, size, 3), name="frostnet_input")
+    x = layers.ReLU(name="stem_relu")(conv(inputs, WIDTHS[0], 3, 2, "stem"))
+    for stage, width in enumerate(WIDTHS, 1):
+        for block in range(1, BLOCKS + 1):
+            name = f"block{(stage - 1) * BLOCKS + block}"
+            strides = 2 if block == 1 and stage > 1 else 1
+            shortcut = x if width == x.shape[-1] else conv(x, width, 1, strides, f"{name}_shortcut")
+            x = layers.ReLU(name=f"{name}_relu1")(conv(x, width, 3, strides, f"{name}_1"))
+            x = layers.Add(name=f"{name}_add")([conv(x, width, 3, 1, f"{name}_2"), shortcut])
+            x = layers.ReLU(name=f"{name}_out")(x)
+    return keras.Model(inputs, x, name="frostnet")
+
+
+def save_weights(model: keras.Model, path: Path) -> None:
+    """Write the weights of a frostnet as float16 arrays named by layer and variable; the bytes depend on them alone."""
+    arrays: dict[str, Any] = {w.path: np.asarray(w).astype(np.float16) for w in model.weights}
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def load_weights(model: keras.Model, path: Path = WEIGHTS) -> None:
+    """Set the weights of a frostnet from `save_weights`' file.
+
+    Raises ValueError where the file was written for other layers.
+    """
+    weight_files.require_safe(path)
+    with np.load(path) as stored:
+        names = {w.path for w in model.weights}
+        if names != set(stored.files):
+            odd = sorted(names.symmetric_difference(stored.files))
+            raise ValueError(f"{len(odd)} weights differ in name, the first is {odd[0]}")
+        for weight in model.weights:
+            weight.assign(stored[weight.path].astype(np.float32))

@@ -1,0 +1,160 @@
+"""The sections `head` and `finetune` of params.yaml, with Keras's callbacks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from frostline.errors import ParamsError
+from frostline.params.schedules import Flat, Named, Written, meant
+from frostline.params.section import Count, Fraction, Positive, Section
+
+
+class Head(Section):
+    """What stands on the backbone: pooling, hidden Dense layers each followed by dropout, one logit a class.
+
+    `dropout`: one rate, or a list with one for each hidden layer; `batch_norm`: between a hidden layer and its
+    activation; `l2`: penalty on the kernels of all Dense layers, as Keras's `L2` has it. `classifier`: `dense`, or
+    one of scikit-learn's, with `classifier_args` for its constructor, trained on frozen features.
+    """
+
+    pooling: Literal["avg", "max", "flatten"]
+    hidden: list[Positive]
+    activation: Literal["relu", "gelu", "silu", "elu", "tanh"]
+    dropout: Fraction | list[Fraction]
+    batch_norm: bool
+    l2: Annotated[float, Field(ge=0)]
+    binary: bool
+    classifier: Literal["dense", "logistic_regression", "linear_svm", "random_forest", "knn"]
+    classifier_args: dict[str, int | float | str | bool | None]
+
+    @model_validator(mode="after")
+    def _a_rate_each(self) -> Self:
+        if isinstance(self.dropout, list) and len(self.dropout) != max(1, len(self.hidden)):
+            raise ValueError(
+                f"head.dropout has {len(self.dropout)} rates for {len(self.hidden)} layers of head.hidden; give one "
+                "rate, or one for each"
+            )
+        return self
+
+    def require_fit(self, classes: int) -> None:
+        """Raises ParamsError for a binary head with other than 2 classes."""
+        if self.binary and classes != 2:
+            raise ParamsError(
+                f"params.yaml: head.binary is true, but data.source has {classes} classes; set it to false"
+            )
+
+
+Monitor = Literal["val_loss", "val_accuracy"]
+
+
+class EarlyStopping(Section):
+    """Stop a phase after `patience` epochs without a better `monitor`; the best weights are restored.
+
+    `min_delta`: an improvement must be more than this; `start_from_epoch`: epochs before that don't count.
+    """
+
+    monitor: Monitor
+    patience: Positive
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    start_from_epoch: Count = 0
+
+
+class _ReduceLROnPlateau(Section):
+    """Keras's callback: the learning rate times `factor` after `patience` epochs without a better `monitor`."""
+
+    monitor: Monitor = "val_loss"
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: Positive = 10
+    min_delta: Annotated[float, Field(ge=0)] = 1e-4
+    cooldown: Count = 0
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+
+
+class _LearningRateScheduler(Section):
+    """Keras's callback, with a table instead of a function: the learning rate from each epoch (from 0) on."""
+
+    schedule: Annotated[dict[Count, Annotated[float, Field(gt=0)]], Field(min_length=1)]
+
+
+class _ModelCheckpoint(Section):
+    """Keras's callback: keep the weights of the epoch with the best `monitor`, without stopping."""
+
+    monitor: Monitor = "val_loss"
+    save_best_only: Literal[True] = True
+
+
+class _TensorBoard(Section):
+    """Keras's callback: the epochs' numbers for TensorBoard, in a folder for each training below `log_dir`."""
+
+    log_dir: Annotated[str, Field(min_length=1)] = "logs"
+
+
+class _TerminateOnNaN(Section):
+    """Keras's callback; a training always ends where its loss is no number."""
+
+
+class Callbacks(Section):
+    """Keras's callbacks by their names, each with its arguments; what is left out has Keras's own default."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_twice(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "EarlyStopping" in values:
+            raise ValueError("what EarlyStopping does is finetune.early_stopping here; move its arguments there")
+        return values
+
+    ReduceLROnPlateau: _ReduceLROnPlateau | None = None
+    LearningRateScheduler: _LearningRateScheduler | None = None
+    ModelCheckpoint: _ModelCheckpoint | None = None
+    TensorBoard: _TensorBoard | None = None
+    TerminateOnNaN: _TerminateOnNaN | None = None
+
+
+class Finetune(Section):
+    """Two phases: the head alone on frozen features, then everything above the freeze line."""
+
+    freeze: int | str | list[int | str]
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    batch_norm: Literal["auto", "freeze", "train"]
+    head_epochs: Count
+    head_learning_rate: Annotated[float, Field(gt=0)]
+    epochs: Count
+    batch_size: Positive
+    optimizer: Literal["adam", "adamw", "sgd"]
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Fraction
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Written
+    early_stopping: EarlyStopping | None
+    callbacks: Callbacks
+    loss: Literal["cross_entropy", "focal"]
+    focal_gamma: Annotated[float, Field(ge=0)]
+    class_weight: Literal["none", "balanced"]
+    label_smoothing: Fraction
+    ema_momentum: Fraction
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _name_alone(cls, written: Any) -> Any:
+        """A name of Keras's stands for that schedule with all arguments left out."""
+        return {written: {}} if isinstance(written, str) and written in Named.model_fields else written
+
+    @model_validator(mode="after")
+    def _some_training(self) -> Self:
+        if self.head_epochs + self.epochs == 0:
+            raise ValueError("head_epochs and epochs are both 0, so nothing would be trained")
+        if not isinstance(meant(self.schedule), Flat) and self.callbacks.LearningRateScheduler:
+            raise ValueError(
+                "finetune.schedule and finetune.callbacks.LearningRateScheduler both set the learning rate; set the "
+                "former to constant, or remove the latter"
+            )
+        best = self.callbacks.ModelCheckpoint
+        if best and self.early_stopping and best.monitor != self.early_stopping.monitor:
+            raise ValueError(
+                "finetune.early_stopping.monitor and finetune.callbacks.ModelCheckpoint.monitor differ, so it is not "
+                "said which weights are the best; make them the same"
+            )
+        return self

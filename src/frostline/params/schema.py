@@ -1,0 +1,268 @@
+"""The typed, frozen schema of params.yaml.
+
+Every key must be written in the file: no default hides in code, and an unknown key is refused. YAML is read as
+version 1.2, as DVC reads it, so `1e-3` is a number and `none` a word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from frostline.core import plain_yaml
+from frostline.errors import ParamsError
+from frostline.params import messages
+from frostline.params.finetune import Finetune, Head
+from frostline.params.section import Count, Fraction, Positive, Section
+
+
+class Split(Section):
+    """Shares of the images that go to each split; they add up to 1."""
+
+    train: Annotated[float, Field(gt=0, lt=1)]
+    val: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(gt=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError(f"the shares must add up to 1, not {self.train + self.val + self.test:g}")
+        return self
+
+
+class Data(Section):
+    """What is learned from. `image_size`: side in pixels of the square every image is resized to.
+
+    `min_side`: pictures with a shorter side, in pixels, are left out. `near_duplicates`: resized, recompressed or
+    brightened copies are looked for and kept on one side of the split.
+    """
+
+    source: Annotated[str, Field(min_length=1)]
+    image_size: Annotated[int, Field(ge=8, le=2048)]
+    resize: Literal["stretch", "crop", "pad"]
+    min_side: Positive
+    train_per_class: Positive | None
+    split: Split
+    near_duplicates: bool
+    on_problem: Literal["drop", "error"]
+
+
+class Augment(Section):
+    """Ranges of the seeded variants; angles in degrees, shifts and zoom as shares of the side.
+
+    `mode`: `stored` variants on the disk, `copies` of them, or `live` ones, drawn afresh for every batch. `mixup`,
+    `cutmix`: alpha of the Beta distribution that says how much of two pictures is mixed in a batch, 0 for none.
+    """
+
+    mode: Literal["stored", "live"]
+    copies: Count
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    width_shift: Fraction
+    height_shift: Fraction
+    shear: Annotated[float, Field(ge=0, lt=90)]
+    zoom: Fraction
+    horizontal_flip: bool
+    vertical_flip: bool
+    brightness: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None
+    fill_mode: Literal["constant", "nearest", "reflect", "wrap"]
+    mixup: Annotated[float, Field(ge=0)]
+    cutmix: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pairs(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("brightness"), list):
+            return {**values, "brightness": tuple(values["brightness"])}
+        return values
+
+    @property
+    def stored(self) -> dict[str, Any] | None:
+        """What stored variants depend on; None where there are none."""
+        has_none = self.mode == "live" or self.copies == 0
+        return None if has_none else self.model_dump(exclude={"mode", "mixup", "cutmix"})
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.brightness and self.brightness[0] > self.brightness[1]:
+            raise ValueError("brightness must be [lowest, highest]")
+        return self
+
+
+class Backbone(Section):
+    """`weights`: `imagenet`, `builtin` (frostnet), `none`, a file, a bundle's folder or a model of the registry
+    (`models:/NAME@ALIAS`). `alpha`: the width of backbones that have one, null for their own. `until`: cut the body
+    after this layer."""
+
+    name: str
+    weights: Annotated[str, Field(min_length=1)]
+    alpha: Annotated[float, Field(gt=0)] | None
+    until: str | None
+
+
+class Cache(Section):
+    """The store of frozen activations, in gigabytes (10^9 bytes): `disk_gb` bounds its folder, `memory_gb` how much
+    of it and of the pictures stays in memory while a training reads them."""
+
+    mode: Literal["auto", "always", "never"]
+    disk_gb: Annotated[float, Field(gt=0)]
+    memory_gb: Annotated[float, Field(gt=0)]
+    dtype: Literal["float16", "float32"]
+
+
+class Evaluate(Section):
+    """`top_k`: k of the top-k accuracy; `bootstrap`: resamples behind the 95% intervals; `calibrate`: what `finetune`
+    fits on the validation split and puts into the bundle."""
+
+    top_k: Positive
+    bootstrap: Annotated[int, Field(ge=100)]
+    calibrate: Literal["none", "temperature"]
+
+
+class Range(Section):
+    """Numbers from `low` to `high`, both included; drawn evenly, or evenly in their logarithm. step: of a grid from
+    `low` on; without one, integers are drawn where both ends are integers."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: Annotated[int | float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError("low must be less than high")
+        if self.log and self.low <= 0:
+            raise ValueError("low must be more than 0 where log is true")
+        if self.log and self.step is not None:
+            raise ValueError("step and log exclude each other")
+        return self
+
+
+class Auto(Section):
+    """So many freeze depths, from nothing to everything frozen, spread by the compute that they leave to train."""
+
+    auto: Annotated[int, Field(ge=2, le=64)]
+
+
+Choices = Annotated[list[int | float | str | bool | None], Field(min_length=1)]
+
+
+class Sweep(Section):
+    """What `frostline sweep` searches: dotted keys of params.yaml, each with a range or the values to choose from.
+
+    timeout: seconds after which no new work is begun. storage: `auto` (SQLite, one worker), `journal` (a file, several
+    workers on this machine) or a database's URL (several machines). patience: seconds for which a worker waits for a
+    database that is away.
+    """
+
+    trials: Positive
+    timeout: Annotated[float, Field(gt=0)] | None
+    sampler: Literal["tpe", "random", "grid", "gp"]
+    pruner: Literal["halving", "median", "hyperband", "none"]
+    metric: Literal["val_accuracy", "val_loss"]
+    direction: Literal["maximize", "minimize"]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    storage: Annotated[str, Field(min_length=1)]
+    patience: Annotated[float, Field(ge=0)]
+    space: Annotated[dict[str, Auto | Range | Choices], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _towards_better(self) -> Self:
+        if (self.metric == "val_accuracy") != (self.direction == "maximize"):
+            raise ValueError(f"{self.metric} can't be {self.direction}d; set direction to the other one")
+        return self
+
+
+class Tracking(Section):
+    """`uri`: `auto` (mlflow.db at the project root), `none`, or an MLflow tracking URI."""
+
+    uri: Annotated[str, Field(min_length=1)]
+    experiment: Annotated[str, Field(min_length=1)]
+
+
+class Gate(Section):
+    """What a challenger must show: with `confidence` no more than `margin` worse than the champion in `metric`."""
+
+    metric: Literal["accuracy", "macro_f1", "log_loss"]
+    margin: Annotated[float, Field(ge=0)]
+    confidence: Annotated[float, Field(ge=0.5, lt=1)]
+
+
+class Registry(Section):
+    """`name`: of the registered model in MLflow."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[^/:@]+$")]
+    gate: Gate
+
+
+class Params(Section):
+    """The whole of params.yaml.
+
+    Raises ParamsError, beside pydantic's own errors, for sections that don't go together.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data: Data
+    augment: Augment
+    backbone: Backbone
+    head: Head
+    finetune: Finetune
+    cache: Cache
+    evaluate: Evaluate
+    sweep: Sweep
+    tracking: Tracking
+    registry: Registry
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if self.augment.mode == "live" and not self.finetune.epochs:
+            raise ParamsError(
+                "params.yaml: augment.mode is live, but finetune.epochs is 0, and the head is trained on the originals "
+                "alone; set augment.mode to stored, or finetune.epochs to more than 0"
+            )
+        if self.head.classifier != "dense":
+            self._require_shallow()
+        if self.augment.cutmix and self.finetune.freeze == "all":
+            raise ParamsError(
+                "params.yaml: augment.cutmix needs feature maps to cut from, but with finetune.freeze all there are "
+                "none behind the line; set augment.cutmix to 0 (augment.mixup works), or freeze less"
+            )
+        return self
+
+    def _require_shallow(self) -> None:
+        kind = f"head.classifier {self.head.classifier}"
+        for is_wrong, key, mend in (
+            (self.finetune.freeze != "all", f"finetune.freeze {self.finetune.freeze}", "set the latter to all"),
+            (self.head.binary, "head.binary true", "set the latter to false"),
+            (bool(self.head.hidden), f"head.hidden {self.head.hidden}", "set the latter to []"),
+            (self.augment.mode == "live", "augment.mode live", "set the latter to stored"),
+        ):
+            if is_wrong:
+                raise ParamsError(
+                    f"params.yaml: {kind} is trained on stored features of a frozen backbone and can't go with {key}; "
+                    f"{mend}, or the former to dense"
+                )
+
+
+def load(path: Path) -> Params:
+    """Read and check params.yaml.
+
+    Raises ParamsError, one line naming the key and the mend, for a file that is missing or can't be read, broken YAML,
+    and missing, unknown or ill-typed keys.
+    """
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        values = plain_yaml.read(path)
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: not found; run from the project's folder") from None
+    except OSError as error:
+        raise ParamsError(f"{path}: can't be read ({error.strerror}); it must be a readable file") from error
+    except (YAMLError, ValueError) as error:  # a date like 2024-13-45 is a mere ValueError
+        raise ParamsError(f"{path}: {messages.broken(error)}") from error
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {messages.one_line(messages.explain(error, Params))}") from None

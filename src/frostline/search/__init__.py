@@ -1,0 +1,7 @@
+"""Sweeps: which settings of params.yaml to try, which trial is worth the next epochs, and what came of it.
+
+It may use training and tracking, and it alone knows Optuna. Start with worker.py, one process that searches;
+study.py is what the workers of a sweep share.
+"""
+
+__all__ = ["lr_range", "report", "rungs", "sampling", "space", "storages", "study", "study_log", "worker"]

@@ -1,0 +1,219 @@
+"""The pictures of a sweep: its course, what mattered, and the metric against every key and the freeze depth.
+
+`trials` has one row a trial in order of `number` (int), with `state` (complete, pruned, failed or running), `value`
+(the metric of a completed trial, the last one seen of a pruned trial, NaN of a failed one) and one column for each
+searched key under its dotted name. Running trials are not drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from frostline.evaluation.plots import EARTH, FROST, INK, figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+EARLY = "#b5d3ea"  # of the first trial, where colour tells the number; the last is INK
+DOT = 18  # points², the area of a trial's mark
+BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}  # of a text over marks
+LEGEND: dict[str, Any] = {"loc": "outside upper center", "ncols": 4, "frameon": False, "fontsize": 8}
+FENCE = 4  # see `_fence`
+
+
+def history(trials: pd.DataFrame, metric: str, maximize: bool) -> Figure:
+    """The metric by trial number, and the best completed so far."""
+    from matplotlib.ticker import MaxNLocator
+
+    trials = trials[trials["state"] != "running"]
+    numbers = trials["number"].to_numpy()
+    fig = figure(7.6, 4)
+    axes = fig.add_subplot()
+    note = _draw(axes, numbers, trials, maximize, FROST)
+    values = trials["value"].where(trials["state"] == "complete")
+    if values.notna().any():
+        best = (values.cummax() if maximize else values.cummin()).ffill()
+        axes.step(numbers, best, where="post", color=INK, lw=1.2, label="best so far")
+    axes.set_xlabel("trial")
+    axes.set_ylabel(metric, parse_math=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    fig.legend(*axes.get_legend_handles_labels(), title=note, title_fontsize=8, **LEGEND)
+    return fig
+
+
+def importance(shares: Mapping[str, float]) -> Figure:
+    """Each key's share (0 to 1) of the importance, the most important on top."""
+    fig = figure(6.4, 1 + 0.34 * max(len(shares), 3))
+    axes = fig.add_subplot()
+    keys = sorted(shares, key=lambda key: shares[key])
+    bars = axes.barh(range(len(keys)), [shares[key] for key in keys], color=FROST, height=0.65)
+    axes.bar_label(bars, fmt="{:.2f}", padding=4, fontsize=9, color=INK)
+    axes.set_yticks(range(len(keys)), keys, parse_math=False)
+    axes.margins(x=0.12)  # room for the labels
+    axes.set(xlim=(0, None), xlabel="importance (share)")
+    axes.spines[["top", "right"]].set_visible(False)
+    if not keys:
+        _say_unfinished(axes)
+    return fig
+
+
+def slices(
+    trials: pd.DataFrame,
+    keys: Sequence[str],
+    logarithmic: Collection[str],
+    ordered: Mapping[str, Sequence[Any]],
+    metric: str,
+    maximize: bool,
+) -> Figure:
+    """The metric against each of `keys`, later trials darker.
+
+    logarithmic: keys with a logarithmic axis; ordered: the choices of keys that have some, in the order of the axis.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    from matplotlib.ticker import MaxNLocator
+
+    trials = trials[trials["state"] != "running"]
+    columns, rows = min(len(keys), 3), -(-len(keys) // 3)
+    fig = figure(3.1 * columns + 1.2, 2.9 * rows)
+    grid = fig.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    numbers = trials["number"].to_numpy()
+    shading = LinearSegmentedColormap.from_list("trials", [EARLY, FROST, INK])
+    colors = ScalarMappable(Normalize(0, numbers.max(initial=1)), shading)
+    for axes, key in zip(grid, keys, strict=False):
+        x = _places(ordered[key], trials[key]) if key in ordered else trials[key].to_numpy(float)
+        if key in ordered:
+            _name_ticks(axes, [str(choice) for choice in ordered[key]], inches=2.6)
+        elif key in logarithmic:
+            axes.set_xscale("log")
+        note = _draw(axes, x, trials, maximize, colors.to_rgba(numbers))
+        axes.set_xlabel(key, parse_math=False)
+    for axes in grid[::columns]:
+        axes.set_ylabel(metric, parse_math=False)
+    for axes in grid[len(keys) :]:
+        axes.remove()
+    fig.colorbar(colors, ax=grid[: len(keys)], ticks=MaxNLocator(integer=True, min_n_ticks=1), label="trial", aspect=30)
+    fig.legend(*grid[0].get_legend_handles_labels(), title=note, title_fontsize=8, **LEGEND)
+    return fig
+
+
+def frost_line(
+    trials: pd.DataFrame, key: str, cuts: Sequence[tuple[str, float]], metric: str, maximize: bool
+) -> Figure:
+    """The best metric at each freeze depth over the share of parameters that stands still there.
+
+    key: the column of the depth; cuts: its values as text and the share frozen (0 to 1), from shallow to deep. Trials
+    at other depths are left out.
+    """
+    trials = trials[trials["state"] != "running"]
+    labels, shares = [label for label, _ in cuts], [share for _, share in cuts]
+    depths = _places(labels, trials[key].map(str))
+    trials, depths = trials[~np.isnan(depths)], depths[~np.isnan(depths)]
+    width = min(0.26 * len(cuts) + 5, 18)
+    fig = figure(width, 3.8 + 0.07 * max(map(len, labels)))
+    axes = fig.add_subplot()
+    frozen = axes.twinx()
+    frozen.stairs(shares, np.arange(len(cuts) + 1) - 0.5, fill=True, color=EARTH, alpha=0.13)
+    frozen.set_ylim(0, 1)
+    frozen.yaxis.set_major_formatter("{x:.0%}")
+    frozen.set_ylabel("parameters frozen", color=EARTH)
+    frozen.tick_params(axis="y", colors=EARTH)
+    axes.set_zorder(frozen.get_zorder() + 1)  # the trials before the area; a twin lies on top otherwise
+    axes.patch.set_visible(False)
+    note = _draw(axes, depths, trials, maximize, (FROST, 0.5))
+    completed = (trials["state"] == "complete").to_numpy() & np.isfinite(trials["value"])
+    if completed.any():
+        groups = trials["value"][completed].groupby(depths[completed])
+        best = groups.max() if maximize else groups.min()
+        depth = best.idxmax() if maximize else best.idxmin()
+        axes.plot(best.index, best, color=FROST, lw=2, marker="o", ms=5, label="best completed")
+        axes.axvline(depth, color=INK, lw=0.8, ls=":", zorder=1)
+        axes.plot(depth, best[depth], marker="o", ms=10, mfc="none", mec=INK, mew=1.6, ls="none")
+        shift, va = (9, "bottom") if maximize else (-9, "top")
+        text = axes.annotate(f"best {best[depth]:.4g}", (depth, best[depth]), (0, shift), textcoords="offset points")
+        text.set(ha="center", va=va, color=INK, fontweight="bold", bbox=BOX)
+    counts = np.bincount(depths.astype(int), minlength=len(cuts))
+    names = [f"{label}\nn={count}" for label, count in zip(labels, counts, strict=True)]
+    _name_ticks(axes, names, inches=width - 1.6)
+    axes.set_xlabel(key, parse_math=False)
+    axes.set_ylabel(metric, parse_math=False)
+    fig.legend(*axes.get_legend_handles_labels(), title=note, title_fontsize=8, **LEGEND)
+    return fig
+
+
+def _fence(trials: pd.DataFrame, maximize: bool) -> float:
+    """The worst value that the axis has to hold, so that one collapsed or diverged trial can't squash the others.
+
+    It is FENCE times as far from the best as the worse quartile of the completed trials, so that a quarter of them at
+    most lies beyond. Without a spread to go by there is no fence.
+    """
+    seen = np.isfinite(trials["value"])
+    completed = seen & (trials["state"] == "complete")
+    gains = trials["value"][completed if completed.any() else seen] * (1 if maximize else -1)
+    best, quartile = (gains.max(), np.quantile(gains, 0.25, method="higher")) if len(gains) else (0, 0)
+    fence = best - FENCE * (best - quartile) if quartile < best else -np.inf
+    return float(fence if maximize else -fence)
+
+
+def _draw(axes: Axes, x: NDArray[Any], trials: pd.DataFrame, maximize: bool, colors: Any) -> str:
+    """A dot for each trial with a value, a triangle at the edge for one beyond the fence, a cross for a failed one.
+
+    colors: one for all trials or one each. Returns a note on the trials beyond the fence, empty if there are none.
+    """
+    from matplotlib.colors import to_rgba_array
+
+    y, state, fence = trials["value"].to_numpy(float), trials["state"].to_numpy(), _fence(trials, maximize)
+    shades = np.broadcast_to(to_rgba_array(colors), (len(y), 4))
+    beyond = np.isin(state, ("complete", "pruned")) & (y < fence if maximize else y > fence)
+    at_edge, marker, edge = axes.get_xaxis_transform(), *(("v", 0.08) if maximize else ("^", 0.955))
+    axes.update_datalim(np.column_stack([x, np.zeros(len(x))]), updatey=False)  # marks at the edge count for x too
+    for name, label in (("complete", "completed"), ("pruned", "pruned")):
+        for these, heights, style in (
+            (state == name, np.where(beyond, np.nan, y), {"label": label}),
+            ((state == name) & beyond, np.full(len(y), edge), {"marker": marker, "transform": at_edge}),
+        ):
+            if these.any():
+                face = shades[these] if name == "complete" else "none"
+                axes.scatter(x[these], heights[these], DOT, facecolors=face, edgecolors=shades[these], lw=0.9, **style)
+    if (failed := state == "failed").any():
+        crosses = np.full(failed.sum(), 0.03)
+        axes.scatter(x[failed], crosses, DOT, INK, marker="x", lw=0.9, transform=at_edge, label="failed")
+    held = y[np.isfinite(y) & ~beyond]
+    if len(held):
+        room = 0.18 * (np.ptp(held) or 0.1 * abs(held[0]) or 1)
+        axes.set_ylim(held.min() - room, held.max() + room)
+        axes.ticklabel_format(axis="y", useOffset=False)
+    else:
+        axes.set_yticks([])
+    if not (state == "complete").any():
+        _say_unfinished(axes)
+    if not beyond.any():
+        return ""
+    where, worst = ("▼ below", y[beyond].min()) if maximize else ("▲ above", y[beyond].max())
+    return f"{where} the axis: {beyond.sum()} of {len(y)} trials, the farthest at {worst:.3g}"
+
+
+def _places(choices: Sequence[Any], column: pd.Series) -> NDArray[np.float64]:
+    """Where in `choices` each value stands; NaN for one that is none of them."""
+    places = pd.Index(list(choices), dtype=object).get_indexer(column)
+    return np.where(places < 0, np.nan, places)
+
+
+def _name_ticks(axes: Axes, names: Sequence[str], inches: float) -> None:
+    """Ticks at 0, 1, ... on an axis of about so many inches, turned if they would touch."""
+    room = 72 * inches / len(names) - 6
+    turn = 90 if max(len(line) for name in names for line in name.split("\n")) * 4.9 > room else 0
+    texts = [name.replace("\n", "  ") for name in names] if turn else names  # two lines would touch a neighbour's
+    step = int(np.ceil(11 / (room + 6)))  # where even turned ones would touch, some are left out
+    axes.set_xticks(range(0, len(names), step), texts[::step], rotation=turn, fontsize=8, parse_math=False)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+
+
+def _say_unfinished(axes: Axes) -> None:
+    axes.text(0.5, 0.5, "no finished trial", transform=axes.transAxes, ha="center", va="center", color=INK, bbox=BOX)

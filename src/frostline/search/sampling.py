@@ -1,0 +1,227 @@
+"""Which point of the space to try next: Optuna's samplers, told of paused trials and of what lies near to what."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from frostline.errors import ParamsError
+from frostline.search.rungs import Score
+from frostline.search.space import Choice, Dimension, Value
+
+# What is written to a trial: validation losses by pictures seen; that it was trained to its end at once.
+LOSSES, CHEAP = "val_losses", "cheap"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to search.
+
+    trials: the budget; pictures: of the training split; epochs: of a whole trial; rungs: of `halving`, in pictures
+    seen; by_loss: whether trials that are not finished are compared by their validation loss, whatever the metric: of
+    few pictures a loss says more than an accuracy.
+    """
+
+    trials: int
+    sampler: str
+    pruner: str
+    maximize: bool
+    seed: int
+    pictures: int
+    epochs: int
+    rungs: tuple[int, ...]
+    by_loss: bool
+
+
+class Advisor(BaseSampler):
+    """Asks Optuna's samplers, showing them paused trials as what they are: trials with a value.
+
+    Its advice depends on the seed, the trial's number and the study alone, so a sweep that was killed goes on as if it
+    had not been.
+    """
+
+    def __init__(self, settings: Settings, space: Sequence[Dimension]) -> None:
+        self.settings, self.space = settings, space
+        # Set when it is there: what samplers are given may lack the trials of other brackets of Hyperband.
+        self.study: optuna.Study | None = None
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {dimension.key: distribution(dimension) for dimension in self.space}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        if self.settings.sampler == "grid":
+            points_of_grid = grid(self.space)
+            random.Random(self.settings.seed).shuffle(points_of_grid)
+            return points_of_grid[trial.number % len(points_of_grid)]
+        whole = self.study or study
+        others = [other for other in whole.get_trials(deepcopy=False) if other.number != trial.number]
+        points = Points(self.space)
+        known = [
+            other
+            for other in others
+            if other.distributions.keys() == search_space.keys() and other.state != TrialState.FAIL
+        ]
+        copy = in_memory(self.settings.maximize or bool(self.settings.rungs), sampler(self.settings, trial.number))
+        for other in known:
+            copy.add_trial(_at_rung(other, points, self.settings) if self.settings.rungs else _as_seen(other, points))
+        with quiet():
+            return points.values(copy.ask(points.distributions).params)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        raise RuntimeError(f"{param_name} is not in the space")
+
+
+def grid(space: Sequence[Dimension]) -> list[dict[str, Value]]:
+    """All points. Raises ParamsError for a range without a step."""
+    axes: list[list[Value]] = []
+    for dimension in space:
+        if isinstance(dimension, Choice):
+            axes.append(list(dimension.values))
+            continue
+        step = dimension.step or (1 if dimension.is_whole and not dimension.log else None)
+        if step is None:
+            raise ParamsError(
+                f"params.yaml: sweep.sampler grid needs values: give sweep.space.{dimension.key} a list or a step"
+            )
+        count = math.floor((dimension.high - dimension.low) / step + 1e-9) + 1
+        ladder = [min(dimension.low + at * step, dimension.high) for at in range(count)]
+        axes.append([int(value) if dimension.is_whole else value for value in ladder])
+    keys = [dimension.key for dimension in space]
+    return [dict(zip(keys, point, strict=True)) for point in itertools.product(*axes)]
+
+
+def require_sampler(settings: Settings, space: Sequence[Dimension]) -> None:
+    """Raises ParamsError where the sampler can't serve this space, or its library is missing."""
+    if settings.sampler == "grid":
+        grid(space)
+    if settings.sampler == "gp":
+        try:
+            import torch  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
+        except ImportError:
+            raise ParamsError("params.yaml: sweep.sampler gp needs torch; install it, or set tpe") from None
+
+
+class Points:
+    """The space as samplers see it: of an ordered list they choose a place, so that they know what is near to what."""
+
+    def __init__(self, space: Sequence[Dimension]) -> None:
+        self.ordered = {
+            dimension.key: dimension.values
+            for dimension in space
+            if isinstance(dimension, Choice) and dimension.is_ordered and len(dimension.values) > 1
+        }
+        self.distributions = {
+            dimension.key: IntDistribution(0, len(self.ordered[dimension.key]) - 1)
+            if dimension.key in self.ordered
+            else distribution(dimension)
+            for dimension in space
+        }
+
+    def places(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values as they stand in params.yaml -> what samplers know them as."""
+        return {k: self.ordered[k].index(value) if k in self.ordered else value for k, value in values.items()}
+
+    def values(self, places: Mapping[str, Any]) -> dict[str, Any]:
+        """The other way."""
+        return {k: self.ordered[k][place] if k in self.ordered else place for k, place in places.items()}
+
+
+def sampler(settings: Settings, number: int) -> BaseSampler:
+    """The sampler for the trial of that number."""
+    seed = random.Random(f"{settings.seed} {number}").randrange(2**32)
+    if settings.sampler == "random":
+        return optuna.samplers.RandomSampler(seed)
+    if settings.sampler == "gp":
+        return optuna.samplers.GPSampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed)
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """A dimension in Optuna's terms."""
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(dimension.values)
+    if dimension.is_whole:
+        low, high = int(dimension.low), int(dimension.high)
+        return IntDistribution(low, high, log=dimension.log, step=int(dimension.step or 1))
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
+
+
+def in_memory(maximize: bool, sampler: BaseSampler | None = None) -> optuna.Study:
+    """An empty study, which is gone with the process."""
+    return optuna.create_study(sampler=sampler, direction="maximize" if maximize else "minimize")
+
+
+def standings(settings: Settings, reported: Mapping[int, float], losses: Mapping[str, float]) -> list[Score]:
+    """How a trial stands at each rung up to its last report; more is better.
+
+    What was reported next after a rung counts where nothing was at the rung itself: with batches of another size, or
+    rungs from before a setting was changed, they don't quite meet.
+    """
+    found: list[Score] = []
+    for rung in settings.rungs:
+        after = [place for place in reported if place >= rung]
+        if not after:
+            break
+        place = min(after)
+        metric = reported[place] if settings.maximize else -reported[place]
+        loss = losses[str(place)]
+        found.append((-loss, metric) if settings.by_loss else (metric, -loss))
+    return found
+
+
+def _at_rung(trial: FrozenTrial, points: Points, settings: Settings) -> FrozenTrial:
+    """A trial with its standing at the highest rung that it has reached, as if it had been pruned there.
+
+    TPE takes who came further for better, and compares those of one rung. Who went all the way because that was cheap
+    has proved nothing by it, and is shown where it began; so is everybody to `gp`, which knows no rungs.
+    """
+    is_gp = settings.sampler == "gp"
+    reached = standings(settings, trial.intermediate_values, trial.user_attrs.get(LOSSES, {}))
+    shown = reached[:1] if is_gp or CHEAP in trial.user_attrs else reached
+    seen = {len(shown) - 1: shown[-1][0]} if shown else {}
+    return optuna.trial.create_trial(
+        state=(TrialState.COMPLETE if is_gp else TrialState.PRUNED) if seen else TrialState.RUNNING,
+        value=next(iter(seen.values()), None),
+        params=points.places(trial.params),
+        distributions=points.distributions,
+        intermediate_values=seen,
+    )
+
+
+def _as_seen(trial: FrozenTrial, points: Points) -> FrozenTrial:
+    """A trial as samplers understand it: what is paused has been pruned, for all that is known by now."""
+    is_paused = trial.state == TrialState.WAITING and trial.intermediate_values
+    state = TrialState.PRUNED if is_paused else trial.state
+    value = trial.values[0] if trial.values else None
+    if state == TrialState.PRUNED and value is None and trial.intermediate_values:
+        value = trial.intermediate_values[max(trial.intermediate_values)]
+    return optuna.trial.create_trial(
+        state=state,
+        value=value,
+        params=points.places(trial.params),
+        distributions=points.distributions,
+        intermediate_values=trial.intermediate_values,
+    )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna's warnings about experimental arguments from the terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,127 @@
+"""The search space: which keys of params.yaml a sweep varies, and over what.
+
+Values are kept as they would stand in params.yaml, so a trial is params.yaml with some keys changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from frostline.errors import ParamsError
+from frostline.params.schema import Auto, Params, Range
+
+FREEZE = "finetune.freeze"
+
+# Keys that change what the validation loss means.
+IN_LOSS = {"finetune.label_smoothing", "finetune.loss", "finetune.focal_gamma", "head.l2"}
+
+SEARCHABLE = ("augment", "finetune", "head")
+
+Value = int | float | str | bool | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some values. is_ordered: neighbours in the list are alike, as numbers and freeze depths are."""
+
+    key: str
+    values: tuple[Value, ...]
+    is_ordered: bool
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number from low to high, both included. step: of a grid from low on, or None; is_whole: integers alone."""
+
+    key: str
+    low: float
+    high: float
+    log: bool
+    step: float | None
+    is_whole: bool
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest value, as they are drawn."""
+        return (int(self.low), int(self.high)) if self.is_whole else (float(self.low), float(self.high))
+
+
+Dimension = Choice | Interval
+
+
+def dimensions(params: Params, depths: Sequence[int | str]) -> list[Dimension]:
+    """The space of params.yaml. depths: what `{auto: n}` stands for.
+
+    Raises ParamsError for a key that can't be searched, and for a value that the key can't have.
+    """
+    for key in params.sweep.space:
+        section, *rest = key.split(".")
+        if not rest or section not in SEARCHABLE:
+            named = f"{', '.join(SEARCHABLE[:-1])} or {SEARCHABLE[-1]}"
+            raise ParamsError(
+                f"params.yaml: sweep.space.{key} can't be searched: it needs a key of {named}; for others "
+                "use `dvc exp run --queue -S ...`"
+            )
+    part = sorted(IN_LOSS & params.sweep.space.keys())
+    if params.sweep.metric == "val_loss" and part:
+        raise ParamsError(
+            f"params.yaml: sweep.metric val_loss can't compare values of {part[0]}, which is part of the loss; set it "
+            "to val_accuracy"
+        )
+    found = [_dimension(params, key, given, depths) for key, given in params.sweep.space.items()]
+    for dimension in found:
+        for value in dimension.values if isinstance(dimension, Choice) else dimension.ends:
+            with_values(params, {dimension.key: value})
+    return found
+
+
+def with_values(params: Params, values: Mapping[str, Value]) -> Params:
+    """params.yaml with those keys changed. Raises ParamsError for an unknown key or a value that it can't have."""
+    changed = params.model_dump()
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        part: Any = changed
+        for section in sections:
+            part = part.get(section) if isinstance(part, dict) else None
+        if not isinstance(part, dict) or name not in part:
+            known = [f"{section}.{name}" for section in SEARCHABLE for name in changed[section]]
+            near = get_close_matches(key, known, n=1)
+            raise ParamsError(
+                f"params.yaml: sweep.space.{key} is no key; " + (f"did you mean {near[0]}?" if near else "remove it")
+            )
+        part[name] = value
+    try:
+        return Params.model_validate(changed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = ", ".join(f"{key} = {value!r}" for key, value in values.items())
+        why = first["msg"][0].lower() + first["msg"][1:]
+        raise ParamsError(f"params.yaml: sweep.space: {said} can't be: {why}; mend it") from None
+
+
+def _dimension(
+    params: Params, key: str, given: Auto | Range | Sequence[Value], depths: Sequence[int | str]
+) -> Dimension:
+    if isinstance(given, Auto):
+        if key != FREEZE:
+            raise ParamsError(f"params.yaml: sweep.space.{key}: auto is for {FREEZE} alone; give a range or a list")
+        return Choice(key, tuple(depths), is_ordered=True)
+    if isinstance(given, Range):
+        given_numbers = [number for number in (given.low, given.high, given.step) if number is not None]
+        is_whole = all(isinstance(number, int) for number in given_numbers) and not _takes(params, key, given.low + 0.5)
+        return Interval(key, given.low, given.high, given.log, given.step, is_whole)
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in given)
+    return Choice(key, tuple(dict.fromkeys(given)), is_ordered=numbers or key == FREEZE)
+
+
+def _takes(params: Params, key: str, value: Value) -> bool:
+    try:
+        with_values(params, {key: value})
+    except ParamsError:
+        return False
+    return True

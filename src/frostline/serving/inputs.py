@@ -1,0 +1,184 @@
+"""Images as a request gives them: encoded bytes, base64 of them, the name of a file, or pixels.
+
+This file goes into every registered model as its own code (see packaging.py): it imports data/images.py alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data import images  # relative: inside a registered model the package has another name
+
+COLUMNS = ("image", "path", "pixels")
+MEGAPIXELS = 50.0  # of one image that a server is sent; the largest photos of phones have that many
+ROWS = 1000  # of one request to `frostline serve`
+
+# Environment variables that a registered model obeys, wherever it is loaded.
+ALLOW_PATHS = "FROSTLINE_ALLOW_PATHS"
+MAX_MEGAPIXELS = "FROSTLINE_MAX_MEGAPIXELS"
+PATHS_REFUSED = (
+    "files of this machine are not read; send the column image, or allow it with `frostline serve --allow-paths` "
+    f"(a registered model: with the environment variable {ALLOW_PATHS}=1)"
+)
+
+BASE64 = re.compile(rb"[A-Za-z0-9+/]+=*")  # of bytes; an image's first few already are no such text
+SPACE = {ord(sign): None for sign in " \t\r\n"}
+
+Pixels = NDArray[np.uint8]
+
+
+class UnusableInputError(Exception):
+    """What was given is no image; the text says which row, and why."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is read of a table. pixels: of one image, width times height; rows: of one table, None where any number is
+    read; paths: whether files of this machine are read."""
+
+    pixels: int = images.MAX_PIXELS
+    rows: int | None = None
+    paths: bool = False
+
+    def require(self, column: str, rows: int) -> None:
+        """Raises UnusableInputError where a table of one column and so many rows is not read at all."""
+        if column == "path" and not self.paths:
+            raise UnusableInputError(PATHS_REFUSED)
+        if self.rows is not None and rows > self.rows:
+            raise UnusableInputError(f"the request has {rows:,} rows; send at most {self.rows:,} in one request")
+
+
+def environment_limits() -> Limits:
+    """What the environment allows a registered model. Raises ValueError, which names the variable."""
+    given = os.environ.get(MAX_MEGAPIXELS, "").strip()
+    allowed = os.environ.get(ALLOW_PATHS, "").strip().lower() in {"1", "true", "yes", "on"}
+    try:
+        return Limits(pixels_of(float(given or MEGAPIXELS)), None, allowed)
+    except ValueError:
+        raise ValueError(f"{MAX_MEGAPIXELS} is {given!r}; give a number above 0 and up to {HIGHEST}") from None
+
+
+HIGHEST = images.MAX_PIXELS // 10**6  # megapixels; above that Pillow reads nothing
+
+
+def pixels_of(megapixels: float) -> int:
+    """Raises ValueError where it is no bound that could be kept."""
+    if not 0 < megapixels <= HIGHEST:
+        raise ValueError(f"{megapixels:g} megapixels; give a number above 0 and up to {HIGHEST}")
+    return max(1, round(megapixels * 1e6))
+
+
+def column_of(names: Iterable[Any]) -> str:
+    """The one of COLUMNS that a table has; other columns do not matter. Raises UnusableInputError."""
+    counted = Counter(map(str, names))
+    given = [name for name in COLUMNS for _ in range(counted[name])]
+    if len(given) != 1:
+        told = ", ".join(each[:40] for each in list(counted.elements())[:10])
+        more = ", ..." if counted.total() > 10 else ""
+        raise UnusableInputError(
+            f"the columns are {told or 'missing'}{more}; give exactly one of {', '.join(COLUMNS)}, once"
+        )
+    return given[0]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Makes of an image what a network gets: uint8 (size, size, 3). pixels: the most that an image may have."""
+
+    size: int
+    resize: images.Resize
+    pixels: int
+
+    def encoded(self, source: Path | bytes) -> Pixels:
+        """Decode and resize the bytes of an image, or a regular file. Raises images.UnreadableImageError."""
+        return images.prepare(source, self.size, self.resize, self.pixels)
+
+    def cell(self, column: str, value: Any, row: int) -> Pixels:
+        """The image in a cell of a table: `image` has encoded bytes or base64 of them, `path` the name of a file,
+        `pixels` uint8 (height, width, 3). Raises UnusableInputError, which names the row."""
+        try:
+            if column == "image":
+                return self.encoded(encoded_bytes(value))
+            if column == "path":
+                if not isinstance(value, str):
+                    raise UnusableInputError(f"is {type(value).__name__}, not the name of a file")
+                return self.encoded(Path(value))
+            return images.resize(array(value, self.pixels), self.size, self.resize)
+        except (UnusableInputError, images.UnreadableImageError) as reason:
+            raise UnusableInputError(f"row {row}, {column}: {reason}") from None
+
+
+def encoded_bytes(value: Any) -> bytes:
+    """The bytes of an image, given as such or in base64. Raises UnusableInputError."""
+    if not isinstance(value, bytes | str):
+        raise UnusableInputError(f"is {type(value).__name__}, not the bytes of an image")
+    # MLflow decodes the base64 of some forms of JSON and hands on that of others, as text or as the text's bytes.
+    if isinstance(value, str) or BASE64.fullmatch(value):
+        try:
+            return base64.b64decode(value.translate(SPACE) if isinstance(value, str) else value, validate=True)
+        except (binascii.Error, ValueError):
+            if isinstance(value, str):
+                raise UnusableInputError("is not base64") from None
+    return value
+
+
+def array(value: Any, most: int) -> Pixels:
+    """Pixels as uint8 (height, width, 3), out of an array or nested lists of integers. Raises UnusableInputError.
+
+    most: pixels, height times width, looked at before anything is copied. Lists are never given to NumPy, which would
+    fit a type to them: a single long text among them would be repeated for every number.
+    """
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        if value.dtype.kind not in "iu":
+            raise UnusableInputError("holds other numbers than integers from 0 to 255")
+        _require_shape(value.shape, most)
+        if value.dtype != np.uint8 and (value.min() < 0 or value.max() > 255):
+            raise UnusableInputError("holds other numbers than integers from 0 to 255")
+        return np.ascontiguousarray(value.astype(np.uint8, copy=False))
+    height, width, channels = _require_shape(_shape(value), most)
+    if any(not _is_list(row) or len(row) != width for row in value) or any(
+        not _is_list(pixel) or len(pixel) != channels for row in value for pixel in row
+    ):
+        raise UnusableInputError("is no array: its rows differ in length")
+    try:
+        data = bytes(chain.from_iterable(chain.from_iterable(value)))
+    except (TypeError, ValueError):  # no integers, or others than a byte has
+        raise UnusableInputError("holds other numbers than integers from 0 to 255") from None
+    return np.frombuffer(data, np.uint8).reshape(height, width, channels)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | np.ndarray) and not (isinstance(value, np.ndarray) and value.ndim == 0)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Of nested lists, by the first element of each; no deeper than is needed to tell that it is wrong."""
+    shape: list[int] = []
+    while _is_list(value) and len(shape) < 4:
+        shape.append(len(value))
+        if not len(value):
+            break
+        value = value[0]
+    return tuple(shape)
+
+
+def _require_shape(shape: tuple[int, ...], most: int) -> tuple[int, int, int]:
+    """Raises UnusableInputError where it is not the shape of an image."""
+    if len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise UnusableInputError(f"has shape {shape}, not (height, width, 3)")
+    height, width, channels = shape
+    if height * width > most:
+        raise UnusableInputError(str(images.too_many(width, height, most)))
+    return height, width, channels

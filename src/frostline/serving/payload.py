@@ -1,0 +1,161 @@
+"""The body of a request to /invocations as a table of one column.
+
+The forms are MLflow's (https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally): of JSON `dataframe_split`,
+`dataframe_records`, `inputs` and `instances`, and CSV. They are read here and not by MLflow's server, because what
+strangers send must be bounded before it becomes objects. Parquet is not read: its size once unpacked can't be told.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from io import BytesIO, TextIOWrapper
+from typing import Any, NoReturn
+
+from frostline.serving import inputs
+from frostline.serving.inputs import Limits, UnusableInputError
+
+JSON, CSV = "application/json", "text/csv"
+
+# Bounds of what becomes objects of 50 to 250 bytes each: 400 MB at most. Lists: one for each of the `pixels`.
+LISTS, OBJECTS, QUOTES, CELLS = 2_000_000, 100_000, 1_000_000, 1000
+SMALL = 4 * 2**20  # bytes of a body; larger ones are read one at a time
+_ALONE = threading.Lock()
+
+
+class RefusedRequestError(Exception):
+    """A request that is not answered; the text is for who sent it. status: of HTTP."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Table:
+    """One of `inputs.COLUMNS`, and its cells; of `pixels` they are arrays already."""
+
+    column: str
+    values: list[Any]
+
+
+def kind_of(content_type: str | None) -> str:
+    """JSON or CSV. Raises RefusedRequestError for other content."""
+    if not content_type:
+        raise RefusedRequestError(415, f"the header Content-Type is missing; send {JSON}")
+    kind, *options = (part.strip().lower() for part in content_type.split(";"))
+    charsets = {each.removeprefix("charset=").strip('"') for each in options if each.startswith("charset=")}
+    if kind not in (JSON, CSV) or charsets - {"utf-8", "utf8", "us-ascii"}:
+        raise RefusedRequestError(415, f"Content-Type is {content_type[:60]}; send {JSON} or {CSV}, in UTF-8")
+    return kind
+
+
+def parse(body: bytes, kind: str, limits: Limits) -> Table:
+    """The table in a body. Raises RefusedRequestError, and UnusableInputError for what is no image in it."""
+    with _ALONE if len(body) > SMALL else nullcontext():
+        table = (_csv if kind == CSV else _json)(body, limits)
+        if table.column == "pixels":
+            table = Table(table.column, [_array(row, each, limits) for row, each in enumerate(table.values)])
+        return table
+
+
+def _array(row: int, value: Any, limits: Limits) -> inputs.Pixels:
+    try:
+        return inputs.array(value, limits.pixels)
+    except UnusableInputError as reason:
+        raise UnusableInputError(f"row {row}, pixels: {reason}") from None
+
+
+def _json(body: bytes, limits: Limits) -> Table:
+    for sign, most in ((b"[", LISTS), (b"{", OBJECTS), (b'"', QUOTES)):
+        if body.count(sign) > most:
+            raise RefusedRequestError(413, f"the body has more than {most:,} of {sign.decode()}; send fewer rows")
+    try:
+        document = json.loads(body.decode("utf-8"), parse_constant=_no_number)
+    except RecursionError:
+        raise RefusedRequestError(400, "the body is no JSON that can be read: it is nested too deeply") from None
+    except ValueError as error:  # of decoding, of JSON's grammar, or of a number with thousands of digits
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error).split(";")[0][:80]
+        raise RefusedRequestError(400, f"the body is not valid JSON in UTF-8: {reason}") from None
+    given = [name for name in FORMS if isinstance(document, dict) and name in document]
+    if len(given) != 1:
+        raise RefusedRequestError(400, f"the body must be a JSON object with exactly one of {', '.join(FORMS)}")
+    return FORMS[given[0]](document[given[0]], limits)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _split(value: Any, limits: Limits) -> Table:
+    given: dict[str, Any] = value if isinstance(value, dict) else {}
+    names, rows = given.get("columns"), given.get("data")
+    if not isinstance(names, list) or not _is_list_of(names, str) or not isinstance(rows, list):
+        raise RefusedRequestError(400, 'dataframe_split must be {"columns": ["image"], "data": [["..."], ...]}')
+    column = _allowed(names, len(rows), limits)
+    for row, cells in enumerate(rows):
+        if not isinstance(cells, list) or len(cells) != len(names):
+            raise RefusedRequestError(400, f"row {row} is no list with one cell for each of the columns")
+    place = names.index(column)
+    return Table(column, [cells[place] for cells in rows])
+
+
+def _records(value: Any, limits: Limits) -> Table:
+    if not _is_list_of(value, dict):
+        raise RefusedRequestError(400, 'records must be a list of objects: [{"image": "..."}, ...]')
+    column = _allowed({name for record in value for name in record}, len(value), limits)
+    return Table(column, [record.get(column) for record in value])
+
+
+def _columns(value: Any, limits: Limits) -> Table:
+    """MLflow's `inputs` and `instances`: {"image": ["...", ...]} or records."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return _records(value, limits)
+    if not isinstance(value, dict):
+        value = {}
+    column = _allowed(value, 0, limits)
+    values = value[column] if isinstance(value[column], list) else [value[column]]
+    return Table(_allowed(value, len(values), limits), values)
+
+
+FORMS: dict[str, Callable[[Any, Limits], Table]] = {
+    "dataframe_split": _split,
+    "dataframe_records": _records,
+    "inputs": _columns,
+    "instances": _columns,
+}
+
+
+def _csv(body: bytes, limits: Limits) -> Table:
+    csv.field_size_limit(len(body) + 1)
+    rows = csv.reader(TextIOWrapper(BytesIO(body), "utf-8-sig", newline=""), strict=True)
+    try:
+        names = next(rows, [])
+        column = _allowed(names[:CELLS], 0, limits)
+        place = names.index(column)
+        values: list[Any] = []
+        for cells in rows:
+            if not cells:  # an empty line
+                continue
+            if len(cells) != len(names):
+                raise RefusedRequestError(400, f"row {len(values)} has {len(cells)} cells for {len(names)} columns")
+            values.append(cells[place])
+            _allowed([column], len(values), limits)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise RefusedRequestError(400, f"the body is not valid CSV in UTF-8: {error}") from None
+    return Table(column, values)
+
+
+def _allowed(names: Any, rows: int, limits: Limits) -> str:
+    """The column that is read, once it is known that it may be."""
+    column = inputs.column_of(names)
+    limits.require(column, rows)
+    return column
+
+
+def _is_list_of(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(each, kind) for each in value)

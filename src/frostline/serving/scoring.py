@@ -1,0 +1,140 @@
+"""What a trained classifier says of images as people have them: files, encoded bytes, arrays.
+
+This file, inputs.py and data/images.py go into every registered model as its own code (see packaging.py): they import
+nothing else of this package, and they decode and resize an image as `prepare` does.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data import images  # relative: inside a registered model the package has another name
+from . import inputs
+
+if TYPE_CHECKING:
+    import keras
+
+BATCH = 32  # images that go through the network at once
+
+Pixels = NDArray[np.uint8]
+
+
+class StoppedError(Exception):
+    """Nobody waits for the answers any more."""
+
+
+class Scorer:
+    """A bundle, ready to be asked by any number of threads.
+
+    What several threads ask for at the same time goes through the network in one batch.
+    """
+
+    def __init__(self, bundle: Path, limits: inputs.Limits | None = None) -> None:
+        """Load a bundle's folder, Keras's safe mode on. Raises OSError or ValueError where it holds none."""
+        import keras
+
+        about = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+        self.classes: tuple[str, ...] = tuple(about["classes"])
+        self.image_size: int = about["image_size"]
+        self.resize: images.Resize = about["resize"]
+        self.limits = limits or inputs.Limits()
+        self._reader = inputs.Reader(self.image_size, self.resize, self.limits.pixels)
+        self._batcher = _Batcher(keras.saving.load_model(bundle / "model.keras", compile=False, safe_mode=True))
+        self.probe().result()  # what is compiled, is so now
+
+    def probe(self) -> Future[NDArray[np.float32]]:
+        """What the network says of a black image, once it has said so: whether it still answers."""
+        return self._batcher.ask(np.zeros((self.image_size, self.image_size, 3), np.uint8))
+
+    def picture(self, source: Path | bytes) -> Pixels:
+        """Decode and resize the bytes of an image, or a regular file: uint8 (size, size, 3).
+
+        Raises images.UnreadableImageError. It is for the program's own user: `limits.paths` is about `rows`.
+        """
+        return self._reader.encoded(source)
+
+    def probabilities(self, pictures: Sequence[Pixels] | Pixels) -> NDArray[np.float32]:
+        """Probabilities by class, float32 (n, classes), of uint8 (size, size, 3) each."""
+        if len(pictures) == 0:
+            return np.empty((0, len(self.classes)), np.float32)
+        asked = [self._batcher.ask(picture) for picture in pictures]
+        raw = np.array([each.result() for each in asked], np.float32).reshape(len(asked), -1)
+        return np.concatenate([1 - raw, raw], axis=1) if len(self.classes) == 2 and raw.shape[1] == 1 else raw
+
+    def answers(self, pictures: Sequence[Pixels]) -> list[dict[str, Any]]:
+        """For each image the label, its probability, and the probabilities of all classes by their names."""
+        return [self.answer(row) for row in self.probabilities(pictures)]
+
+    def answer(self, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+        """One row of probabilities, float32 (classes,), in words."""
+        best = int(probabilities.argmax())
+        named = dict(zip(self.classes, map(float, probabilities), strict=True))
+        return {"label": self.classes[best], "probability": float(probabilities[best]), "probabilities": named}
+
+    def rows(self, column: str, values: Sequence[Any], stop: threading.Event | None = None) -> list[dict[str, Any]]:
+        """The answers for a table of one column, one of `inputs.COLUMNS`; a batch at a time, so that memory stays flat.
+
+        stop: where it is set, StoppedError is raised after the image at hand. Raises inputs.UnusableInputError, which
+        names the row.
+        """
+        self.limits.require(column, len(values))
+        made = []
+        for start in range(0, len(values), BATCH):
+            read = []
+            for row, value in enumerate(values[start : start + BATCH], start):
+                if stop and stop.is_set():
+                    raise StoppedError
+                read.append(self._reader.cell(column, value, row))
+            made += self.answers(read)
+        return made
+
+
+class _Batcher:
+    """Runs a model in one thread, on all that is waiting at a time."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+        self._waiting: SimpleQueue[tuple[Pixels, Future[NDArray[np.float32]]]] = SimpleQueue()
+        threading.Thread(target=self._work, daemon=True, name="frostline-scoring").start()
+
+    def ask(self, picture: Pixels) -> Future[NDArray[np.float32]]:
+        answer: Future[NDArray[np.float32]] = Future()
+        self._waiting.put((picture, answer))
+        return answer
+
+    def _work(self) -> None:
+        while True:
+            asked = [self._waiting.get()]
+            try:
+                while len(asked) < BATCH:
+                    asked.append(self._waiting.get_nowait())
+            except Empty:
+                pass
+            # Who no longer waits has cancelled; from here on nobody can.
+            wanted = [(picture, answer) for picture, answer in asked if answer.set_running_or_notify_cancel()]
+            if not wanted:
+                continue
+            try:
+                raw = self._predict(np.stack([picture for picture, _ in wanted]))
+                made = list(zip(raw, wanted, strict=True))
+            except Exception as error:
+                for _, answer in wanted:
+                    answer.set_exception(error)
+                continue
+            for row, (_, answer) in made:
+                answer.set_result(row)
+
+    def _predict(self, pictures: Pixels) -> NDArray[np.float32]:
+        """Filled up to a power of two, so that few sizes are compiled."""
+        size = 1 << (len(pictures) - 1).bit_length()
+        filled = np.resize(pictures, (size, *pictures.shape[1:]))
+        return np.asarray(self.model.predict_on_batch(filled))[: len(pictures)]

@@ -1,0 +1,93 @@
+"""Whether MLflow answers: what it raises becomes errors of one line that name the fix."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from frostline.core import database_errors
+from frostline.core.masking import masked
+from frostline.errors import StateError, UnreachableError
+
+PAUSE = 30.0  # seconds for which a server that did not answer is left alone
+
+FIX = (
+    "; start its server, fix tracking.uri in params.yaml or MLFLOW_TRACKING_URI, or set tracking.uri to none to train "
+    "without records"
+)
+
+# MLflow's codes of errors that the same call would meet again.
+REFUSALS = {
+    "ALREADY_EXISTS",
+    "BAD_REQUEST",
+    "CUSTOMER_UNAUTHORIZED",
+    "ENDPOINT_NOT_FOUND",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "NOT_FOUND",
+    "NOT_IMPLEMENTED",
+    "PERMISSION_DENIED",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+    "UNAUTHENTICATED",
+}
+
+
+@contextmanager
+def reachable(uri: str, *others: type[Exception]) -> Iterator[None]:
+    """Turn what MLflow raises in the block, and those other errors, into a StateError that names the fix.
+
+    It is an UnreachableError where the same call may work later.
+    """
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException, *others) as error:
+        code = database_errors.code(error)
+        if code is not None and code != sqlite3.SQLITE_BUSY:
+            file = uri.removeprefix("sqlite:///")
+            said = database_errors.told(code, file, "its runs", "or set tracking.uri to another place")
+            if said is not None:
+                raise StateError(said) from error
+        reason = masked(" ".join(str(error).split()))[:160]
+        if isinstance(error, MlflowException) and error.error_code in REFUSALS:
+            raise StateError(
+                f"{masked(uri)}: MLflow refused a call ({reason}); look at the run in its UI, and at tracking.uri"
+            ) from error
+        raise UnreachableError(f"{masked(uri)}: tracking is not reachable ({reason}){FIX}") from error
+
+
+class Contact:
+    """A server that is left alone for a while after a call that it did not answer."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._retry_at = 0.0
+        self._last: UnreachableError | None = None
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """A block of calls. Raises UnreachableError at once, without a call, while the server is left alone."""
+        if self._last is not None and time.monotonic() < self._retry_at:
+            raise self._last
+        try:
+            with reachable(self.uri):
+                yield
+        except UnreachableError as error:
+            if self._last is None:
+                print(
+                    f"warning: {str(error).removesuffix(FIX)}; the work continues and its records are kept",
+                    file=sys.stderr,
+                )
+            self._last, self._retry_at = error, time.monotonic() + PAUSE
+            raise
+        self._last = None
+
+    def retry(self) -> None:
+        """Let the next block call the server whatever came before."""
+        self._retry_at = 0.0

@@ -1,0 +1,99 @@
+"""The course of a training: its stages, each with one freeze line, as params.yaml asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+
+from frostline.data import augmentation
+from frostline.models import freezing
+from frostline.params.schedules import Flat, Piecewise, meant
+from frostline.params.schema import Params
+from frostline.training import loop, phases, schedules, thawing
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of training with one freeze line. line: where the suffix begins, None for pictures; policy: by which live
+    variants are drawn, None for none."""
+
+    name: str
+    phase: phases.Phase
+    line: freezing.CutPoint | None
+    policy: augmentation.Policy | None
+
+    def is_left(self, resume: loop.Snapshot) -> bool:
+        """Whether it is not over at a snapshot; one whose last epoch is just over has yet to take its average."""
+        if resume.phase != self.phase.name:
+            return self.phase.name == "finetune"
+        end = self.phase.stage.stop
+        return resume.epoch < end or (resume.epoch == end and resume.batch == 0)
+
+
+def stages(params: Params, body: keras.Model) -> list[Stage]:
+    """The head's phase, then fine-tuning, in several stages where the backbone thaws gradually."""
+    settings = params.finetune
+    found = []
+    if settings.head_epochs:
+        frozen = len(body.layers)
+        phase = _phase(params, "head", settings.head_epochs, range(settings.head_epochs), frozen)
+        found.append(Stage("head", phase, freezing.deepest_cut(body, frozen), None))
+    policy = augmentation.Policy.of(params.augment) if params.augment.mode == "live" else None
+    spans = thawing.stages(body, freezing.parse(settings.freeze), settings.epochs) if settings.epochs else []
+    for frozen, span in spans:
+        name = "finetune" if len(spans) == 1 else f"finetune from epoch {span.start + 1}"
+        phase = _phase(params, "finetune", settings.epochs, span, frozen)
+        line = freezing.deepest_cut(body, frozen) if policy is None else None
+        found.append(Stage(name, phase, line, policy))
+    return found
+
+
+def shallow(params: Params, body: keras.Model, variants: int) -> Stage:
+    """The one stage of a classifier of scikit-learn's, which sees every variant once, frozen from end to end."""
+    frozen = len(body.layers)
+    phase = _phase(params, "head", variants, range(variants), frozen)
+    return Stage("head", phase, freezing.deepest_cut(body, frozen), None)
+
+
+def _phase(params: Params, name: str, epochs: int, stage: range, frozen: int) -> phases.Phase:
+    settings, callbacks = params.finetune, params.finetune.callbacks
+    is_head = name == "head"
+    rate = settings.head_learning_rate if is_head else settings.learning_rate
+    schedule = meant(settings.schedule)
+    if callbacks.LearningRateScheduler:
+        schedule = schedules.table(callbacks.LearningRateScheduler.schedule, rate)
+    if is_head and isinstance(schedule, Piecewise):  # its rates are those of fine-tuning
+        schedule = Flat()
+    plateau, best, stopping = callbacks.ReduceLROnPlateau, callbacks.ModelCheckpoint, settings.early_stopping
+    keep = phases.Stopping(best.monitor, None) if best else None
+    return phases.Phase(
+        name=name,
+        epochs=epochs,
+        stage=stage,
+        batch_size=settings.batch_size,
+        optimizer=settings.optimizer,
+        learning_rate=rate,
+        schedule=schedule,
+        plateau=phases.Plateau(**plateau.model_dump()) if plateau else None,
+        weight_decay=settings.weight_decay,
+        momentum=settings.momentum,
+        label_smoothing=settings.label_smoothing,
+        focal_gamma=settings.focal_gamma if settings.loss == "focal" else None,
+        ema_momentum=settings.ema_momentum,
+        layer_decay=settings.layer_decay if freezing.parse(settings.freeze).is_discriminative and not is_head else 1.0,
+        mixup=params.augment.mixup,
+        cutmix=params.augment.cutmix,
+        stopping=phases.Stopping(**stopping.model_dump()) if stopping else keep,
+        seed=params.seed,
+        frozen_layers=frozen,
+    )
+
+
+def groups(stages: Sequence[Stage], body: keras.Model, top: keras.Model) -> list[thawing.Group]:
+    """Each block of the backbone, from the bottom up, and the head: what the stages trained of it, and how fast."""
+    spans = [(each.phase.frozen_layers, each.phase.stage) for each in stages if each.phase.name == "finetune"]
+    rate, decay = (stages[-1].phase.learning_rate, stages[-1].phase.layer_decay) if stages else (0.0, 1.0)
+    blocks = thawing.groups(body, spans or [(len(body.layers), range(0))], rate, decay)
+    return [*blocks, thawing.Group("head", len(top.layers), top.count_params(), rate, thawed=1)]

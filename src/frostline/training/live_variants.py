@@ -1,0 +1,75 @@
+"""Live variants: drawn afresh for every batch, inside the network that trains, by the policy of stored ones.
+
+Keras's own layers (`RandomRotation`, `RandomZoom`, ...) resample a picture once each; here one matrix holds all of them
+and goes into the operation that those layers use, so a picture is resampled once, as a stored variant is, and a policy
+means the same in both modes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from frostline.data.augmentation import Policy
+
+
+class Variants(keras.layers.Layer):
+    """Pictures (n, size, size, 3) in [0, 255] -> float32 of the same shape: in training variants of them, else
+    themselves. The draws depend on the seed and on how many batches were drawn since `reset`."""
+
+    def __init__(self, policy: Policy, seed: int) -> None:
+        super().__init__(name="variants", dtype="float32")
+        self.policy = policy
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self._fresh = np.array(self.seed_generator.state)
+        self.built = True
+
+    def reset(self) -> None:
+        """Draw from the beginning again."""
+        self.seed_generator.state.assign(self._fresh)
+
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.KerasTensor(x.shape, "float32")
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        ops = keras.ops
+        x = ops.cast(x, "float32")
+        if not training:
+            return x
+        drawn = keras.random.uniform((ops.shape(x)[0], DRAWS), -1.0, 1.0, dtype="float32", seed=self.seed_generator)
+        return self.vary(x, drawn)
+
+    def vary(self, x: Any, drawn: Any) -> Any:
+        """The variants of float32 pictures by draws (n, DRAWS) in [-1, 1), in the order of `augmentation.Drawn`."""
+        ops, policy = keras.ops, self.policy
+        turn, shift_y, shift_x, slant, zoom_y, zoom_x, flip_x, flip_y, light = ops.unstack(drawn, axis=1)
+        moves = (policy.rotation, policy.height_shift, policy.width_shift, policy.shear, policy.zoom)
+        if any(moves):
+            angle, slant = turn * float(np.deg2rad(policy.rotation)), slant * float(np.deg2rad(policy.shear))
+            zoom_y, zoom_x = 1 + zoom_y * policy.zoom, 1 + zoom_x * policy.zoom
+            sin, cos = ops.sin(angle), ops.cos(angle)
+            # rotation @ shear @ zoom, as `augmentation` composes them: output (y, x) around the centre -> input.
+            yy, yx = cos * zoom_y, (-cos * ops.sin(slant) - sin * ops.cos(slant)) * zoom_x
+            xy, xx = sin * zoom_y, (-sin * ops.sin(slant) + cos * ops.cos(slant)) * zoom_x
+            size = x.shape[1]
+            centre = (size - 1) / 2
+            y, left = centre + shift_y * (policy.height_shift * size), centre + shift_x * (policy.width_shift * size)
+            none = ops.zeros_like(yy)
+            matrix = [xx, xy, centre - xx * left - xy * y, yx, yy, centre - yy * y - yx * left, none, none]
+            x = ops.image.affine_transform(
+                x, ops.stack(matrix, axis=1), interpolation="bilinear", fill_mode=policy.fill_mode
+            )
+        for is_on, draw, axis in ((policy.horizontal_flip, flip_x, 2), (policy.vertical_flip, flip_y, 1)):
+            if is_on:
+                x = ops.where(draw[:, None, None, None] < 0, ops.flip(x, axis=axis), x)
+        if policy.brightness is not None:
+            low, high = policy.brightness
+            factor = (low + high) / 2 + light * ((high - low) / 2)
+            x = ops.clip(x * factor[:, None, None, None], 0.0, 255.0)
+        return x
+
+
+# What is drawn for each picture.
+DRAWS = 9

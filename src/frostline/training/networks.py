@@ -1,0 +1,90 @@
+"""What is worth keeping between trainings: networks with their compiled learners and trained heads."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import keras
+from numpy.typing import NDArray
+
+from frostline.core.history import HistoryRow
+from frostline.features import prefix
+from frostline.models import backbones, backend, classifier
+from frostline.training import live_variants, loop, thawing
+from frostline.training.course import Stage
+
+# What is kept of a network at most.
+LEARNERS, HEADS = 16, 64
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """What the first phase leaves behind: the head's variables, and the history."""
+
+    variables: list[NDArray[Any]]
+    history: list[HistoryRow]
+
+
+class Network:
+    """Backbone and head, with all that is worth keeping between trainings. whole: pictures -> probabilities."""
+
+    def __init__(self, backbone: backbones.Backbone, head: classifier.Head, whole: keras.Model) -> None:
+        self.backbone, self.head, self.whole = backbone, head, whole
+        self.source = prefix.Source(backbone, head)
+        self.heads: Recent[TrainedHead] = Recent(HEADS)
+        self._learners: Recent[loop.Learner] = Recent(LEARNERS)
+        self._augmenters: dict[Hashable, live_variants.Variants] = {}
+        self._fresh = backend.values(whole.variables)
+
+    def reset(self) -> None:
+        """Set all variables, the states of random numbers among them, to what they were before any training."""
+        backend.assign(self.whole.variables, self._fresh)
+        for augmenter in self._augmenters.values():
+            augmenter.reset()
+
+    def learner(self, stage: Stage, train_batch_norm: bool) -> loop.Learner:
+        """What trains a stage, the body being frozen for it now."""
+        key = (stage.phase.frozen_layers, train_batch_norm, stage.policy, stage.phase.rule)
+        learner = self._learners.get(key)
+        if learner is None:
+            body = self.backbone.model
+            model = classifier.suffix(self.backbone, self.head, stage.line, self._augmenter(stage))
+            blocks = thawing.from_top(body) if stage.phase.rule.has_layer_decay else {}
+            learner = loop.Learner(model, stage.phase.rule, blocks)
+            self._learners.put(key, learner)
+        return learner
+
+    def _augmenter(self, stage: Stage) -> live_variants.Variants | None:
+        """What draws the live variants of a stage; None where it has none."""
+        if stage.policy is None:
+            return None
+        key = (stage.policy, stage.phase.seed)
+        if key not in self._augmenters:
+            self._augmenters[key] = live_variants.Variants(stage.policy, stage.phase.seed)
+        return self._augmenters[key]
+
+
+T = TypeVar("T")
+
+
+class Recent(Generic[T]):
+    """The values that were used last, at most `size` of them."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._values: dict[Hashable, T] = {}
+
+    def get(self, key: Hashable) -> T | None:
+        """The value of a key, which so becomes the last used; None where there is none."""
+        if key not in self._values:
+            return None
+        self._values[key] = self._values.pop(key)
+        return self._values[key]
+
+    def put(self, key: Hashable, value: T) -> None:
+        """Keep a value; the least recently used one goes where there are too many."""
+        self._values[key] = value
+        if len(self._values) > self.size:
+            del self._values[next(iter(self._values))]

@@ -1,0 +1,97 @@
+"""Loss, metric and optimizer of a model, compiled by a rule; the rule's numbers come with each batch (`stepping`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from frostline.training.phases import Rule
+
+
+class _Momentum(keras.optimizers.SGD):
+    """Keras's SGD with momentum, which may be a tensor here: Keras's own asks it in Python whether it is 0."""
+
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+        dtype = variable.dtype
+        velocity = self.momentums[self._get_variable_index(variable)]
+        step = keras.ops.cast(gradient, dtype) * keras.ops.cast(learning_rate, dtype)
+        self.assign(velocity, velocity * keras.ops.cast(self.momentum, dtype) - step)
+        self.assign_add(variable, velocity)
+
+
+class _ByBlock(keras.optimizers.Optimizer):
+    """Mixed into an optimizer: a variable n blocks below the top is trained at `layer_decay ** n` of the rate.
+
+    blocks: that n of each variable, in the model's order; layer_decay, block_weight_decay: set for each batch. Weight
+    decay, as Keras does it, knows only one rate.
+    """
+
+    layer_decay: Any = 1.0
+    block_weight_decay: Any = None
+    blocks: Sequence[int] = ()
+
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+        below = self.blocks[self._get_variable_index(variable)]
+        rate = keras.ops.cast(learning_rate, variable.dtype) * keras.ops.cast(self.layer_decay, variable.dtype) ** below
+        if self.block_weight_decay is not None:
+            self.assign_sub(variable, variable * (rate * keras.ops.cast(self.block_weight_decay, variable.dtype)))
+        super().update_step(gradient, variable, rate)
+
+
+class _AdamByBlock(_ByBlock, keras.optimizers.Adam):
+    pass
+
+
+class _SgdByBlock(_ByBlock, keras.optimizers.SGD):
+    pass
+
+
+class _MomentumByBlock(_ByBlock, _Momentum):
+    pass
+
+
+class _BinaryAccuracy(keras.metrics.BinaryAccuracy):
+    """Keras's, of smoothed targets too."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        super().update_state(keras.ops.cast(y_true > 0.5, "float32"), y_pred, sample_weight)
+
+
+def compile_for(model: keras.Model, rule: Rule, blocks: Mapping[str, int]) -> None:
+    """Compile a model that gives logits (n, units). blocks: how many blocks from the top each variable is, by path."""
+    is_binary = model.output.shape[-1] == 1
+    right = _BinaryAccuracy("accuracy", threshold=0.0) if is_binary else keras.metrics.CategoricalAccuracy("accuracy")
+    below = [blocks.get(variable.path, 0) for variable in model.trainable_variables]
+    model.compile(_optimizer(rule, below), _loss(rule.focal_gamma, is_binary), metrics=[right])
+    model.optimizer.build(model.trainable_variables)
+
+
+def _optimizer(rule: Rule, blocks: Sequence[int]) -> keras.optimizers.Optimizer:
+    rate = 0.0  # as the decay and the momentum: every step is given its own
+    decay = 0.0 if rule.has_weight_decay and not rule.has_layer_decay else None
+    average = {"use_ema": rule.has_average, "ema_overwrite_frequency": None}
+    by_block = rule.has_layer_decay
+    optimizer: keras.optimizers.Optimizer
+    if rule.optimizer != "sgd":  # Adam with a decay is AdamW
+        optimizer = (_AdamByBlock if by_block else keras.optimizers.Adam)(rate, weight_decay=decay, **average)
+    elif rule.has_momentum:
+        optimizer = (_MomentumByBlock if by_block else _Momentum)(rate, momentum=0.9, weight_decay=decay, **average)
+    else:
+        optimizer = (_SgdByBlock if by_block else keras.optimizers.SGD)(rate, weight_decay=decay, **average)
+    if isinstance(optimizer, _ByBlock):
+        optimizer.blocks = blocks
+        optimizer.block_weight_decay = 0.0 if rule.has_weight_decay else None
+    return optimizer
+
+
+def _loss(gamma: float | None, is_binary: bool) -> keras.losses.Loss:
+    """Cross-entropy, or the focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017) that is the
+    cross-entropy for gamma 0."""
+    if gamma is None:
+        kind = keras.losses.BinaryCrossentropy if is_binary else keras.losses.CategoricalCrossentropy
+        return kind(from_logits=True)
+    if is_binary:
+        return keras.losses.BinaryFocalCrossentropy(gamma=gamma, from_logits=True)
+    return keras.losses.CategoricalFocalCrossentropy(alpha=1.0, gamma=gamma, from_logits=True)

@@ -1,0 +1,149 @@
+"""What a phase of training is told: how long, by which rule, at which rates, and which of its epochs is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frostline.core.history import HistoryRow
+from frostline.params.schedules import Schedule
+from frostline.training import schedules
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Stop after `patience` epochs without a better `monitor` (val_loss or val_accuracy), never where it is None, and
+    keep the best weights; as Keras's `EarlyStopping` with `restore_best_weights`.
+
+    min_delta: what is not better by more is not better; start_from_epoch: epochs that patience is not asked of.
+    """
+
+    monitor: str
+    patience: int | None
+    min_delta: float = 0.0
+    start_from_epoch: int = 0
+
+    def better(self, value: float, best: float) -> bool:
+        """Whether a value improves on the best so far; anything improves on what is not a number."""
+        gain = best - value if self.monitor == "val_loss" else value - best
+        return math.isnan(best) or gain > self.min_delta
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """The rule of Keras's `ReduceLROnPlateau`; see there for the arguments."""
+
+    monitor: str
+    factor: float
+    patience: int
+    min_delta: float
+    cooldown: int
+    min_lr: float
+
+    def reductions(self, values: Sequence[float]) -> int:
+        """How often the learning rate was reduced after epochs with these values of `monitor`."""
+        sign = -1 if self.monitor == "val_accuracy" else 1
+        best, waited, cooling, reduced = math.inf, 0, 0, 0
+        for value in values:
+            if cooling:
+                cooling, waited = cooling - 1, 0
+            if sign * value < best - self.min_delta:
+                best, waited = sign * value, 0
+            elif not cooling:
+                waited += 1
+                if waited >= self.patience:
+                    reduced, cooling, waited = reduced + 1, self.cooldown, 0
+        return reduced
+
+    def apply(self, rates: NDArray[np.float64], values: Sequence[float]) -> NDArray[np.float64]:
+        """The rates of a schedule as they are after epochs with these values; never lowered below `min_lr`."""
+        lowered: NDArray[np.float64] = rates * self.factor ** self.reductions(values)
+        return np.minimum(rates, np.maximum(lowered, self.min_lr))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a step changes the weights, as far as that is compiled: of decay and momentum only whether there is any.
+
+    focal_gamma: of the focal loss; None for cross-entropy. has_layer_decay: blocks learn at rates of their own.
+    """
+
+    optimizer: str
+    has_weight_decay: bool
+    has_momentum: bool
+    has_average: bool
+    has_layer_decay: bool
+    focal_gamma: float | None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How to train in one phase, or in a stage of it.
+
+    epochs: of the whole phase, over which its schedule goes; stage: those of them that are trained here. learning_rate:
+    of the schedule; weight_decay (decoupled): of adamw and sgd; momentum: of sgd; ema_momentum: of the average over the
+    weights of all steps, which is what is evaluated and kept (Polyak & Juditsky, "Acceleration of Stochastic
+    Approximation by Averaging", 1992, with exponential weights), 0 for none; layer_decay: a block's learning rate over
+    that of the block above it (Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL
+    2018, section 3.2), 1 for one rate; focal_gamma: None for cross-entropy. mixup, cutmix: see `batching.Mixture`.
+    frozen_layers: for the record.
+    """
+
+    name: str
+    epochs: int
+    stage: range
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    schedule: Schedule
+    seed: int
+    plateau: Plateau | None = None
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    label_smoothing: float = 0.0
+    focal_gamma: float | None = None
+    ema_momentum: float = 0.0
+    layer_decay: float = 1.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    stopping: Stopping | None = None
+    frozen_layers: int = 0
+
+    @property
+    def rule(self) -> Rule:
+        """What of it is compiled."""
+        is_sgd = self.optimizer == "sgd"
+        decays = self.optimizer != "adam" and self.weight_decay > 0
+        has_momentum, has_average = is_sgd and self.momentum > 0, self.ema_momentum > 0
+        return Rule(self.optimizer, decays, has_momentum, has_average, self.layer_decay < 1, self.focal_gamma)
+
+    def numbers(self, epoch: int, steps_per_epoch: int, history: Sequence[HistoryRow]) -> NDArray[np.float32]:
+        """What goes into each step of an epoch and the first of the next, float32 (steps_per_epoch + 1, 5).
+
+        history: the rows so far. The average begins short: after t steps of the stage its momentum is at most
+        (1 + t) / (10 + t), as TensorFlow's `ExponentialMovingAverage` has it.
+        """
+        steps = np.arange(epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch + 1)
+        taken = steps - self.stage.start * steps_per_epoch
+        average = np.minimum(self.ema_momentum, (1 + taken) / (10 + taken))
+        rates = schedules.rates(self.schedule, steps, steps_per_epoch, self.epochs, self.learning_rate)
+        if self.plateau:
+            seen = [row.value(self.plateau.monitor) for row in history if row.phase == self.name]
+            rates = self.plateau.apply(rates, seen)
+        parts = (rates, self.weight_decay, self.momentum, average, self.layer_decay)
+        return np.stack(np.broadcast_arrays(*parts), 1).astype(np.float32)
+
+
+def kept(history: list[HistoryRow], stopping: Stopping | None) -> HistoryRow:
+    """The row of the weights that training ended with: the last one, or with early stopping the best."""
+    if stopping is None:
+        return history[-1]
+    best = history[0]
+    for row in history[1:]:
+        if stopping.better(row.value(stopping.monitor), best.value(stopping.monitor)):
+            best = row
+    return best

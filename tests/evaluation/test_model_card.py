@@ -1,0 +1,99 @@
+"""The card says what a stranger must know, in Hugging Face's sections, whatever the test split looks like."""
+
+import numpy as np
+import pytest
+from conftest import make_params, make_predictions
+from ruamel.yaml import YAML
+
+from frostline.evaluation import metrics as evaluation
+from frostline.evaluation import model_card, ranking
+
+SECTIONS = [  # of Hugging Face's template, in its order
+    "Model Details",
+    "Uses",
+    "Bias, Risks, and Limitations",
+    "How to Get Started with the Model",
+    "Training Details",
+    "Evaluation",
+    "Model Examination",
+    "Technical Specifications",
+]
+
+
+def made(labels, probabilities, names, binary=False, **more):
+    params = make_params(head__binary=binary)
+    made_from = {
+        "seed": 1,
+        "backbone": {**params.backbone.model_dump(), "weights_sha256": None},
+        "head": params.head.model_dump(),
+        "finetune": params.finetune.model_dump(),
+        "copies": 2,
+        "audit": {"layers": 66, "frozen_layers": 34, "frozen_parameters": 5, "trainable_parameters": 9},
+        "data": {"train": "t", "val": "v"},
+        "keras": "3",
+        **more,
+    }
+    data = {
+        "source": "data/pets",
+        "classes": list(names),
+        "image_size": 64,
+        "resize": "crop",
+        "images": {"train": 10, "val": 2, "test": len(labels)},
+        "images_per_class": {"train": {name: 1 + at for at, name in enumerate(names)}},
+        "left_out_by_train_per_class": 0,
+        "problem_counts": {"not_an_image": 1},
+        "near_duplicates": [["cat/2.png", "cat/3.png"]],
+        "digests": {split: {"source": split} for split in ("train", "val", "test")},
+    }
+    predicted = probabilities.argmax(axis=1)
+    metrics = evaluation.metrics(labels, probabilities, 3, 100, 0) | ranking.summary(labels, probabilities).metrics
+    metrics |= {"test_digest": "feed"}
+    confusion = evaluation.confusion_matrix(labels, predicted, len(names))
+    table = evaluation.per_class(labels, predicted, tuple(names))
+    return model_card.write(made_from, "b0b0", data, metrics, table, evaluation.confusions(confusion))
+
+
+def test_the_sections_are_the_template_s_and_the_front_matter_is_yaml():
+    labels, probabilities = make_predictions(200)
+    card = made(labels, probabilities, "abcde")
+    assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == SECTIONS
+    matter = YAML(typ="safe").load(card.split("---\n")[1])
+    assert matter["pipeline_tag"] == "image-classification"
+    (result,) = matter["model-index"][0]["results"]
+    assert {metric["type"] for metric in result["metrics"]} == {"accuracy", "f1", "roc_auc"}
+    for said in (
+        "1 not an image",
+        "`b0b0`",
+        "fewest training pictures is a, with 1",
+        "not calibrated",
+        "taken for",
+        "off by 0.1",
+    ):
+        assert said in card
+
+
+def test_a_class_that_is_missing_from_the_test_split_is_named():
+    labels, probabilities = make_predictions(50, 0, 3)
+    there = labels != 2
+    assert "not measured at all: c|c".replace("|", "\\|") in made(
+        labels[there], probabilities[there], ["a", "b", "c|c"]
+    )
+
+
+def test_of_a_thousand_classes_the_weakest_are_listed_with_a_note():
+    labels, probabilities = make_predictions(3000, 0, 1000)
+    card = made(labels, probabilities, [f"n{number}" for number in range(1000)])
+    assert "The 100 classes with the lowest F1, of 1,000" in card
+    assert "n49 and 950 more" in card
+    assert len(card) < 20_000
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_one_test_picture_is_said_to_be_few(right):
+    probabilities = np.array([[0.25, 0.75]], np.float32)
+    card = made(np.array([int(right)]), probabilities, ["cat", "dog"], binary=True, temperature=1.25)
+    assert "calibrated by a temperature of 1.25" in card
+    assert "Fewer than 30 test pictures" in card
+    assert "of the second class" in card
+    assert ("No test picture was mistaken" in card) == right
+    assert "roc_auc" not in card

@@ -1,0 +1,16 @@
+from frostline.features import measurements
+
+
+def test_what_is_remembered_is_recalled(tmp_path):
+    assert measurements.recall(tmp_path, "costs-x") is None
+    measurements.remember(tmp_path, "costs-x", [1.5])
+    assert measurements.recall(tmp_path, "costs-x") == [1.5]
+    (tmp_path / "costs-x.json").write_text("{")
+    assert measurements.recall(tmp_path, "costs-x") is None
+
+
+def test_a_folder_is_measured_once(tmp_path):
+    found = measurements.speed(tmp_path)
+    assert 0 < found.read < 1e-6
+    assert measurements.speed(tmp_path) == found
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

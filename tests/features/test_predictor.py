@@ -1,0 +1,49 @@
+"""Probabilities by way of the store against the saved model's own."""
+
+import keras
+import numpy as np
+import pytest
+from conftest import assert_alike
+
+from frostline.core.mapped import Memory
+from frostline.features import predictor
+from frostline.features.store import Store
+from frostline.models import backbones, classifier, freezing
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "features", 1e9, Memory(1e9))
+
+
+def make(folder, layout, binary, frozen, temperature):
+    """A bundle that was saved and loaded, of which so many layers are frozen."""
+    keras.utils.set_random_seed(1)
+    backbone = backbones.build("frostnet", "builtin", 32)
+    classes = 2 if binary else 3
+    head = classifier.build_head(backbone.model.output.shape[1:], classes, "avg", [4], "relu", binary)
+    freezing.freeze(backbone.model, frozen, False)
+    made_from = {"backbone": {"name": "frostnet", "weights": "builtin"}, "audit": {"frozen_layers": frozen}}
+    folder.mkdir()
+    bundle = classifier.Bundle(classifier.whole(backbone, head), layout, made_from)
+    classifier.save(folder, bundle.calibrated(temperature))
+    return classifier.load(folder)
+
+
+@pytest.mark.parametrize(("binary", "temperature"), [(False, 1.7), (True, 0.6)])
+@pytest.mark.parametrize(("frozen", "stored"), [(66, 42), (34, 42), (0, 0)])
+def test_the_same_as_the_saved_model_and_stored_for_the_next(
+    tmp_path, store, small_sets, binary, temperature, frozen, stored
+):
+    pictures = small_sets()[0]
+    bundle = make(tmp_path / "bundle", pictures.layout, binary, frozen, temperature)
+    expected = bundle.probabilities(pictures)
+    assert expected.shape == (42, 2 if binary else 3)
+    for _ in range(2):
+        found = predictor.probabilities(bundle, pictures, store, "always")
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert sum(kept.pictures for kept in store.kept()) == stored
+    assert_alike(predictor.probabilities(bundle, pictures, store, "never"), found)
+    logits = predictor.logits(bundle, pictures, store, "always") / temperature
+    squashed = keras.ops.sigmoid(logits) if binary else keras.ops.softmax(logits)
+    np.testing.assert_allclose(classifier.by_class(np.array(squashed)), expected, rtol=0, atol=1e-6)

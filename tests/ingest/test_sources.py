@@ -1,0 +1,285 @@
+"""What a source holds, and one line for every source that is none."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frostline.data.images import UnreadableImageError
+from frostline.errors import DataError
+from frostline.ingest.folders import SPLIT_FOLDERS
+from frostline.ingest.sources import Source, open_source
+
+SYNTHETIC = {"kind": "synthetic", "fractals": 1, "letters": 2, "images_per_class": 3, "size": 16, "seed": 1}
+
+
+def put(root: Path, *paths: str) -> Path:
+    """Make files of one byte; the table is made without opening any."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x")
+    return root
+
+
+def opened(path: Path) -> Source:
+    """A source; an archive is unpacked beside it."""
+    scratch = path.parent / "scratch"
+    if path.suffix in {".zip", ".tar", ".gz"}:
+        scratch.mkdir()
+    return open_source(path, scratch)
+
+
+def rows(root: Path) -> list[tuple[str, str, str | None]]:
+    return [(row.path, row.label, row.split) for row in opened(root).table.itertuples()]
+
+
+def problems(root: Path) -> dict[str, str]:
+    return {problem.path: problem.reason for problem in opened(root).problems}
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        opened(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Root may read everything, so be somebody else for a moment."""
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if was_root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A temporary folder that others than its owner may list too."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_class_folders_name_the_classes(tmp_path: Path) -> None:
+    put(tmp_path, "bee/2.jpg", "ant/1.png", "bee/deep/er/3.jpg")
+    assert rows(tmp_path) == [
+        ("ant/1.png", "ant", None),
+        ("bee/2.jpg", "bee", None),
+        ("bee/deep/er/3.jpg", "bee", None),
+    ]
+
+
+def test_hidden_files_and_files_beside_class_folders_are_no_pictures(tmp_path: Path) -> None:
+    put(tmp_path, "ant/1.png", "bee/2.png", "README", ".git/x", "ant/.DS_Store", "ant/.thumbs/1.png", "ant/._1.png")
+    assert [path for path, _, _ in rows(tmp_path)] == ["ant/1.png", "bee/2.png"]
+
+
+@pytest.mark.parametrize("name", [*SPLIT_FOLDERS, "VAL", "Test"])
+def test_split_folders_are_known_by_their_usual_names(tmp_path: Path, name: str) -> None:
+    put(tmp_path, "train/ant/1", "train/bee/2", f"{name}/ant/3", "train/README")
+    assert (f"{name}/ant/3", "ant", SPLIT_FOLDERS[name.lower()]) in rows(tmp_path)
+    assert {label for _, label, _ in rows(tmp_path)} == {"ant", "bee"}
+
+
+def test_a_split_may_lack_a_class(tmp_path: Path) -> None:
+    put(tmp_path, "train/ant/1", "train/bee/2", "test/ant/3")
+    (tmp_path / "test/bee").mkdir()
+    assert len(rows(tmp_path)) == 3
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    put(tmp_path, "train/1.png", "car/2.png", "plane/3.png")
+    assert {label for _, label, _ in rows(tmp_path)} == {"train", "car", "plane"}
+
+
+def test_folders_beside_the_splits_are_left_out_and_named(tmp_path: Path) -> None:
+    put(tmp_path, "train/ant/1", "train/bee/2", "test/ant/3", "extra/ant/4", "__MACOSX/x", "@eaDir/y")
+    assert [path for path, _, _ in rows(tmp_path)] == ["test/ant/3", "train/ant/1", "train/bee/2"]
+    assert problems(tmp_path) == {"extra": "a folder beside the splits test, train"}
+
+
+def test_one_split_under_two_names_is_one(tmp_path: Path) -> None:
+    put(tmp_path, "train/ant/1", "val/ant/2", "validation/ant/3")
+    assert {path: split for path, _, split in rows(tmp_path)} == {
+        "train/ant/1": "train",
+        "val/ant/2": "val",
+        "validation/ant/3": "val",
+    }
+
+
+def test_splits_without_classes_are_classes(tmp_path: Path) -> None:
+    put(tmp_path, "train/1.png", "test/2.png")
+    assert rows(tmp_path) == [("test/2.png", "test", None), ("train/1.png", "train", None)]
+
+
+def test_a_single_folder_around_everything_is_looked_into(tmp_path: Path) -> None:
+    put(tmp_path, "photos/v2/ant/1.png", "photos/v2/bee/2.png", "photos/LICENSE", "__MACOSX/x")
+    assert rows(tmp_path) == [("photos/v2/ant/1.png", "ant", None), ("photos/v2/bee/2.png", "bee", None)]
+    shutil.rmtree(tmp_path / "photos")
+    put(tmp_path, "train/ant/1.png", "train/bee/2.png")
+    assert rows(tmp_path) == [("train/ant/1.png", "ant", "train"), ("train/bee/2.png", "bee", "train")]
+
+
+def test_pictures_outside_the_class_folders_are_named(tmp_path: Path) -> None:
+    put(tmp_path, "ant/1.png", "bee/2.png", "loose.JPG", "notes.txt")
+    assert problems(tmp_path) == {"loose.JPG": "lies in no class folder"}
+
+
+def test_odd_labels_and_names_are_kept(tmp_path: Path) -> None:
+    names = ["Ωmega/ü.png", "a b/c'd\".png", "x,y/[1]*?.png", "screen/at\u202f3\u00a0PM.png"]
+    assert sorted(path for path, _, _ in rows(put(tmp_path, *names))) == sorted(names)
+
+
+def test_a_name_that_is_not_utf8_is_shown_so_that_it_can_be_found(tmp_path: Path) -> None:
+    put(tmp_path, "ant/1.png")
+    try:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/ant/caf\xe9.png")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    assert rows(tmp_path) == [("ant/1.png", "ant", None)]
+    assert problems(tmp_path) == {r"ant/caf\xe9.png": "the name is not UTF-8; rename it"}
+
+
+def test_links_to_folders_are_classes_but_loops_end(tmp_path: Path) -> None:
+    put(tmp_path, "elsewhere/1.png", "source/ant/2.png")
+    (tmp_path / "source/bee").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "source/ant/loop").symlink_to(tmp_path / "source")
+    (tmp_path / "source/self").symlink_to(tmp_path / "source/self")
+    (tmp_path / "source/all").symlink_to(tmp_path / "source")
+    assert [path for path, _, _ in rows(tmp_path / "source")] == ["ant/2.png", "bee/1.png"]
+    assert problems(tmp_path / "source") == {
+        "all": "a link to a folder that it lies in",
+        "ant/loop": "a link to a folder, which is not followed",
+        "self": "Too many levels of symbolic links",
+    }
+
+
+def test_an_empty_class_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "ant/1.png", "bee/.hidden")
+    assert problems(tmp_path) == {"bee": "an empty class folder"}
+
+
+def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
+    assert "has no subfolders" in refusal(put(tmp_path / "flat", "1.png"))
+    assert "must be a folder of class folders, a table" in refusal(put(tmp_path, "one.png") / "one.png")
+    assert "not found; set data.source" in refusal(tmp_path / "none")
+    assert "not found; set data.source" in refusal(tmp_path / "none.yaml")
+    assert "can't be read (File name too long)" in refusal(tmp_path / ("x" * 300))
+
+
+def test_a_source_without_permission_is_refused(public: Path) -> None:
+    put(public, "source/ant/1.png")
+    (public / "source").chmod(0)
+    try:
+        with unprivileged(), pytest.raises(DataError, match="fix its permissions") as caught:
+            open_source(public / "source", public)
+        assert f"{public / 'source'}: can't be read (Permission denied)" in str(caught.value)
+    finally:
+        (public / "source").chmod(0o755)
+
+
+@pytest.mark.parametrize("closed", ["ant", "ant/deep"])
+def test_a_folder_without_permission_is_named_not_passed_over(public: Path, closed: str) -> None:
+    put(public, "source/ant/deep/1.png", "source/ant/0.png", "source/bee/2.png")
+    folder = public / "source" / closed
+    folder.chmod(0)
+    try:
+        with unprivileged():
+            source = open_source(public / "source", public)
+        assert [(problem.path, problem.reason) for problem in source.problems] == [
+            (closed, "can't be listed (Permission denied)")
+        ]
+        assert "bee/2.png" in set(source.table["path"])
+    finally:
+        folder.chmod(0o755)
+
+
+def test_a_file_without_permission_is_unreadable_without_naming_its_place(public: Path) -> None:
+    put(public, "ant/1.png", "bee/2.png")
+    source = opened(public)
+    (public / "ant/1.png").chmod(0)
+    (public / "bee").chmod(0)
+    try:
+        for path in source.table["path"]:
+            with unprivileged(), pytest.raises(UnreadableImageError) as caught:
+                source.reader.read(path, None)
+            assert str(caught.value) == "Permission denied"
+    finally:
+        (public / "bee").chmod(0o755)
+
+
+def test_a_folder_is_read_path_by_path(tmp_path: Path) -> None:
+    put(tmp_path, "ant/1.png", "bee/2.png")
+    Image.new("RGB", (3, 2), (1, 2, 3)).save(tmp_path / "bee/2.png")
+    (tmp_path / "ant/0.png").symlink_to(tmp_path / "nowhere")
+    reader = opened(tmp_path).reader
+    assert np.asarray(reader.read("bee/2.png", None).image).tolist() == [[[1, 2, 3]] * 3] * 2
+    for path, reason in (("ant/0.png", "no such file"), ("ant", "not a regular file"), ("ant/1.png", "not an image")):
+        with pytest.raises(UnreadableImageError, match=reason):
+            reader.read(path, None)
+
+
+def card(folder: Path, text: str) -> Path:
+    path = folder / "card.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_digits_are_built_in(tmp_path: Path) -> None:
+    source = opened(card(tmp_path, "kind: digits\n"))
+    assert len(source.table) == 1797
+    assert sorted(source.table["label"].unique()) == list("0123456789")
+    assert source.table["path"].is_unique
+    pixels = np.asarray(source.reader.read("digits/0000", None).image)
+    assert (pixels.shape, pixels.dtype) == ((8, 8, 3), np.uint8)
+    assert pixels.max() > 200
+    assert source.table["label"].iat[0] == "0"
+
+
+def test_synthetic_pictures_are_drawn_when_read(tmp_path: Path) -> None:
+    source = opened(card(tmp_path, str(SYNTHETIC)))
+    assert source.table["label"].value_counts().to_dict() == {"fractal-0000": 3, "letter-0041": 3, "letter-0042": 3}
+    assert source.table["path"].is_unique
+    pixels = [np.asarray(source.reader.read(path, None).image) for path in source.table["path"]]
+    assert all((p.shape, p.dtype) == ((16, 16, 3), np.uint8) for p in pixels)
+    assert len({p.tobytes() for p in pixels}) == 9
+    np.testing.assert_array_equal(source.reader.read("letter-0041/00001", None).image, pixels[4])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "kind is None; use one of digits, synthetic, kaggle"),
+        ("kind: cifar\n", "kind is 'cifar'; use one of digits, synthetic, kaggle"),
+        ("kind: [digits]\n", "kind is ['digits']"),
+        ("- digits\n", "kind is None"),
+        ("kind: digits\nsize: 8\n", "size: extra inputs are not permitted; fix that key"),
+        (str(SYNTHETIC | {"letters": 1000}), "letters: input should be less than or equal to"),
+        (str({key: value for key, value in SYNTHETIC.items() if key != "size"}), "size: field required"),
+        ("kind: [\n", "not YAML; fix it"),
+        ("kind: 2024-13-45\n", "month must be in 1..12); fix it"),
+        ("kind: \0\n", "not YAML; fix it"),
+    ],
+)
+def test_a_broken_card_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    assert message in refusal(card(tmp_path, text))
+
+
+def test_a_card_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "card.yml"
+    path.write_bytes(b"kind: \xff\xfe\n")
+    assert "not YAML" in refusal(path)

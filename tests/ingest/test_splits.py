@@ -1,0 +1,192 @@
+"""Splits follow the pixels alone: stable when files come and go, and without leaks."""
+
+from __future__ import annotations
+
+import hashlib
+from random import Random
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from frostline.errors import DataError
+from frostline.ingest.splits import SPLITS, Shares, assign, few_labels, position
+
+SHARES = Shares(0.5, 0.1, 0.4)
+SEED = 7
+
+quick = settings(max_examples=40, deadline=None, database=None, derandomize=True)
+counts = st.dictionaries(st.sampled_from(["ant", "bee", "cat"]), st.integers(3, 40), min_size=1)
+salts = st.integers(0, 10_000)
+
+
+def sha(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def pictures(classes: dict[str, int], salt: int = 0, split: str | None = None) -> pd.DataFrame:
+    """A table of pictures that all differ."""
+    rows = [
+        (f"{split}/{label}/{i}", label, split, sha(salt, split, label, i))
+        for label, n in classes.items()
+        for i in range(n)
+    ]
+    table = pd.DataFrame(rows, columns=["path", "label", "split", "sha256"]).astype(object)
+    return table.assign(group=None, together=range(len(table)))
+
+
+def joined(*parts: pd.DataFrame) -> pd.DataFrame:
+    """Tables below each other; no row belongs to another."""
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(together=range(len(table)))
+
+
+def assigned(table: pd.DataFrame, shares: Shares = SHARES, seed: int = SEED) -> dict[str, str]:
+    """Digest -> split."""
+    return dict(zip(table["sha256"], assign(table, shares, seed), strict=True))
+
+
+def by_rule(table: pd.DataFrame) -> dict[str, str]:
+    """Digest -> split by position alone, without the fallback for small classes."""
+    place = {digest: position(digest, SEED, "split") for digest in table["sha256"]}
+    return {digest: "test" if p < 0.4 else "val" if p < 0.5 else "train" for digest, p in place.items()}
+
+
+def reaches_all(table: pd.DataFrame, splits: dict[str, str]) -> bool:
+    return all(set(rows["sha256"].map(splits)) == set(SPLITS) for _, rows in table.groupby("label"))
+
+
+@quick
+@given(counts, salts, st.randoms(use_true_random=False))
+def test_neither_order_nor_names_matter(classes: dict[str, int], salt: int, random: Random) -> None:
+    table = pictures(classes, salt)
+    order = list(range(len(table)))
+    random.shuffle(order)
+    other = table.iloc[order].reset_index(drop=True)
+    other["path"] = [f"renamed-{i}" for i in range(len(other))]
+    assert assigned(other) == assigned(table)
+
+
+@quick
+@given(counts, salts)
+def test_every_class_of_three_images_reaches_every_split(classes: dict[str, int], salt: int) -> None:
+    table = pictures(classes, salt)
+    assert reaches_all(table, assigned(table))
+
+
+@quick
+@given(st.dictionaries(st.sampled_from("ab"), st.integers(20, 60), min_size=1), counts, salts)
+def test_adding_images_moves_no_other(classes: dict[str, int], more: dict[str, int], salt: int) -> None:
+    table = pictures(classes, salt)
+    assume(reaches_all(table, by_rule(table)))
+    before = assigned(table)
+    assert before == by_rule(table)
+    added = pictures(more, -1).replace({"label": {"ant": "a", "bee": "b"}})
+    after = assigned(joined(table, added))
+    assert {digest: after[digest] for digest in before} == before
+
+
+def test_shares_come_near_what_was_asked() -> None:
+    split = assign(pictures({"a": 4000, "b": 4000}), SHARES, SEED)
+    share = split.value_counts(normalize=True)
+    assert share.to_dict() == pytest.approx({"train": 0.5, "val": 0.1, "test": 0.4}, abs=0.02)
+
+
+def test_another_seed_is_another_split() -> None:
+    table = pictures({"a": 50})
+    assert assigned(table, seed=1) != assigned(table, seed=2)
+
+
+def test_given_splits_are_kept_and_only_missing_ones_are_drawn() -> None:
+    table = joined(pictures({"a": 400}, split="train"), pictures({"a": 90}, split="test"))
+    split = assign(table, SHARES, SEED)
+    assert (split[table["split"] == "test"] == "test").all()
+    drawn = split[table["split"] == "train"].value_counts(normalize=True)
+    # Validation's share of what is not test: 0.1 of 0.6.
+    assert drawn.to_dict() == pytest.approx({"train": 5 / 6, "val": 1 / 6}, abs=0.05)
+
+
+def test_complete_given_splits_are_taken_as_they_are() -> None:
+    parts = [
+        pictures({"a": 3, "b": 1}, split="train"),
+        pictures({"a": 1}, split="val"),
+        pictures({"b": 2}, split="test"),
+    ]
+    table = joined(*parts)
+    assert assign(table, SHARES, SEED).tolist() == table["split"].tolist()
+
+
+@pytest.mark.parametrize(("count", "reached"), [(1, ["train"]), (2, ["test", "train"]), (3, ["test", "train", "val"])])
+def test_a_class_too_small_for_every_split_is_learned_from_and_tested_on_first(count: int, reached: list[str]) -> None:
+    for salt in range(20):
+        assert sorted(set(assign(pictures({"ant": count}, salt), SHARES, SEED))) == reached
+
+
+def sets(sizes: list[int], salt: int, named: bool) -> pd.DataFrame:
+    """Pictures of one class in sets that belong together, by a group's name or as near-copies."""
+    table = pictures({"a": sum(sizes)}, salt)
+    table["together"] = np.repeat(np.arange(len(sizes)), sizes)
+    return table.assign(group="of " + table["together"].astype(str) if named else None)
+
+
+@quick
+@given(st.lists(st.integers(1, 6), min_size=3, max_size=30), salts, st.booleans(), st.randoms(use_true_random=False))
+def test_what_belongs_together_is_on_one_side(sizes: list[int], salt: int, named: bool, random: Random) -> None:
+    table = sets(sizes, salt, named)
+    split = assign(table, SHARES, SEED)
+    assert (split.groupby(table["together"]).nunique() == 1).all()
+    assert set(split) == set(SPLITS)
+    order = list(range(len(table)))
+    random.shuffle(order)
+    number = list(range(len(sizes)))
+    random.shuffle(number)
+    other = table.iloc[order].assign(together=lambda t: [number[k] for k in t["together"]])
+    pd.testing.assert_series_equal(assign(other, SHARES, SEED).sort_index(), split)
+
+
+def test_sets_meet_the_shares_whatever_their_size() -> None:
+    for named in (True, False):
+        table = sets([7] * 3000, 0, named)
+        share = assign(table, SHARES, SEED).value_counts(normalize=True)
+        assert share.to_dict() == pytest.approx({"train": 0.5, "val": 0.1, "test": 0.4}, abs=0.03)
+
+
+def test_a_group_stays_where_it_is_when_it_grows() -> None:
+    table = sets([4] * 60, 0, named=True)
+    few = table.groupby("together").head(2)
+    before, after = assign(few, SHARES, SEED), assign(table, SHARES, SEED)
+    pd.testing.assert_series_equal(after[few.index], before)
+
+
+def test_a_set_of_several_classes_is_on_one_side_and_counts_for_each() -> None:
+    table = pictures({"a": 6, "b": 6})
+    table["together"] = table["path"].str.rsplit("/").str[-1].astype(int)  # one of a with one of b
+    table["group"] = "of " + table["together"].astype(str)
+    split = assign(table, SHARES, SEED)
+    assert (split.groupby(table["together"]).nunique() == 1).all()
+
+
+@quick
+@given(st.integers(1, 10), st.integers(0, 10), salts)
+def test_few_labels_picks_so_many_a_class_and_nests(few: int, more: int, salt: int) -> None:
+    parts = [pictures({"a": 20, "b": 30}, salt, "train"), pictures({"a": 3, "b": 4}, salt, "test")]
+    table = joined(*parts)
+    kept, wider = few_labels(table, few, SEED), few_labels(table, few + more, SEED)
+    is_train = (table["split"] == "train").to_numpy()
+    assert table[kept & is_train]["label"].value_counts().to_dict() == {"a": few, "b": few}
+    assert kept[~is_train].all()
+    assert wider[kept].all()
+
+
+def test_few_labels_follows_the_pixels_not_the_order() -> None:
+    table = pictures({"a": 30}, split="train")
+    mixed = table.iloc[np.random.default_rng(0).permutation(30)].reset_index(drop=True)
+    chosen = [set(t["sha256"][few_labels(t, 10, SEED)]) for t in (table, mixed)]
+    assert chosen[0] == chosen[1]
+
+
+def test_too_few_labels_name_the_class_and_the_key() -> None:
+    with pytest.raises(DataError, match=r"class 'b' has 4 training images, fewer than data\.train_per_class = 5"):
+        few_labels(pictures({"a": 9, "b": 4}, split="train"), 5, SEED)

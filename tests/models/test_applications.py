@@ -1,0 +1,234 @@
+"""Every classifier of keras.applications, from raw pixels to a bundle.
+
+Four quick ones, small; the others are slow. Weights are random, but those that begin as 0 or 1 are not left so: a
+network whose norms, input statistics and layer scales do nothing would prove little.
+"""
+
+import gc
+import subprocess
+import sys
+
+import backbone_sizes
+import keras
+import numpy as np
+import pytest
+from conftest import make_params, make_shards
+
+from frostline.core.mapped import Memory
+from frostline.data import shards
+from frostline.features.store import Store
+from frostline.models import backbones, classifier, freezing, graph
+from frostline.training.trainer import Data, Trainer
+
+QUICK = ("MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny", "MobileNet")
+SIDE = 64
+APPLICATIONS = [name for name in backbones.TABLE if name != "frostnet"]
+EACH = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in APPLICATIONS]
+
+
+def random_state(model, given):
+    """Set the weights that begin as 0 or 1; norms then take the statistics of what is given, as in training."""
+    rng = np.random.default_rng(0)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization) and layer.weights:
+            layer.set_weights([rng.uniform(0.3, 0.6, 3), rng.uniform(0.1, 0.3, 3), np.array(0)])
+            layer.finalize_state()
+        elif layer in norms or type(layer).__name__ == "LayerScale":
+            drawn = [rng.uniform(0.5, 1.5, weight.shape) for weight in layer.trainable_weights]
+            layer.set_weights([*drawn, *layer.get_weights()[len(drawn) :]])
+    momentum = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    model(given, training=True)
+    for layer, value in zip(norms, momentum, strict=True):
+        layer.momentum = value
+        # A channel that is the same everywhere would make a rounding as large as a feature, layer after layer.
+        spread = np.array(layer.moving_variance)
+        layer.moving_variance.assign(np.maximum(spread, spread.mean()))
+
+
+def module_of(name):
+    """The module of an application, which has its `preprocess_input`."""
+    if name.startswith("MobileNetV3"):
+        return keras.applications.mobilenet_v3  # which does not have the constructors
+    modules = [getattr(keras.applications, module) for module in dir(keras.applications) if module.islower()]
+    return next(module for module in modules if hasattr(module, name) and hasattr(module, "preprocess_input"))
+
+
+def run(model, values):
+    """In inference mode, without compiling."""
+    return np.asarray(model(values, training=False))
+
+
+def assert_close(found, expected, tolerance=1e-5):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+class Network:
+    def __init__(self, name):
+        self.name, self.size = name, max(SIDE, backbones.TABLE[name].smallest)
+        keras.utils.set_random_seed(0)
+        self.backbone = backbones.build(name, "none", self.size)
+        self.body = self.backbone.model
+        self.head = classifier.build_head(self.body.output.shape[1:], 3, "avg", [], "relu", False)
+        rng = np.random.default_rng(1)
+        self.pictures = rng.integers(0, 256, (2, self.size, self.size, 3), dtype=np.uint8)
+        self.given = np.asarray(self.backbone.preprocess(keras.ops.convert_to_tensor(self.pictures)))
+        random_state(self.body, self.given)
+        self.features = run(self.body, self.given)
+        self.cut = freezing.deepest_cut(self.body, len(self.body.layers) // 2)
+
+
+@pytest.fixture(scope="module", params=EACH)
+def network(request):
+    yield Network(request.param)
+    keras.backend.clear_session()
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    return tmp_path_factory.mktemp("bundles")
+
+
+def test_raw_pictures_give_what_keras_and_its_preprocessing_give(network):
+    constructor = getattr(keras.applications, network.name)
+    shape = (network.size, network.size, 3)
+    theirs = constructor(include_top=False, weights=None, input_shape=shape)
+    for layer, ours in zip(theirs.layers, network.body.layers, strict=True):
+        layer.set_weights(ours.get_weights())
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+    floats = network.pictures.astype(np.float32)
+    prepared = module_of(network.name).preprocess_input(floats.copy())
+    expected = run(theirs, prepared)
+    whole = classifier.whole(network.backbone, network.head)
+    assert whole.input.dtype == "uint8"
+    ours = keras.Model(whole.input, whole.get_layer("pool").input)
+    assert_close(run(ours, network.pictures), expected, 1e-4)  # hundreds of layers make more of a rounding
+    # Random networks forget much of what goes in; behind the first kernel the well-known mistake would show.
+    first = next(layer.name for layer in theirs.layers if any("kernel" in weight.name for weight in layer.weights))
+    stem = keras.Model(network.body.input, network.body.get_layer(first).output)
+    expected = run(keras.Model(theirs.input, theirs.get_layer(first).output), prepared)
+    assert_close(run(stem, network.given), expected)
+    assert np.abs(run(stem, floats / 255) - expected).max() > 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("form", ["none", "all", "5", "-15", "name"])
+def test_freeze_switches_off_what_pythons_slice_says(network, form):
+    layers = network.body.layers
+    rule, frozen = {
+        "none": ("none", layers[:0]),
+        "all": ("all", layers),
+        "5": (5, layers[:5]),
+        "-15": (-15, layers[:-15]),
+        "name": (network.cut.layer, layers[: network.cut.depth]),
+    }[form]
+    freezing.freeze(network.body, freezing.depth(network.body, rule), True)
+    try:
+        assert [layer for layer in layers if not layer.trainable] == list(frozen)
+        assert not any(weight.trainable for layer in frozen for weight in layer.weights)
+    finally:
+        freezing.freeze(network.body, 0, True)
+
+
+def test_prefix_and_suffix_at_a_cut_in_the_middle_make_the_whole(network):
+    crossing = run(keras.Model(network.body.input, network.cut.tensor), network.given)
+    assert_close(run(keras.Model(network.cut.tensor, network.body.output), crossing), network.features)
+    until = backbones._cut(network.body, network.cut.layer)
+    assert len(until.layers) == network.cut.depth
+    np.testing.assert_array_equal(run(until, network.given), crossing)
+
+
+def test_the_quick_ways_give_what_the_network_gives(network):
+    twin = graph.inference_twin(network.body.input, network.body.output)
+    assert_close(run(twin, network.given), network.features, 1e-4)
+    freezing.freeze(network.body, 0, False)
+    assert_close(run(graph.Fused(network.body), network.given), network.features, 1e-4)
+
+
+def test_training_above_the_line_leaves_what_is_frozen_and_all_statistics_alone(network, tmp_path):
+    """The weights come from a file, which so is read for every one of them."""
+    path = tmp_path / "body.weights.h5"
+    network.body.save_weights(path)
+    params = make_params(
+        backbone__name=network.name,
+        backbone__weights=str(path),
+        finetune__freeze=network.cut.layer,
+        finetune__batch_norm="freeze",
+        finetune__head_epochs=0,
+        finetune__epochs=1,
+        finetune__batch_size=4,
+        finetune__optimizer="sgd",
+        finetune__learning_rate=1e-3,
+        finetune__ema_momentum=0.0,
+        finetune__precision="float32",
+        cache__mode="never",
+    )
+    sets = [make_shards(tmp_path / name, 4, network.size, 2) for name in ("train", "val")]
+    trainer = Trainer(Store(tmp_path / "features", 1e9, Memory(1e9)))
+    result = trainer.run(params, Data(sets[:1], sets[1]), None, lambda plan: None, lambda row, snapshot: None)
+    loaded = result.bundle.made_from["backbone"]["loaded"]
+    assert (loaded["layers"], loaded["missing"]) == (loaded["of"], [])
+    trained, _ = classifier.parts(result.bundle)
+    moved = [
+        not np.array_equal(np.asarray(old), np.asarray(new))
+        for old, new in zip(network.body.weights, trained.model.weights, strict=True)
+    ]
+    below = sum(len(layer.weights) for layer in network.body.layers[: network.cut.depth])
+    assert not any(moved[:below])
+    stands_still = (keras.layers.BatchNormalization, keras.layers.Normalization)
+    still = [isinstance(layer, stands_still) for layer in network.body.layers for _ in layer.weights]
+    assert not any(is_still and has for is_still, has in zip(still, moved, strict=True))
+    assert any(moved[below:])
+
+
+def test_a_bundle_round_trips(network, bundles):
+    folder = bundles / network.name
+    folder.mkdir()
+    layout = shards.Layout(("a", "b", "c"), network.size, "crop")
+    made_from = {"backbone": {"name": network.name, "weights": "none"}}
+    bundle = classifier.Bundle(classifier.whole(network.backbone, network.head), layout, made_from)
+    classifier.save(folder, bundle)
+    np.save(folder / "pictures.npy", network.pictures)
+    np.save(folder / "expected.npy", run(bundle.model, network.pictures))
+    body = classifier.parts(classifier.load(folder))[0].model
+    assert_close(run(body, network.given), network.features)
+    assert [layer.name for layer in body.layers] == [layer.name for layer in network.body.layers]
+
+
+def test_plain_keras_loads_the_bundles(bundles):
+    """In a process that does not know frostline."""
+    code = """if True:
+        import sys, pathlib, keras, numpy
+        for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+            model = keras.saving.load_model(folder / "model.keras", safe_mode=True)
+            found = model(numpy.load(folder / "pictures.npy"), training=False)
+            numpy.testing.assert_allclose(found, numpy.load(folder / "expected.npy"), atol=1e-5)
+        assert "frostline" not in sys.modules
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(bundles)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_the_sizes_are_what_the_networks_count(name):
+    assert backbones.sizes()[name] == backbone_sizes.counted(name)
+    constructor = getattr(keras.applications, name)
+    too_small = backbones.TABLE[name].smallest - 1
+    with pytest.raises(ValueError, match="at least"):
+        constructor(include_top=False, weights=None, input_shape=(too_small, too_small, 3))
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_the_smallest_size_builds(name):
+    assert backbones.build(name, "none", backbones.TABLE[name].smallest).model.output.shape[1] >= 1
+    keras.backend.clear_session()
+
+
+def test_the_table_has_every_classifier_of_keras():
+    theirs = {name for name in dir(keras.applications) if name[0].isupper()}
+    assert theirs == set(APPLICATIONS)
+    assert list(backbones.sizes()) == list(backbones.TABLE)

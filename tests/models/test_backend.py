@@ -1,0 +1,44 @@
+"""What the fast paths rest on: that an engine rounds a row alike wherever it lies."""
+
+import keras
+import numpy as np
+import pytest
+
+from frostline.models import backend
+
+LAYERS = {
+    "dense": ((96,), lambda: keras.layers.Dense(160)),
+    "dense of few units": ((64,), lambda: keras.layers.Dense(3)),
+    "dense over tokens": ((50, 64), lambda: keras.layers.Dense(48)),
+    "convolution": ((10, 10, 16), lambda: keras.layers.Conv2D(32, 3, padding="same")),
+    "strides": ((21, 21, 3), lambda: keras.layers.Conv2D(32, 3, strides=2)),
+    "pointwise": ((7, 7, 96), lambda: keras.layers.Conv2D(160, 1)),
+    "depthwise": ((10, 10, 16), lambda: keras.layers.DepthwiseConv2D(5, padding="same")),
+}
+
+
+@pytest.mark.skipif(backend.has_gpu(), reason="a GPU promises no more than 1e-5")
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_row_is_the_same_at_any_place_of_any_batch_on_this_machine(name):
+    shape, layer = LAYERS[name]
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input(shape), layer()])
+    size = backend.batch_rows()
+    x = np.random.default_rng(0).random((size, *shape), np.float32)
+    whole = backend.predict(model, x, size)
+    assert backend.rounds_alike(lambda rows: backend.predict(model, rows, size), x)
+    rng = np.random.default_rng(1)
+    for count in (1, 2, 5, size - 1, size):  # fewer are filled up
+        rows = rng.permutation(size)[:count]
+        np.testing.assert_array_equal(backend.predict(model, x[rows], size), whole[rows])
+
+
+def test_rounding_by_the_place_is_noticed():
+    def uneven(rows):
+        out = rows.copy()
+        out[-2:] += np.spacing(out[-2:])  # as kernels do with the rows that are left over
+        return out
+
+    x = np.random.default_rng(0).random((8, 3), np.float32)
+    assert backend.rounds_alike(lambda rows: rows * 2, x)
+    assert not backend.rounds_alike(uneven, x)

@@ -1,0 +1,129 @@
+import keras
+import numpy as np
+import pytest
+
+from frostline.errors import InternalError, ParamsError
+from frostline.models import backbones, classifier, freezing, frostnet
+
+
+@pytest.fixture(scope="module")
+def body():
+    return frostnet.build(32)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("none", 0),
+        ("all", 66),
+        (5, 5),
+        (-15, 51),
+        (0, 0),
+        (1000, 66),
+        (-1000, 0),
+        ("frostnet_input", 1),
+        ("stem_bn", 3),
+    ],
+)
+def test_a_rule_freezes_what_pythons_slice_says(body, rule, expected):
+    assert len(body.layers) == 66
+    assert freezing.depth(body, rule) == expected
+
+
+def test_an_unknown_layer_is_refused_with_the_nearest_name(body):
+    with pytest.raises(ParamsError, match=r"finetune.freeze 'block4_ot' is no layer.*did you mean block4_out\?"):
+        freezing.depth(body, "block4_ot")
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("MobileNetV2", 73),
+        ("ResNet50", 38),
+        ("VGG16", 18),
+        pytest.param("InceptionV3", 28, marks=pytest.mark.slow),
+        ("frostnet", 19),
+    ],
+)
+def test_prefix_and_suffix_of_any_cut_make_the_whole(name, count):
+    backbone = backbones.build(name, "none", 75)
+    cuts = freezing.cut_points(backbone.model)
+    assert len(cuts) == count
+    assert cuts[-1].tensor is backbone.model.output
+    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", False)
+    whole = classifier.suffix(backbone, head, None)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), dtype=np.uint8)
+    expected = whole.predict_on_batch(pictures)
+    for cut in (cuts[0], cuts[len(cuts) // 2], cuts[-1]):
+        crossing = classifier.segment(backbone, head, None, cut).predict_on_batch(pictures)
+        np.testing.assert_allclose(
+            classifier.suffix(backbone, head, cut).predict_on_batch(crossing), expected, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_everything_before_a_cut_lies_in_the_slice_it_names():
+    body = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3))
+    for cut in freezing.cut_points(body)[::10]:
+        inside = {layer.name for layer in keras.Model(body.input, cut.tensor).layers}
+        assert inside == {layer.name for layer in body.layers[: cut.depth]}
+
+
+def test_the_deepest_cut_has_only_frozen_layers_before_it(body):
+    assert freezing.deepest_cut(body, 0) is None
+    inside_a_block = freezing.depth(body, "block3_1_conv")
+    assert freezing.deepest_cut(body, inside_a_block).layer == "block2_out"
+    assert freezing.deepest_cut(body, len(body.layers)).layer == "block8_out"
+
+
+@pytest.mark.parametrize("train_batch_norm", [False, True])
+def test_freezing_switches_layers_and_batch_norm(body, train_batch_norm):
+    depth = freezing.depth(body, "block2_out")
+    freezing.freeze(body, depth, train_batch_norm)
+    assert not any(layer.trainable for layer in body.layers[:depth])
+    above = body.layers[depth:]
+    norms = [layer for layer in above if isinstance(layer, keras.layers.BatchNormalization)]
+    assert norms
+    assert all(layer.trainable is train_batch_norm for layer in norms)
+    assert all(layer.trainable for layer in above if layer not in norms)
+
+
+def test_the_audit_catches_one_changed_bit(body):
+    freezing.freeze(body, 40, False)
+    before = freezing.fingerprint(body)
+    assert freezing.audit(body, body, 40, before).frozen_weights_unchanged == len(before)
+    kernel = body.get_layer("stem_conv").kernel
+    value = np.array(kernel)
+    kernel.assign(np.nextafter(value, np.float32(9)))
+    try:
+        with pytest.raises(InternalError, match="stem_conv/kernel"):
+            freezing.audit(body, body, 40, before)
+    finally:
+        kernel.assign(value)
+
+
+def test_dropout_below_the_line_is_silent_while_training_and_restored_after():
+    inputs = keras.Input((4,))
+    x = keras.layers.Dropout(0.5, name="below")(inputs)
+    model = keras.Model(inputs, keras.layers.Dropout(0.5, name="above")(keras.layers.Dense(4)(x)))
+    with freezing.without_noise(model, 2):
+        ones = np.ones((64, 4), np.float32)
+        assert (np.asarray(model.get_layer("below")(ones, training=True)) == 1).all()
+        assert model.get_layer("above").rate == 0.5
+    assert model.get_layer("below").rate == 0.5
+
+
+def test_stochastic_depth_below_the_line_is_silent_too():
+    from keras.src.applications.convnext import StochasticDepth
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, StochasticDepth(0.9, name="below")(inputs))
+    with freezing.without_noise(model, 2):
+        assert model.get_layer("below").drop_path_rate == 0
+    assert model.get_layer("below").drop_path_rate == 0.9
+
+
+def test_an_operation_is_a_place_of_the_line_too():
+    body = backbones.build("ConvNeXtTiny", "none", 32).model
+    for cut in freezing.cut_points(body)[::5]:
+        assert freezing.depth(body, cut.layer) == cut.depth
+        assert freezing.deepest_cut(body, cut.depth).tensor is cut.tensor

@@ -1,0 +1,143 @@
+"""Recipes are complete, can be applied without losing the user's data, and run from end to end."""
+
+import io
+
+import pytest
+from conftest import ROOT
+from ruamel.yaml import YAML
+
+from frostline.commands import recipe as stage
+from frostline.errors import ParamsError
+from frostline.params import recipes, schema
+
+NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with the repository's recipes and a params.yaml of a user's own."""
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    own = text.replace("source: data/digits.yaml ", "source: data/cats ").replace("name: frostline  ", "name: cats  ")
+    (tmp_path / "params.yaml").write_text(own, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_ten_recipes_are_there():
+    assert NAMES == [
+        "inceptionv3-last15",
+        "large-different",
+        "large-similar",
+        "resnet50-feature-extraction",
+        "resnet50-fine-tuning",
+        "small-different",
+        "small-similar",
+        "vgg16-dogs-vs-cats",
+        "vgg19-block2-features",
+        "vgg19-first5-frozen",
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_is_a_complete_params_file_that_says_when_to_use_it(name):
+    schema.load(ROOT / "recipes" / f"{name}.yaml")
+    recipe = recipes.named(ROOT / "recipes", name)
+    assert 40 < len(recipe.summary) < 140
+    assert len(recipe.header) > 200
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_applying_keeps_the_users_data_and_registry(project, name):
+    before = schema.load(project / "params.yaml")
+    said = stage.run(name, apply=True, yes=True, image_size=name == "inceptionv3-last15")
+    after, meant = schema.load(project / "params.yaml"), schema.load(ROOT / "recipes" / f"{name}.yaml")
+    assert f"is {name} now, for data/cats" in said
+    kept = {"image_size": meant.data.image_size} if name == "inceptionv3-last15" else {}
+    assert after.data == before.data.model_copy(update=kept)
+    assert (after.registry, after.tracking) == (before.registry, before.tracking)
+    assert (after.backbone, after.head, after.finetune) == (meant.backbone, meant.head, meant.finetune)
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    assert "# class folders, the same split" in text
+    assert ("pixels, data.image_size is 64" in said) == (name != "inceptionv3-last15")
+
+
+def test_nothing_is_overwritten_unasked(project, monkeypatch):
+    before = (project / "params.yaml").read_bytes()
+    with pytest.raises(ParamsError, match="nobody can be asked here; add --yes"):
+        stage.run("small-similar", apply=True, yes=False, image_size=False)
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    with pytest.raises(ParamsError, match="left as it is"):
+        stage.run("small-similar", apply=True, yes=False, image_size=False)
+    assert (project / "params.yaml").read_bytes() == before
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    assert "is small-similar now" in stage.run("small-similar", apply=True, yes=False, image_size=False)
+
+
+def test_an_unreadable_result_replaces_nothing(project):
+    broken = "data:\n  source: data/cats\nseed: 1\n"
+    (project / "params.yaml").write_text(broken, encoding="utf-8")
+    with pytest.raises(ParamsError, match=r"data\.image_size is missing"):
+        stage.run("small-similar", apply=True, yes=True, image_size=False)
+    assert (project / "params.yaml").read_text(encoding="utf-8") == broken
+
+
+def test_too_small_pictures_are_refused_before_anything_is_written(project):
+    before = (project / "params.yaml").read_bytes()
+    with pytest.raises(ParamsError, match=r"data\.image_size 64 is too small for InceptionV3"):
+        stage.run("inceptionv3-last15", apply=True, yes=True, image_size=False)
+    assert (project / "params.yaml").read_bytes() == before
+
+
+def test_a_name_that_is_none_suggests_the_nearest(project):
+    with pytest.raises(ParamsError, match="did you mean vgg19-first5-frozen"):
+        stage.run("vgg19-first-5", apply=False, yes=False, image_size=False)
+    listed = stage.run(None, apply=False, yes=False, image_size=False)
+    assert len(listed.splitlines()) == len(NAMES)
+
+
+def run_tiny(project, name):
+    """A recipe, with random weights, on 48 generated pictures, in all four stages; the metrics."""
+    import json
+
+    from frostline import paths
+    from frostline.stages import augment, evaluate, finetune, prepare
+
+    made = recipes.named(ROOT / "recipes", name).text
+    values = YAML(typ="safe", pure=True).load(made)
+    classes = 2 if values["head"]["binary"] else 3
+    (project / "data").mkdir()
+    (project / "data" / "tiny.yaml").write_text(
+        f"kind: synthetic\nfractals: {classes}\nletters: 0\nimages_per_class: 16\nsize: 64\nseed: 1\n"
+    )
+    smallest = 75 if values["backbone"]["name"] == "InceptionV3" else 32
+    values["data"] |= {"source": "data/tiny.yaml", "image_size": smallest, "train_per_class": None}
+    values["data"]["split"] = {"train": 0.5, "val": 0.25, "test": 0.25}
+    values["backbone"]["weights"] = "none"
+    values["augment"]["copies"] = min(1, values["augment"]["copies"])
+    values["finetune"]["head_epochs"] = min(1, values["finetune"]["head_epochs"])
+    values["finetune"]["epochs"] = min(2, values["finetune"]["epochs"])
+    values["tracking"]["uri"] = "none"
+    values["evaluate"]["bootstrap"] = 100
+    settings = schema.Params.model_validate(values)
+    for each in (prepare, augment, finetune, evaluate):
+        each.run(settings)
+    metrics = json.loads(paths.METRICS.read_text())
+    assert metrics["n_test"] >= 8
+    return metrics
+
+
+QUICK = ("small-similar",)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
+def test_a_recipe_runs_from_end_to_end(project, name):
+    metrics = run_tiny(project, name)
+    assert 0 <= metrics["accuracy"] <= 1

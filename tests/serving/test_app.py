@@ -1,0 +1,349 @@
+"""The web server for real: over HTTP, with a browser, and with clients that mean no good."""
+
+import base64
+import ctypes
+import io
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import browser
+import hostile_requests
+import numpy as np
+import pytest
+import server
+from conftest import make_bundle
+from hostile_requests import photo, split
+from PIL import Image
+from server import ask
+
+from frostline.commands import serve
+from frostline.data.images import NOT_AN_IMAGE
+from frostline.errors import StateError, UserError
+from frostline.serving import app, guarding, listening
+from frostline.serving.scoring import Scorer
+
+CLASSES = (
+    "cat",
+    "Katze & <b>Hund</b>",
+    "<script>document.title = 'owned'</script>",
+    "<img src=x onerror=\"document.title = 'owned'\">",
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("served") / "bundle", CLASSES)
+
+
+@pytest.fixture(scope="module")
+def port(bundle):
+    with server.in_thread(bundle, serve.Settings()) as chosen:
+        yield chosen
+
+
+@pytest.fixture(scope="module")
+def open_port(bundle):
+    """A server that reads paths, and waits for nothing longer than two seconds."""
+    bounds = app.Bounds(bodies=2**25, seconds=2.0, health_seconds=1.0)
+    with server.in_thread(bundle, serve.Settings(allow_paths=True, allow_hosts=("pets.example",)), bounds) as chosen:
+        yield chosen
+
+
+@contextmanager
+def unfinished(port, head=b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"):
+    """A connection on which a request has begun, with a body of 1 MB that does not come."""
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
+        line.sendall(head + b"Content-Length: 1000000\r\n\r\n")
+        yield line
+
+
+@contextmanager
+def dripping(port):
+    """A client that sends a byte now and then and never ends."""
+    ended = threading.Event()
+    with unfinished(port) as line:
+
+        def drip():
+            while not ended.wait(0.2):
+                try:
+                    line.sendall(b"0")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        yield line
+        ended.set()
+        thread.join()
+
+
+def test_answers_are_the_scorers_whatever_the_form_of_the_request(bundle, open_port, tmp_path):
+    scorer = Scorer(bundle)
+    images = [photo(seed=seed) for seed in range(5)]
+    expected = scorer.answers([scorer.picture(each) for each in images])
+    texts = [base64.b64encode(each).decode() for each in images]
+    paths = []
+    for number, each in enumerate(images):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Path(paths[-1]).write_bytes(each)
+    csv = {"Content-Type": "text/csv; charset=UTF-8"}
+    for body, headers in (
+        (split(*images), None),
+        (split(*paths, column="path"), None),
+        (
+            json.dumps({"dataframe_split": {"columns": ["n", "image"], "index": [1], "data": list(enumerate(texts))}}),
+            None,
+        ),
+        (json.dumps({"dataframe_records": [{"image": text} for text in texts], "params": {}}), None),
+        (json.dumps({"inputs": {"image": texts}}), None),
+        (json.dumps({"inputs": [{"image": text} for text in texts]}), None),
+        (json.dumps({"instances": [{"image": text} for text in texts]}), None),
+        (json.dumps({"instances": {"image": [base64.encodebytes(each).decode() for each in images]}}), None),
+        (
+            json.dumps({"dataframe_records": [{"pixels": np.asarray(Image.open(path)).tolist()} for path in paths]}),
+            None,
+        ),
+        ("\ufeff,image\n" + "".join(f"{n},{text}\n\n" for n, text in enumerate(texts)), csv),
+    ):
+        status, answer = ask(open_port, body.encode() if isinstance(body, str) else body, headers=headers)
+        assert status == 200, answer
+        found = json.loads(answer)["predictions"]
+        assert [each["label"] for each in found] == [each["label"] for each in expected]
+        for one, other in zip(found, expected, strict=True):
+            assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
+    assert ask(open_port, split()) == (200, b'{"predictions": []}')
+    (one,) = json.loads(ask(open_port, json.dumps({"inputs": {"image": texts[0]}}))[1])["predictions"]
+    assert one["label"] == expected[0]["label"]
+
+
+def test_many_clients_at_once_get_their_own_answers(bundle, port):
+    scorer = Scorer(bundle)
+    images = [photo(seed=seed) for seed in range(12)]
+    expected = [each["probabilities"] for each in scorer.answers([scorer.picture(each) for each in images])]
+
+    def one(number):
+        status, answer = ask(port, split(images[number % 12]))
+        assert status == 200
+        return json.loads(answer)["predictions"][0]["probabilities"]
+
+    with ThreadPoolExecutor(8) as pool:
+        for number, found in enumerate(pool.map(one, range(96))):
+            assert found == pytest.approx(expected[number % 12], abs=1e-6)
+
+
+def test_a_refusal_is_one_sentence_in_mlflows_form(port):
+    status, answer = ask(port, split(b"hello"))
+    expected = {"error_code": "INVALID_PARAMETER_VALUE", "message": f"row 0, image: {NOT_AN_IMAGE}"}
+    assert (status, json.loads(answer)) == (400, expected)
+    assert ask(port, None, "/version", method="GET")[1] == __import__("mlflow").__version__.encode()
+    about = {"model": "models:/pets@champion", "classes": list(CLASSES), "image_size": 32, "resize": "stretch"}
+    assert json.loads(ask(port, None, "/about", method="GET")[1]) == about
+
+
+def test_of_a_folder_its_name_alone_is_told(bundle):
+    assert serve.about(bundle, str(bundle))["model"] == "bundle"
+
+
+def test_paths_are_read_where_the_owner_allows_it_and_of_regular_files_alone(port, open_port, tmp_path):
+    (tmp_path / "a.png").write_bytes(photo())
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to("pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    asked = split(str(tmp_path / "a.png"), column="path")
+    assert ask(open_port, asked)[0] == 200
+    status, answer = ask(port, asked)
+    assert status == 400
+    assert "files of this machine are not read" in json.loads(answer)["message"]
+    cases = {
+        "pipe.png": "not a regular file",
+        "link.png": "not a regular file",
+        "folder.png": "not a regular file",
+        "none.png": "no such file",
+        "a\0b": "not the name of a file",
+        "\ud800": "not the name of a file",
+        "x" * 5000: "File name too long",
+        "/dev/zero": "not a regular file",
+    }
+    for name, reason in cases.items():
+        status, answer = ask(open_port, split(str(tmp_path / name), column="path"))
+        assert (status, json.loads(answer)["message"]) == (400, f"row 0, path: {reason}")
+    with ThreadPoolExecutor(12) as pool:  # more than there are threads
+        pipes = [split(str(tmp_path / "pipe.png"), column="path")] * 40
+        assert {status for status, _ in pool.map(lambda body: ask(open_port, body), pipes)} == {400}
+    assert ask(open_port, split(photo()))[0] == 200
+
+
+def test_only_the_names_of_this_machine_are_hosts_unless_others_are_given(port, open_port):
+    def status(port, host):
+        return hostile_requests.ask(
+            port, hostile_requests.Case("", 0, "", split(), headers={**server.JSON, "Host": host})
+        )[0]
+
+    for host in ("localhost", "LOCALHOST:1", "127.0.0.1:80", "[::1]:8000", "localhost."):
+        assert status(port, host) == 200
+    for host in ("pets.example", "127.0.0.1.example", "localhost:80:80", "[::1", "::1", "a b", "localhost@x"):
+        assert status(port, host) == 421
+    assert status(open_port, "pets.example:8000") == 200
+    assert status(open_port, "dogs.example") == 421
+    assert serve.Settings(host="0.0.0.0").hosts is None
+    assert serve.Settings(host="0.0.0.0", allow_hosts=("Pets.Example:80",)).hosts == {"pets.example"}
+    assert serve.Settings(host="127.0.0.2").hosts == {"127.0.0.2", *guarding.LOOPBACK}
+    with pytest.raises(UserError, match="--allow-host a b: is no name of a host"):
+        assert serve.Settings(allow_hosts=("a b",)).hosts
+    loopback = {"127.0.0.1": True, "localhost": True, "::1": True, "0.0.0.0": False, "example.org": False}
+    assert {host: serve.is_loopback(host) for host in loopback} == loopback
+
+
+def test_the_bound_on_pixels_is_the_owners(bundle):
+    with pytest.raises(UserError, match="--max-megapixels: 0 megapixels; give a number above 0 and up to 178"):
+        assert serve.Settings(megapixels=0).limits
+    with server.in_thread(bundle, serve.Settings(megapixels=0.01)) as port:
+        status, answer = ask(port, split(photo(width=101, height=100)))
+        reason = "row 0, image: too many pixels: 101x100, and the limit is 0.01 megapixels"
+        assert (status, json.loads(answer)["message"]) == (400, reason)
+        assert ask(port, photo(width=101, height=100), "/explain", headers={})[0] == 400
+        status, answer = ask(port, split(np.zeros((100, 101, 3), int).tolist(), column="pixels"))
+        assert (status, json.loads(answer)["message"]) == (400, reason.replace("image", "pixels"))
+        assert ask(port, split(photo(width=100, height=100)))[0] == 200
+
+
+def test_an_explanation_is_an_image(port):
+    status, answer = ask(port, photo(kind="JPEG"), "/explain", headers={})
+    assert status == 200
+    assert Image.open(io.BytesIO(answer)).size == (32, 32)
+    refused = {"error_code": "INVALID_PARAMETER_VALUE", "message": NOT_AN_IMAGE}
+    status, answer = ask(port, b"hello", "/explain", headers={})
+    assert (status, json.loads(answer)) == (400, refused)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the thread is ended on purpose
+def test_health_is_the_networks_own_answer(bundle):
+    before = set(threading.enumerate())
+    with server.in_thread(bundle, serve.Settings(), app.Bounds(health_seconds=0.5)) as port:
+        assert [ask(port, None, path, method="GET") for path in ("/ping", "/health")] == [(200, b"\n")] * 2
+        (scoring,) = [each for each in set(threading.enumerate()) - before if each.name == "frostline-scoring"]
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(scoring.ident), ctypes.py_object(SystemExit))
+        status, answer = ask(port, None, "/ping", method="GET")
+        assert status == 503
+        assert b"the network did not answer within 0.5 seconds" in answer
+        assert ask(port, None, "/health", method="GET")[0] == 503
+
+
+def test_a_body_must_arrive_in_time(open_port):
+    with dripping(open_port) as line:
+        started = time.monotonic()
+        assert b"408 " in line.recv(1000).splitlines()[0]
+        assert time.monotonic() - started < 10
+    assert ask(open_port, split(photo()))[0] == 200
+
+
+def test_a_request_that_takes_too_long_is_given_up_and_frees_its_thread(open_port):
+    stream = io.BytesIO()
+    Image.new("RGB", (2500, 2500)).save(stream, "PNG")
+    slow = split(*[stream.getvalue()] * 500)
+    with ThreadPoolExecutor(16) as pool:
+        assert {status for status, _ in pool.map(lambda _: ask(open_port, slow), range(16))} <= {503, 504}
+    end = time.monotonic() + 30
+    while ask(open_port, None, "/ping", method="GET")[0] != 200:  # 503 as long as all threads are at their last image
+        assert time.monotonic() < end
+    assert ask(open_port, split(photo()))[0] == 200
+
+
+def test_bodies_that_are_held_at_a_time_are_bounded(bundle):
+    bounds = app.Bounds(bodies=1_000_000)
+    with server.in_thread(bundle, serve.Settings(), bounds) as port:
+        body = split(b"\0" * 300_000)  # 400 kB in base64
+        for _ in range(50):  # whose part comes last is refused, which may be either of both
+            with unfinished(port) as line:
+                line.sendall(b" " * 900_000)
+                time.sleep(0.1)
+                status, answer = ask(port, body)
+            if status == 503:
+                break
+        assert b"busy with other requests" in answer
+        end = time.monotonic() + 30
+        while ask(port, body)[0] != 400:  # until the server knows that the first client is gone
+            assert time.monotonic() < end
+
+
+def test_who_never_ends_his_headers_is_hung_up_on(port, monkeypatch):
+    monkeypatch.setattr(listening, "IDLE", 0.5)
+    for begun in (b"", b"GET /ping HTTP/1.1\r\nHost: local"):
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+            line.sendall(begun)
+            with suppress(ConnectionResetError):
+                assert line.recv(1000) == b""
+    assert ask(port, split(photo()))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
+def test_a_stopped_server_ends_in_time_and_leaves_nothing(bundle, tmp_path, number):
+    scratch, home = tmp_path / "scratch", tmp_path / "home"
+    scratch.mkdir()
+    home.mkdir()
+    with server.as_process(home, str(bundle), TMPDIR=str(scratch)) as (process, port), dripping(port):
+        assert ask(port, split(photo()))[0] == 200
+        started = time.monotonic()
+        process.send_signal(number)
+        said, errors = process.communicate(timeout=30)
+        assert time.monotonic() - started < 10
+    if number != signal.SIGKILL:
+        assert process.returncode == 0
+        assert said.splitlines()[-1] == "serve: stopped"
+        assert "Traceback" not in errors
+    assert [*scratch.iterdir(), *home.iterdir()] == []
+
+
+def test_a_taken_port_is_one_line(port):
+    with pytest.raises(StateError, match=rf"127.0.0.1:{port}: listening is not possible .*--port"):
+        serve.run(None, "nowhere", serve.Settings(port=port))
+
+
+@pytest.mark.skipif(not browser.is_there(), reason=browser.MISSING)
+def test_a_person_drops_an_image(bundle, port, tmp_path):
+    scorer = Scorer(bundle)
+    (tmp_path / "a.png").write_bytes(photo(seed=7))
+    (tmp_path / "b.txt").write_bytes(b"hello")
+    (answer,) = scorer.answers([scorer.picture(photo(seed=7))])
+    with browser.Browser(tmp_path) as seen:
+        seen.open(f"http://127.0.0.1:{port}/")
+        seen.wait("document.getElementById('about').textContent")
+        assert "models:/pets@champion: 4 classes, images of 32 pixels" in seen.text()
+        seen.choose("#file", tmp_path / "a.png")
+        seen.wait("document.getElementById('map').naturalWidth")
+        assert f"{answer['label']} ({answer['probability']:.4f})" in seen.text()
+        for name, share in answer["probabilities"].items():  # names that look like HTML and script are text
+            assert name in seen.text()
+            assert f"{share:.4f}" in seen.text()
+        assert seen.script("return document.querySelectorAll('script').length") == 1
+        assert seen.script("return document.querySelectorAll('img').length") == 2
+        assert seen.script("return document.title") == "frostline"
+        seen.screenshot(tmp_path / "page.png")
+        assert seen.errors() == []
+        # Even if a name came through as HTML, the page's policy would run nothing of it.
+        seen.script("document.getElementById('bars').innerHTML = arguments[0]", CLASSES[3])
+        seen.wait("document.querySelectorAll('img').length === 3")
+        assert seen.wait("true") is True
+        assert seen.script("return document.title") == "frostline"
+        assert any("Content Security Policy" in each for each in seen.errors())
+        seen.choose("#file", tmp_path / "b.txt")
+        seen.wait("document.getElementById('error').textContent")
+        assert "row 0, image: not an image" in seen.text()
+        assert answer["label"] not in seen.text()
+    assert re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write", app.PAGE.read_text()) is None

@@ -1,0 +1,145 @@
+"""Stage augment, in a project folder of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_params
+from PIL import Image
+
+from frostline import paths
+from frostline.core import digest
+from frostline.data import augmentation, shards
+from frostline.errors import DataError
+from frostline.params.schema import Params
+from frostline.stages import augment
+
+SIZE = 12
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def params(**settings: Any) -> Params:
+    changes = {"copies": 3, "horizontal_flip": True} | settings
+    return make_params(**{f"augment__{key}": value for key, value in changes.items()})
+
+
+def prepare(count: int, size: int = SIZE) -> shards.Shards:
+    """A prepared training split; the first pictures are the same whatever the count."""
+    folder = paths.PREPARED / "train"
+    folder.mkdir(parents=True, exist_ok=True)
+    images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    index = pd.DataFrame(
+        {
+            "path": [f"{i}.png" for i in range(count)],
+            "label": [i % 2 for i in range(count)],
+            "sha256": [digest.of_array(image) for image in images],
+        }
+    )
+    return shards.write(folder, shards.Layout(("ant", "bee"), size, "stretch"), index, images)
+
+
+def variants() -> list[shards.Shards]:
+    return [shards.open_folder(folder) for folder in sorted(paths.AUGMENTED.iterdir())]
+
+
+def pixels(of: shards.Shards) -> Any:
+    return of.take(np.arange(len(of)))
+
+
+def test_there_are_so_many_variants_of_every_training_image() -> None:
+    train = prepare(70)  # more than are read at once
+    said = augment.run(params())
+    assert said.startswith("augment: 3 variants of 70 training images")
+    made = variants()
+    assert [shard.folder.name for shard in made] == ["variant-00001", "variant-00002", "variant-00003"]
+    policy = augmentation.Policy.of(params().augment)
+    for number, variant in enumerate(made, 1):
+        assert variant.layout == train.layout
+        pd.testing.assert_frame_equal(variant.index.drop(columns="digest"), train.index.drop(columns="digest"))
+        for row in (0, 63, 64, 69):
+            drawn = augmentation.draw(policy, train.index["sha256"][row], number, params().seed)
+            expected = augmentation.apply(pixels(train)[row], drawn, policy.fill_mode)
+            np.testing.assert_array_equal(pixels(variant)[row], expected)
+    assert len({shard.digest for shard in [train, *made]}) == 4
+
+
+def test_a_variant_has_a_digest_of_its_own() -> None:
+    train = prepare(6)
+    augment.run(params())
+    known = set(train.index["digest"])
+    for made in variants():
+        assert list(made.index["digest"]) == [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels(made)]
+        assert made.index["sha256"].tolist() == train.index["sha256"].tolist()
+        assert known.isdisjoint(made.index["digest"])
+
+
+def test_two_runs_give_identical_bytes() -> None:
+    prepare(10)
+    found = []
+    for _ in range(2):
+        augment.run(params())
+        found.append((digest.of_folder(paths.AUGMENTED), digest.of_file(paths.CONTACT_SHEET)))
+    assert found[0] == found[1]
+
+
+def test_a_variant_depends_neither_on_other_images_nor_on_the_number_of_copies() -> None:
+    prepare(6)
+    augment.run(params())
+    before = [pixels(variant) for variant in variants()]
+    prepare(9)
+    augment.run(params(copies=4))
+    after = [pixels(variant)[:6] for variant in variants()]
+    assert len(after) == 4
+    np.testing.assert_array_equal(np.stack(before), np.stack(after[:3]))
+
+
+def test_another_seed_makes_other_variants() -> None:
+    prepare(4)
+    augment.run(params())
+    before = digest.of_folder(paths.AUGMENTED)
+    augment.run(params().model_copy(update={"seed": 8}))
+    assert digest.of_folder(paths.AUGMENTED) != before
+
+
+def test_no_copies_leave_an_empty_folder_and_a_sheet_of_originals() -> None:
+    prepare(4)
+    augment.run(params(copies=2))
+    augment.run(params(copies=0))
+    assert list(paths.AUGMENTED.iterdir()) == []
+    with Image.open(paths.CONTACT_SHEET) as sheet:
+        assert sheet.width < sheet.height
+
+
+def test_the_contact_sheet_shows_the_original_and_its_variants() -> None:
+    train = prepare(20)
+    augment.run(params(copies=9))
+    scale = 96 // SIZE
+    with Image.open(paths.CONTACT_SHEET) as sheet:
+        assert sheet.format == "PNG"
+        assert sheet.size == (8 * (SIZE + 4) * scale, 8 * (SIZE + 4) * scale)
+        seen = np.asarray(sheet)[::scale, ::scale]
+    np.testing.assert_array_equal(seen[2 : SIZE + 2, 2 : SIZE + 2], pixels(train)[0])
+    np.testing.assert_array_equal(seen[2 : SIZE + 2, SIZE + 6 : 2 * SIZE + 6], pixels(variants()[0])[0])
+
+
+def test_the_contact_sheet_of_large_images_stays_small() -> None:
+    prepare(2, size=1024)
+    augment.run(params(copies=1))
+    with Image.open(paths.CONTACT_SHEET) as sheet:
+        assert sheet.size == (2 * 260, 2 * 260)
+
+
+def test_nothing_prepared_says_what_to_run() -> None:
+    with pytest.raises(DataError, match=r"data/prepared/train: holds no prepared images .*dvc repro"):
+        augment.run(params())
+    assert not paths.AUGMENTED.exists()

@@ -1,0 +1,442 @@
+"""Stage prepare, in a project folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_params
+from PIL import Image, ImageEnhance
+
+from frostline import paths
+from frostline.core import digest
+from frostline.data import images, shards
+from frostline.data.images import NOT_AN_IMAGE
+from frostline.errors import DataError
+from frostline.ingest import splits
+from frostline.params.schema import Params
+from frostline.stages import prepare
+
+SETTINGS = {"image_size": 16, "train_per_class": None, "resize": "stretch", "on_problem": "drop"}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def params(source: str | Path = "pictures", **data: Any) -> Params:
+    settings = SETTINGS | {"source": str(source)} | data
+    return make_params(**{f"data__{key}": value for key, value in settings.items()})
+
+
+def paint(folder: str | Path, count: int, start: int = 0) -> None:
+    """So many different pictures; the same ones for the same folder name and start."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for number in range(start, start + count):
+        rng = np.random.default_rng([number, *str(folder).encode()])
+        Image.fromarray(rng.integers(0, 256, (12, 14, 3), dtype=np.uint8)).save(Path(folder) / f"{number:03d}.png")
+
+
+@pytest.fixture
+def pictures(project: Path) -> Path:
+    for label in ("ant", "bee", "cat"):
+        paint(f"pictures/{label}", 12)
+    return project / "pictures"
+
+
+def report() -> dict[str, Any]:
+    return json.loads(paths.DATA_REPORT.read_text(encoding="utf-8"))
+
+
+def problems() -> dict[str, tuple[str, str]]:
+    return {problem["path"]: (problem["kind"], problem["reason"]) for problem in report()["problems"]}
+
+
+def prepared() -> dict[str, shards.Shards]:
+    return {name: shards.open_folder(paths.PREPARED / name) for name in splits.SPLITS}
+
+
+def outputs() -> tuple[str, str]:
+    return digest.of_folder(paths.PREPARED), digest.of_file(paths.DATA_REPORT)
+
+
+def refusal(settings: Params) -> str:
+    """The one line that prepare refuses with; it leaves nothing behind."""
+    with pytest.raises(DataError) as caught:
+        prepare.run(settings)
+    assert "\n" not in str(caught.value)
+    assert not paths.DATA_REPORT.exists()
+    data = paths.PREPARED.parent
+    assert not data.exists() or list(data.iterdir()) == []
+    return str(caught.value)
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_folder_becomes_shards_and_a_report() -> None:
+    said = prepare.run(params())
+    sets = prepared()
+    assert sorted(path.name for path in paths.PREPARED.iterdir()) == ["test", "train", "val"]
+    assert list(paths.PREPARED.parent.iterdir()) == [paths.PREPARED]
+    for name, split in sets.items():
+        assert split.layout == shards.Layout(("ant", "bee", "cat"), 16, "stretch")
+        assert set(split.labels) == {0, 1, 2}, name
+    found = report()
+    assert found["source"] == "pictures"
+    assert found["classes"] == ["ant", "bee", "cat"]
+    assert found["images"] == {name: len(split) for name, split in sets.items()}
+    assert sum(found["images"].values()) == 36
+    assert found["images_per_class"]["train"] == {
+        label: int((sets["train"].labels == number).sum()) for number, label in enumerate(found["classes"])
+    }
+    assert found["problems"] == []
+    assert found["digests"] == {
+        name: {"source": split.source_digest(), "shards": split.digest} for name, split in sets.items()
+    }
+    assert said == "prepare: 3 classes; " + ", ".join(f"{name} {len(split)}" for name, split in sets.items())
+
+
+def test_pixels_labels_and_digests_belong_together(pictures: Path) -> None:
+    prepare.run(params())
+    for split in prepared().values():
+        pixels = split.take(np.arange(len(split)))
+        for row, got in zip(split.index.itertuples(), pixels, strict=True):
+            assert split.layout.classes[row.label] == Path(row.path).parts[0]
+            np.testing.assert_array_equal(got, images.prepare(pictures / row.path, 16, "stretch"))
+
+
+@pytest.mark.usefixtures("pictures")
+def test_two_runs_give_identical_bytes(project: Path) -> None:
+    prepare.run(params())
+    first = outputs()
+    for path in project.glob("pictures/*/*"):
+        os.utime(path, (0, 0))
+    prepare.run(params())
+    assert outputs() == first
+
+
+def test_an_added_picture_changes_the_output_but_moves_no_other(pictures: Path) -> None:
+    for label in ("ant", "bee"):
+        paint(f"pictures/{label}", 48, start=12)
+    settings = params(split={"train": 0.5, "val": 0.2, "test": 0.3})
+    paint("pictures/cat", 48, start=12)
+    prepare.run(settings)
+    before, split_of = outputs(), {sha: name for name, s in prepared().items() for sha in s.index["sha256"]}
+    paint(pictures / "ant", 1, start=999)
+    prepare.run(settings)
+    after = {sha: name for name, s in prepared().items() for sha in s.index["sha256"]}
+    assert outputs() != before
+    assert len(after) == len(split_of) + 1
+    assert split_of.items() <= after.items()
+
+
+@pytest.mark.usefixtures("pictures")
+def test_few_labels_are_learned_from_and_all_others_still_tested_on() -> None:
+    prepare.run(params())
+    everything, learnable = prepared(), report()["images"]["train"]
+    prepare.run(params(train_per_class=3))
+    few = prepared()
+    assert np.bincount(few["train"].labels).tolist() == [3, 3, 3]
+    for name in ("val", "test"):
+        assert few[name].digest == everything[name].digest
+    assert report()["left_out_by_train_per_class"] == learnable - 9 > 0
+
+
+def test_unreadable_and_doubled_files_are_dropped_and_reported(pictures: Path) -> None:
+    (pictures / "ant" / "words.jpg").write_text("words")
+    (pictures / "bee" / "again.bmp").write_bytes(b"")
+    Image.open(pictures / "cat" / "000.png").save(pictures / "cat" / "copy.bmp")
+    Image.open(pictures / "cat" / "001.png").save(pictures / "bee" / "stranger.png")
+    said = prepare.run(params())
+    assert problems() == {
+        "ant/words.jpg": ("not_an_image", NOT_AN_IMAGE),
+        "bee/again.bmp": ("not_an_image", "not an image (empty)"),
+        "bee/stranger.png": ("label_conflict", "same picture under another label as cat/001.png"),
+        "cat/001.png": ("label_conflict", "same picture under another label as bee/stranger.png"),
+        "cat/copy.bmp": ("duplicate", "same picture as cat/000.png"),
+    }
+    assert {problem["label"] for problem in report()["problems"]} == {"ant", "bee", "cat"}
+    assert report()["problem_counts"] == {"not_an_image": 2, "label_conflict": 2, "duplicate": 1}
+    lines = said.splitlines()
+    assert lines[0].endswith("; 5 dropped")
+    assert lines[1] == f"  not_an_image         2  ant/words.jpg: {NOT_AN_IMAGE}"
+    assert lines[-1] == "  reports/data.json names each"
+    assert sum(report()["images"].values()) == 35
+
+
+def test_a_problem_is_an_error_where_that_is_wanted(pictures: Path) -> None:
+    (pictures / "ant" / "words.jpg").write_text("words")
+    (pictures / "bee" / "words.jpg").write_text("words")
+    said = refusal(params(on_problem="error"))
+    assert said == (
+        f"pictures/ant/words.jpg: {NOT_AN_IMAGE} (and 1 more); mend or remove it, or set data.on_problem to drop"
+    )
+
+
+def test_a_test_picture_that_is_also_in_train_is_taken_out_of_train() -> None:
+    for label in ("ant", "bee"):
+        paint(f"given/train/{label}", 8)
+        paint(f"given/test/{label}", 3)
+    Image.open("given/test/ant/001.png").save("given/train/ant/leak.png")
+    prepare.run(params("given"))
+    sets = prepared()
+    assert len(sets["test"]) == 6
+    assert problems() == {"train/ant/leak.png": ("duplicate", "same picture as test/ant/001.png")}
+    digests = [set(split.index["sha256"]) for split in sets.values()]
+    assert sum(map(len, digests)) == len(set.union(*digests)) == 22
+
+
+def test_a_class_that_only_the_test_split_lacks_can_be_learned() -> None:
+    for label in ("ant", "bee"):
+        paint(f"given/train/{label}", 5)
+        paint(f"given/val/{label}", 2)
+    paint("given/test/ant", 2)
+    prepare.run(params("given"))
+    assert report()["images_per_class"]["test"] == {"ant": 2, "bee": 0}
+
+
+def blotches(seed: int) -> Image.Image:
+    """A picture that stays itself when it is resized."""
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)).resize((70, 60), Image.Resampling.BICUBIC)
+
+
+def test_a_test_set_that_was_copied_into_train_ends_without_overlap() -> None:
+    for label in ("ant", "bee"):
+        for split, numbers in (("train", range(100, 140)), ("test", range(29))):
+            Path(f"given/{split}/{label}").mkdir(parents=True)
+            for number in numbers:
+                blotches(1000 * ord(label[0]) + number).save(f"given/{split}/{label}/{number}.png")
+    tested = sorted(Path("given/test").glob("*/*.png"))
+    assert len(tested) == 58
+    for number, path in enumerate(tested[:57]):  # every third as it is, or smaller, or darker
+        copy = Image.open(path)
+        if number % 3 == 1:
+            copy = copy.resize((51, 44))
+        elif number % 3 == 2:
+            copy = ImageEnhance.Brightness(copy).enhance(0.75)
+        copy.save(Path("given/train") / path.parent.name / f"copy-{number}.png")
+    said = prepare.run(params("given", image_size=48))
+    assert report()["images"]["test"] == 58
+    assert report()["problem_counts"] == {"near_duplicate": 38, "duplicate": 19}
+    assert {path.rpartition("/")[2].split("-")[0] for path in problems()} == {"copy"}
+    for path, (kind, reason) in problems().items():
+        original = tested[int(path.rpartition("-")[2].removesuffix(".png"))].relative_to("given")
+        assert (
+            reason
+            == {
+                "duplicate": f"same picture as {original}",
+                "near_duplicate": f"near-copy of {original}, which is in test",
+            }[kind]
+        )
+    assert "57 dropped" in said.splitlines()[0]
+    assert "which is in test" in said
+
+
+def test_the_same_pixels_in_another_coding_are_the_same_picture(pictures: Path) -> None:
+    photo = blotches(1).resize((200, 170))
+    photo.save(pictures / "ant" / "a.jpg")
+    Image.open(pictures / "ant" / "a.jpg").save(pictures / "ant" / "b.png")
+    photo.save(pictures / "ant" / "c.jpg", comment=b"the same code with a comment")
+    photo.save(pictures / "ant" / "d.jpg", progressive=True)
+    photo.save(pictures / "ant" / "near.png")
+    for wanted in (True, False):
+        prepare.run(params(near_duplicates=wanted))
+        assert problems() == {
+            f"ant/{name}": ("duplicate", "same picture as ant/a.jpg") for name in ("b.png", "c.jpg", "d.jpg")
+        }
+    prepare.run(params())
+    assert report()["near_duplicates"] == [["ant/a.jpg", "ant/near.png"]]
+
+
+def test_a_table_keeps_groups_on_one_side() -> None:
+    paint("pictures/ant", 60)
+    paint("pictures/bee", 60)
+    rows = [f"{label}/{n:03d}.png,{label},patient {n // 4}" for label in ("ant", "bee") for n in range(60)]
+    Path("pictures/manifest.csv").write_text("\n".join(["path,label,group", *rows]) + "\n")
+    prepare.run(params())
+    where = {path: name for name, split in prepared().items() for path in split.index["path"]}
+    assert len(where) == 120
+    for patient in range(15):
+        sides = {where[f"{label}/{n:03d}.png"] for label in ("ant", "bee") for n in range(4 * patient, 4 * patient + 4)}
+        assert len(sides) == 1
+    assert set(where.values()) == set(splits.SPLITS)
+
+
+def test_near_copies_are_not_looked_for_where_that_is_said(pictures: Path) -> None:
+    for number in range(6):
+        blotches(number).save(pictures / "ant" / f"b{number}.png")
+        blotches(number).resize((51, 44)).save(pictures / "ant" / f"c{number}.png")
+    prepare.run(params(near_duplicates=False))
+    assert report()["near_duplicates"] is None
+    prepare.run(params())
+    assert report()["near_duplicates"] == [[f"ant/b{number}.png", f"ant/c{number}.png"] for number in range(6)]
+
+
+def test_near_copies_under_two_labels_are_kept_and_warned_of(pictures: Path) -> None:
+    blotches(1).save(pictures / "ant" / "b.png")
+    blotches(1).resize((51, 44)).save(pictures / "bee" / "b.png")
+    prepare.run(params())
+    assert problems() == {}
+    assert report()["warnings"] == [
+        {"kind": "near_label_conflict", "reason": "ant/b.png and 1 near-copies have the labels 'ant', 'bee'"}
+    ]
+
+
+def test_a_crowd_of_lookalikes_is_warned_of_and_split_like_all_others(pictures: Path) -> None:
+    for number in range(16):
+        blotches(1).resize((50 + number, 45)).save(pictures / "ant" / f"b{number}.png")
+    prepare.run(params())
+    assert [warning["kind"] for warning in report()["warnings"]] == ["crowd"]
+    assert report()["near_duplicates"] == []
+    sides = {name for name, split in prepared().items() if split.index["path"].str.startswith("ant/b").any()}
+    assert len(sides) > 1
+
+
+def test_exact_copies_are_no_crowd(pictures: Path) -> None:
+    for number in range(16):
+        blotches(1).save(pictures / "ant" / f"b{number:02d}.png")
+    blotches(1).resize((51, 45)).save(pictures / "ant" / "c.png")
+    prepare.run(params())
+    assert report()["warnings"] == []
+    assert report()["near_duplicates"] == [["ant/b00.png", "ant/c.png"]]
+    assert report()["problem_counts"] == {"duplicate": 15}
+
+
+@pytest.mark.parametrize("noise", [0, 1, 3, 10, 40])
+def test_a_class_of_one_pattern_reaches_every_split(noise: int) -> None:
+    for place, label in enumerate(("ant", "bee")):
+        Path(f"plain/{label}").mkdir(parents=True)
+        for number in range(12):
+            pixels = np.full((48, 48, 3), 60.0) + np.random.default_rng([number, place]).normal(0, noise, (48, 48, 3))
+            pixels[:, 24 * place : 24 * place + 24] += 90
+            pixels[number, number] = 255  # no two the same
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(f"plain/{label}/{number}.png")
+    prepare.run(params("plain", image_size=32))
+    assert all(set(split.labels) == {0, 1} for split in prepared().values())
+
+
+def test_an_archive_is_a_source_and_leaves_nothing_behind(project: Path, pictures: Path) -> None:
+    prepare.run(params())
+    before = digest.of_folder(paths.PREPARED)
+    shutil.make_archive("packed", "gztar", pictures)
+    prepare.run(params("packed.tar.gz"))
+    assert digest.of_folder(paths.PREPARED) == before
+    assert sorted(path.name for path in paths.PREPARED.iterdir()) == ["test", "train", "val"]
+
+
+def test_a_class_that_train_lacks_is_left_out_and_one_that_validation_lacks_is_warned_of() -> None:
+    for split, labels in {"train": ["ant", "bee"], "val": ["ant"], "test": ["ant", "bee", "Bees"]}.items():
+        for label in labels:
+            paint(f"given/{split}/{label}", 3)
+    said = prepare.run(params("given"))
+    kind, reason = "class_not_in_train", "class 'Bees' has no picture in train (did you mean 'bee'?)"
+    assert problems() == {f"test/Bees/00{i}.png": (kind, reason) for i in range(3)} | {
+        "Bees": ("empty_class", "no picture of the class is left")
+    }
+    assert report()["warnings"] == [{"kind": "class_not_in_split", "reason": "class 'bee' has no picture in val"}]
+    assert "  look: class 'bee' has no picture in val" in said.splitlines()
+    assert report()["classes"] == ["ant", "bee"]
+
+
+def test_a_given_split_that_lost_all_its_images_is_not_silently_drawn_anew() -> None:
+    for label in ("ant", "bee"):
+        paint(f"given/train/{label}", 8)
+        Path(f"given/test/{label}").mkdir(parents=True)
+        Path(f"given/test/{label}/0.png").write_text("words")
+    assert "no picture of the given split 'test' is usable" in refusal(params("given"))
+
+
+def test_what_cannot_be_learned_from_is_refused_without_leftovers() -> None:
+    assert "none: not found; set data.source" in refusal(params("none"))
+    paint("one/ant", 4)
+    assert "holds the single class 'ant'" in refusal(params("one"))
+    paint("broken/ant", 4)
+    Path("broken/bee").mkdir()
+    Path("broken/bee/1.png").touch()
+    assert "holds the single class 'ant' (bee: no picture of the class is left)" in refusal(params("broken"))
+    for name in ("a", "b"):
+        Path(f"words/{name}").mkdir(parents=True)
+        Path(f"words/{name}/1.png").touch()
+    assert "words: holds no usable picture (a: no picture of the class is left)" in refusal(params("words"))
+    Path("nothing.yaml").write_text("{kind: synthetic, fractals: 0, letters: 0, images_per_class: 1, size: 8, seed: 1}")
+    assert "nothing.yaml: holds no usable picture; add" in refusal(params("nothing.yaml"))
+    paint("late/ant", 2)
+    paint("late/bee", 2)
+    Path("late/manifest.csv").write_text("path,label,split\nant/000.png,ant,test\nbee/000.png,bee,val\n")
+    assert "late: no picture is in train; add some" in refusal(params("late"))
+
+
+def test_classes_too_small_or_empty_are_told_and_the_others_learned() -> None:
+    paint("few/ant", 40)
+    paint("few/bee", 2)
+    Path("few/cat").mkdir()
+    said = prepare.run(params("few"))
+    assert problems() == {"cat": ("empty_class", "an empty class folder")}
+    assert {warning["kind"] for warning in report()["warnings"]} == {"class_not_in_split", "imbalance"}
+    assert "class 'bee' has no picture in val" in said
+    assert "pictures of 'ant' and 1 of 'bee'; finetune.class_weight: balanced weighs them alike" in said
+
+
+@pytest.mark.usefixtures("pictures")
+def test_too_few_labels_are_refused_by_key() -> None:
+    assert "fewer than data.train_per_class = 12" in refusal(params(train_per_class=12))
+
+
+def test_an_error_keeps_what_was_prepared_before(pictures: Path) -> None:
+    prepare.run(params())
+    before = outputs()
+    with pytest.raises(DataError):
+        prepare.run(params(train_per_class=12))
+    assert outputs() == before
+    assert list(paths.PREPARED.parent.iterdir()) == [paths.PREPARED]
+
+
+def test_a_card_is_a_source() -> None:
+    Path("card.yaml").write_text("{kind: synthetic, fractals: 0, letters: 2, images_per_class: 6, size: 16, seed: 1}")
+    prepare.run(params("card.yaml"))
+    assert report()["classes"] == ["letter-0041", "letter-0042"]
+    assert sum(report()["images"].values()) == 12
+
+
+def link_some(source: Path, target: Path, count: int, key: Callable[[Path], Any]) -> None:
+    for folder in sorted(path for path in source.iterdir() if path.is_dir()):
+        (target / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir(), key=key)[:count]:
+            (target / folder.name / path.name).symlink_to(path)
+
+
+def test_real_photos_with_given_splits_are_prepared(assets: Path) -> None:
+    link_some(assets / "clothing-small/train", Path("photos/train"), 4, lambda path: path.name)
+    link_some(assets / "clothing-small/validation", Path("photos/validation"), 2, lambda path: path.name)
+    prepare.run(params("photos", image_size=32, resize="crop"))
+    found = report()
+    assert len(found["classes"]) == 10
+    assert found["images"]["val"] == 20
+    assert found["images"]["train"] + found["images"]["test"] == 40
+    assert found["problems"] == []
+
+
+def test_real_photos_of_very_different_sizes_are_prepared(assets: Path) -> None:
+    link_some(assets / "sign-digits", Path("signs"), 4, lambda path: -path.stat().st_size)
+    prepare.run(params("signs", resize="pad"))
+    assert sum(report()["images"].values()) + len(report()["problems"]) == 40
+    assert prepared()["train"].take(np.arange(1)).shape == (1, 16, 16, 3)
+
+
+def test_the_data_stages_load_no_heavy_library() -> None:
+    code = (
+        "import sys, frostline.stages.prepare, frostline.stages.augment\n"
+        "print([name for name in ('tensorflow', 'keras', 'mlflow', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,199 @@
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import pytest
+
+from frostline.errors import StateError, UnreachableError
+from frostline.tracking import lineage, run_log
+from frostline.tracking import tracker as tracking
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory):
+    root = tmp_path_factory.mktemp("tracking")
+    return tracking.Tracker(f"sqlite:///{root}/mlflow.db", "tests", root / "artifacts", root / "lock")
+
+
+def runs(tracker):
+    import mlflow
+
+    mlflow.set_tracking_uri(tracker.uri)
+    return mlflow.search_runs(experiment_names=[tracker.experiment], output_format="list", order_by=["start_time"])
+
+
+def test_a_run_keeps_what_it_is_given(tracker, tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    with tracker.training("job-1", "name") as run:
+        assert run.state.is_new
+        run.params({"finetune.freeze": "all", "backbone.until": None})
+        for step in (1, 2):
+            run.metrics({"val_loss": 1 / step}, step)
+        run.dataset("data/digits.yaml", "ab" * 32, "training")
+        run.files([tmp_path / "a.txt"])
+        run.tags({tracking.BUNDLE: "bundle-1"})
+    (found,) = [r for r in runs(tracker) if r.data.tags[tracking.JOB] == "job-1"]
+    assert found.info.status == "FINISHED"
+    assert found.data.params == {"finetune.freeze": "all", "backbone.until": "null"}
+    assert found.data.metrics == {"val_loss": 0.5}
+    (dataset,) = found.inputs.dataset_inputs
+    assert dataset.dataset.digest == "ab" * 16
+    import mlflow
+
+    steps = mlflow.MlflowClient().get_metric_history(found.info.run_id, "val_loss")
+    assert [metric.step for metric in steps] == [1, 2]
+    assert [file.path for file in mlflow.MlflowClient().list_artifacts(found.info.run_id)] == ["a.txt"]
+
+
+def test_the_evaluation_goes_to_the_run_that_made_the_bundle(tracker):
+    before = len(runs(tracker))
+    with tracker.result("bundle-1", "other name") as run:
+        run.metrics({"test_accuracy": 0.9})
+    assert len(runs(tracker)) == before
+    (found,) = [r for r in runs(tracker) if r.data.tags.get(tracking.BUNDLE) == "bundle-1"]
+    assert found.data.metrics["test_accuracy"] == 0.9
+    assert found.info.run_name == "name"
+    with tracker.result("unknown bundle", "from elsewhere"):
+        pass
+    assert len(runs(tracker)) == before + 1
+
+
+def test_a_killed_training_goes_on_in_its_run_and_a_failed_one_does_not(tracker):
+    code = (
+        "import sys, json, os; from pathlib import Path; from frostline.tracking.tracker import Tracker\n"
+        "uri, experiment, artifacts, lock = json.loads(sys.argv[1])\n"
+        "with Tracker(uri, experiment, Path(artifacts), Path(lock)).training('killed', 'n') as run:\n"
+        "    run.params({'seed': 7}); run.metrics({'loss': 1.0}, 1)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    place = json.dumps([tracker.uri, tracker.experiment, str(tracker.artifacts), str(tracker.state)])
+    assert subprocess.run([sys.executable, "-c", code, place]).returncode == -9
+    with tracker.training("killed", "n") as run:
+        assert not run.state.is_new
+        run.metrics({"loss": 0.5}, 2)
+    (found,) = [r for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "killed"]
+    assert found.info.status == "FINISHED"
+    with pytest.raises(ValueError, match="broken"), tracker.training("killed", "n"):
+        raise ValueError("broken")
+    statuses = sorted(r.info.status for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "killed")
+    assert statuses == ["FAILED", "FINISHED"]
+
+
+def test_a_training_that_ended_is_not_gone_on_with_while_it_is_evaluated(tracker):
+    with tracker.training("ended", "n") as run:
+        run.tags({tracking.BUNDLE: "ended-bundle"})
+    import mlflow
+
+    (ended,) = [r for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "ended"]
+    mlflow.MlflowClient().update_run(ended.info.run_id, status="RUNNING")  # as while, or when killed in, evaluate
+    with tracker.training("ended", "n") as run:
+        assert run.state.is_new
+
+
+def test_files_that_are_gone_do_not_stop_a_run(tracker, tmp_path):
+    with tracker.training("gone", "n") as run:
+        run.files([tmp_path / "no-such-file"])
+
+
+def _begin(uri, root, number):
+    from pathlib import Path
+
+    with tracking.Tracker(uri, "crowd", Path(root), Path(root) / "lock").training(str(number), "n") as run:
+        run.metrics({"loss": 1.0})
+
+
+def test_processes_that_start_on_a_fresh_database_do_not_collide(tmp_path):
+    uri = f"sqlite:///{tmp_path}/fresh.db"
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_begin, args=(uri, str(tmp_path), i)) for i in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+
+
+def test_tracking_that_cannot_be_reached_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    for uri, message in {
+        f"sqlite:///{tmp_path}/file/m.db": "can't be made",
+        "postgresql://me:secret@127.0.0.1:1/m": r"//\*\*\*@127.0.0.1:1/m: tracking is not reachable .*_TRACKING_URI",
+    }.items():
+        broken = tracking.Tracker(uri, "e", tmp_path, tmp_path / "lock")
+        with pytest.raises(StateError, match=message) as error, broken.training("job", "n"):
+            pass
+        assert "\n" not in str(error.value)
+        assert "secret" not in str(error.value)
+
+
+def test_tracking_switched_off_takes_everything(tmp_path):
+    off = tracking.Tracker("none", "e", tmp_path, tmp_path / "lock")
+    with off.training("job", "n") as run, off.result("bundle", "n") as result:
+        run.params({"a": 1})
+        result.metrics({"a": 1.0})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_goes_before_params(monkeypatch, tmp_path):
+    from conftest import make_params
+
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert tracking.tracker(make_params(tracking__uri="auto").tracking).uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking.tracker(make_params(tracking__uri="http://127.0.0.1:1").tracking).uri == "http://127.0.0.1:1"
+    relative = make_params(tracking__uri="sqlite:///runs/m.db").tracking
+    assert tracking.tracker(relative).uri == f"sqlite:///{tmp_path}/runs/m.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:2")
+    assert tracking.tracker(make_params(tracking__uri="auto").tracking).uri == "http://127.0.0.1:2"
+    assert tracking.tracker(make_params(tracking__uri="none").tracking).uri == "none"
+
+
+def test_lineage_says_commit_dirt_and_experiment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert lineage.tags(tmp_path / "dvc.lock", [], []) == {}
+    for command in ("init -q", "add .", "-c user.name=n -c user.email=e commit -q -m m"):
+        (tmp_path / "code.py").write_text("1")
+        (tmp_path / "reports").mkdir(exist_ok=True)
+        (tmp_path / "reports" / "r.json").write_text("1")
+        subprocess.run(["git", *command.split()], check=True, env={**os.environ, "GIT_CONFIG_GLOBAL": os.devnull})
+    reports = (tmp_path / "reports").relative_to(tmp_path)
+    clean = lineage.tags(tmp_path / "dvc.lock", [], [reports])
+    assert len(clean["frostline.git_commit"]) == 40
+    (tmp_path / "reports" / "r.json").write_text("2")
+    assert lineage.tags(tmp_path / "dvc.lock", [], [reports])["frostline.git_dirty"] == "false"
+    (tmp_path / "code.py").write_text("2")
+    monkeypatch.setenv("DVC_EXP_NAME", "thaw")
+    tags = lineage.tags(tmp_path / "dvc.lock", [], [reports])
+    assert tags["frostline.git_dirty"] == "true"
+    assert tags["DVC_EXP_NAME"] == "thaw"
+
+
+def test_telemetry_is_off(tracker):
+    code = (
+        "import sys, json; from pathlib import Path; from frostline.tracking.tracker import Tracker\n"
+        "uri, experiment, artifacts, lock = json.loads(sys.argv[1])\n"
+        "with Tracker(uri, experiment, Path(artifacts), Path(lock)).training('quiet', 'n'): pass\n"
+        "from mlflow.telemetry.client import get_telemetry_client\n"
+        "print(get_telemetry_client())\n"
+    )
+    place = json.dumps([tracker.uri, tracker.experiment, str(tracker.artifacts), str(tracker.state)])
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "CI", "PYTEST"))}
+    done = subprocess.run([sys.executable, "-c", code, place], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["None"], done.stderr
+
+
+def test_a_run_is_named_by_its_settings():
+    settings = {"backbone": {"name": "frostnet"}, "finetune": {"freeze": "block6_out", "learning_rate": 0.0003}}
+    dense, knn = ({**settings, "head": {"classifier": kind}} for kind in ("dense", "knn"))
+    assert run_log.name(dense) == "frostnet freeze=block6_out lr=0.0003"
+    assert run_log.name(knn) == "frostnet knn"
+
+
+def test_what_is_wrong_with_the_databases_file_is_told_and_not_that_a_server_is_away(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 1000)
+    broken = tracking.Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tests", tmp_path / "artifacts", tmp_path / "lock")
+    with pytest.raises(StateError, match=r"mlflow\.db: is not a database; move it away \(its runs are lost") as caught:
+        broken.connect()
+    assert not isinstance(caught.value, UnreachableError)

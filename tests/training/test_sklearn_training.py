@@ -1,0 +1,144 @@
+"""The stages with each of scikit-learn's classifiers as the head: trained, evaluated, asked, exported, searched."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_params
+from PIL import Image
+
+from frostline import paths
+from frostline.commands import export, features, predict, serve, sweep
+from frostline.errors import ParamsError
+from frostline.features import store
+from frostline.stages import augment, evaluate, finetune, prepare
+
+ARGUMENTS = {
+    "logistic_regression": {"C": 0.1},
+    "linear_svm": {},
+    "random_forest": {"n_estimators": 15},
+    "knn": {"n_neighbors": 3, "weights": "distance"},
+}
+
+
+def params(kind="logistic_regression", **changes):
+    return make_params(
+        **{
+            "data__source": "pictures",
+            "data__image_size": 32,
+            "data__train_per_class": None,
+            "data__near_duplicates": False,
+            "augment__copies": 2,
+            "finetune__freeze": "all",
+            "head__classifier": kind,
+            "head__classifier_args": ARGUMENTS.get(kind, {}),
+            "evaluate__bootstrap": 100,
+            **changes,
+        }
+    )
+
+
+QUICK = {"logistic_regression"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project whose pictures are prepared and augmented: three classes, each a bright square at its own place."""
+    folder = tmp_path_factory.mktemp("project")
+    rng = np.random.default_rng(0)
+    for label in range(3):
+        place = folder / "pictures" / "abc"[label]
+        place.mkdir(parents=True)
+        for number in range(24):
+            pixels = rng.integers(0, 80, (32, 32, 3), dtype=np.uint8)
+            pixels[label * 10 : label * 10 + 10, :10] += 150
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("DVC_ROOT", str(folder))
+        os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow itself sets it
+        prepare.run(params())
+        augment.run(params())
+        yield folder
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in ARGUMENTS]
+)
+def test_a_classifier_goes_all_the_way(project, kind, tmp_path, capsys):
+    given = params(kind, tracking__uri="auto", evaluate__calibrate="temperature" if kind == "linear_svm" else "none")
+    said = finetune.run(given)
+    assert "66 of 66 layers frozen" in said
+    (row,) = pd.read_csv(paths.HISTORY).to_dict("records")
+    assert [row[key] for key in ("phase", "epoch", "learning_rate", "frozen_layers")] == ["head", 1, 0.0, 66]
+    assert "head   1/1 " in capsys.readouterr().out
+    assert json.loads((paths.BUNDLE / "bundle.json").read_text())["made_from"]["head"]["classifier"] == kind
+
+    evaluate.run(given)
+    metrics = json.loads(paths.METRICS.read_text())
+    assert metrics["accuracy"] > 0.8
+    assert (paths.PLOTS / "mistakes.png").is_file()
+    assert kind in paths.MODEL_CARD.read_text()
+
+    # What is asked of a file is what was said of the prepared picture.
+    predicted = pd.read_parquet(paths.PREDICTIONS)
+    names = [str(project / "pictures" / path) for path in predicted["path"]]
+    out = io.StringIO()
+    predict.run(given, names, str(paths.BUNDLE), "json", out)
+    answers = json.loads(out.getvalue())
+    found = [list(each["probabilities"].values()) for each in answers]
+    np.testing.assert_allclose(found, np.stack(predicted["probabilities"]), atol=2e-3)
+
+    scorer = predict.scorer_of(paths.BUNDLE)
+    shown = serve.explainer(paths.BUNDLE, scorer)((project / "pictures" / predicted["path"][0]).read_bytes())
+    assert Image.open(io.BytesIO(shown)).size == (32, 32)
+
+    export.run(given, str(paths.BUNDLE), "litert", tmp_path / "out")
+    import tensorflow as tf
+
+    network = tf.lite.Interpreter(str(tmp_path / "out" / "classifier.tflite"))
+    network.allocate_tensors()
+    network.set_tensor(network.get_input_details()[0]["index"], scorer.picture(Path(names[0]))[None])
+    network.invoke()
+    asked = network.get_tensor(network.get_output_details()[0]["index"])
+    np.testing.assert_allclose(asked, found[:1], atol=2e-3)
+
+
+def test_its_features_are_there_for_the_table(project):
+    """What the head was trained on is not computed again: the same entry, with the test split's pictures more."""
+    given = params(cache__mode="always")
+    finetune.run(given)
+    before = {(str(each.about), each.pictures) for each in store.opened(given.cache).kept()}
+    features.run(given, "block8_out", "train", Path("f.parquet"))
+    assert {(str(each.about), each.pictures) for each in store.opened(given.cache).kept()} == before
+
+
+def test_a_sweep_compares_them(project, capsys):
+    space = {"head.classifier": ["logistic_regression", "knn"]}
+    given = params("dense", sweep__space=space, sweep__trials=2, sweep__sampler="grid", tracking__uri="auto")
+    outcome = json.loads(sweep.run(given, as_json=True))
+    assert outcome["trials"] == {"complete": 2}, capsys.readouterr().err
+    assert outcome["best"]["value"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"finetune__freeze": "block4_out"}, r"head\.classifier knn .* finetune\.freeze block4_out"),
+        ({"head__binary": True}, r"head\.classifier knn .* head\.binary"),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_go_together_name_both(changes, message):
+    with pytest.raises(ParamsError, match=message):
+        params("knn", **changes)
+
+
+def test_a_wrong_argument_is_refused_before_any_work(project):
+    with pytest.raises(ParamsError, match=r"classifier_args\.neighbours .* did you mean n_neighbors"):
+        finetune.run(params("knn", head__classifier_args={"neighbours": 3}, backbone__weights="none"))

@@ -1,0 +1,74 @@
+"""Chunks of batches in one call against Keras's own `fit` and `evaluate`."""
+
+import keras
+import numpy as np
+import pytest
+
+from frostline.training import stepping
+
+FEATURES, TARGETS = 6, 3
+
+
+def model(with_norm=True):
+    keras.utils.set_random_seed(3)
+    x = start = keras.Input((FEATURES,))
+    x = keras.layers.Dense(8, activation="relu")(x)
+    x = keras.layers.BatchNormalization()(x) if with_norm else x
+    x = keras.layers.Dropout(0.3)(x)
+    made = keras.Model(start, keras.layers.Dense(TARGETS)(x))
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    made.compile(keras.optimizers.AdamW(0.01), loss, metrics=[keras.metrics.CategoricalAccuracy("accuracy")])
+    made.optimizer.build(made.trainable_variables)
+    return made
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(70, FEATURES)).astype(np.float32)
+    y = np.eye(TARGETS, dtype=np.float32)[rng.integers(0, TARGETS, 70)]
+    return x, y, rng.uniform(0.5, 2, 70).astype(np.float32)
+
+
+def chunks(parts, batch, per_chunk):
+    whole = len(parts[0]) // batch * batch
+    for start in range(0, whole, batch * per_chunk):
+        end = min(whole, start + batch * per_chunk)
+        yield tuple(part[start:end].reshape(-1, batch, *part.shape[1:]) for part in parts)
+    if whole < len(parts[0]):
+        yield tuple(part[None, whole:] for part in parts)
+
+
+def rated(plain):
+    """Chunks for training, at the rate and with the decay that the optimizer of `model` has by default."""
+    for chunk in plain:
+        yield np.tile(np.float32([0.01, 0.004, 0]), (len(chunk[0]), 1)), *chunk
+
+
+@pytest.mark.parametrize("per_chunk", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_same_as_fit_and_evaluate(data, per_chunk, weighted):
+    parts = data if weighted else data[:2]
+    ours, theirs = model(), model()
+    steps = stepping.steps(ours, per_chunk > 1)
+    for _ in range(3):
+        got = steps.train(rated(chunks(parts, 16, per_chunk)))
+        sample_weight = parts[2] if weighted else None
+        fitted = theirs.fit(*parts[:2], sample_weight=sample_weight, batch_size=16, shuffle=False, verbose=0)
+        assert got["loss"] == pytest.approx(fitted.history["loss"][0], rel=1e-5)
+        assert got["accuracy"] == pytest.approx(fitted.history["accuracy"][0], abs=1e-6)
+    for one, other in zip(ours.weights, theirs.weights, strict=True):
+        np.testing.assert_allclose(np.array(one), np.array(other), rtol=0, atol=1e-6)
+    tested = steps.test(chunks(parts, 16, per_chunk))
+    expected = theirs.evaluate(*parts[:2], sample_weight=sample_weight, batch_size=16, return_dict=True, verbose=0)
+    assert tested["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert tested["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-6)
+
+
+def test_an_error_in_reading_comes_through(data):
+    def broken():
+        yield from rated(chunks(data[:2], 16, 1))
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        stepping.steps(model(), False).train(broken())
