@@ -14,6 +14,7 @@ import pandas as pd
 
 from frostline import paths
 from frostline.core import atomic, digest
+from frostline.core.history import HistoryRow
 from frostline.core.masking import masked
 from frostline.errors import DataError, StateError
 from frostline.models import bundles
@@ -66,7 +67,8 @@ def bring(tracker: tracking.Tracker, folder: Path, tags: Mapping[str, str]) -> s
             log.params({key: value for key, value in settings.items() if not key.startswith("evaluate.")})
             for context, key in {"training": "train", "validation": "val"}.items():
                 log.dataset(settings.get("data.source", "unknown"), made_from["data"][key], context)
-            log.epochs(pd.read_csv(folder / paths.HISTORY).to_dict("records"))
+            history = pd.read_csv(folder / paths.HISTORY).to_dict("records")
+            log.epochs([HistoryRow(**row) for row in history])
             run_log.trained(
                 log,
                 made_from,
