@@ -87,7 +87,7 @@ def test_lineage_leads_back_to_the_same_metrics_in_a_clean_clone(project):
     found = lineage(project, "models:/pets@champion")
     assert found["git_dirty"] is False
     assert found["stages"]["finetune"]["params"]["finetune"]["head_epochs"] == 6
-    assert {"data/pets", "src/frostline/data/images.py"} <= found["stages"]["prepare"]["deps"].keys()
+    assert {"data/pets", "src/frostline/data"} <= found["stages"]["prepare"]["deps"].keys()
     assert found["stages"]["finetune"]["outs"]["models/classifier"].endswith(".dir")
     text = project("frostline", "lineage", "models:/pets/1")
     for said in (found["git_commit"], "stage evaluate", "finetune.head_epochs = 6", "dvc repro"):
