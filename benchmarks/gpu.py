@@ -22,8 +22,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from frostline.features.prefix import PICTURES, Prefix, Rows, Source
-from frostline.models import backbones, backend, classifier, freezing
+from frostline.features.prefix import PICTURES, FeatureSource, Prefix, Rows
+from frostline.models import assembly, backbones, backend, freezing, heads
 from frostline.params.schedules import Flat
 from frostline.training import batching, loop, phases
 
@@ -107,7 +107,8 @@ def epochs_of_ours(
     ended: list[float] = []
     settings = phases.Phase("finetune", rounds + 1, range(rounds + 1), batch, "adam", 1e-5, Flat(), seed=1)
     learner = loop.Learner(model, settings.rule)
-    learner.fit(settings, learned, checked, [], None, lambda row, snapshot: ended.append(time.perf_counter()))
+    watch = loop.Watch(lambda row, snapshot: ended.append(time.perf_counter()))
+    learner.fit(settings, learned, checked, [], watch=watch)
     return [float(seconds) for seconds in np.diff(ended)]
 
 
@@ -128,7 +129,7 @@ def main() -> None:
     one_hot = np.eye(CLASSES, dtype=np.float32)[labels]
     backbone = backbones.build(chosen.backbone, "none", chosen.size)
     body = backbone.model
-    head = classifier.build_head(body.output.shape[1:], CLASSES, "avg", [], "relu", False)
+    head = heads.build(body.output.shape[1:], CLASSES, "avg", [], "relu", False)
     layers = len(body.layers)
     top = ceiling(chosen.precision)
     a_few = batching.Examples([Held(pictures[: chosen.batch])], labels[: chosen.batch])
@@ -142,7 +143,7 @@ def main() -> None:
 
     # Extraction of pooled features of the whole body.
     freezing.freeze(body, layers, False)
-    source = Source(backbone, head)
+    source = FeatureSource(backbone, head)
     stops = source.stops("float32")
     prefix = Prefix(source, stops[-1:])
     plain = keras.Model(*_plain(backbone, head, pooled=True))
@@ -162,7 +163,7 @@ def main() -> None:
         if cut is not None:
             prefix = Prefix(source, [stop for stop in stops if stop.cut.layer == cut.layer])
             stored = Held(prefix.run(PICTURES, 0, pictures))
-        model = classifier.suffix(backbone, head, cut)
+        model = assembly.suffix(backbone, head, cut)
         learned = batching.Examples([stored], labels)
         checked = batching.Examples([Held(stored.take(np.arange(chosen.batch)))], a_few.labels)
         whole = keras.Model(*_plain(backbone, head, pooled=False))
@@ -189,7 +190,7 @@ def main() -> None:
     (results / "gpu.md").write_text(text, encoding="utf-8")
 
 
-def _plain(backbone: backbones.Backbone, head: classifier.Head, pooled: bool) -> tuple[Any, Any]:
+def _plain(backbone: backbones.Backbone, head: heads.Head, pooled: bool) -> tuple[Any, Any]:
     """Pictures -> pooled vector or logits, as one would write it with Keras alone."""
     inputs = keras.Input(backbone.model.input.shape[1:], dtype="uint8")
     x = head.pool(backbone.model(backbone.preprocess(inputs)))

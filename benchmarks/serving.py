@@ -27,9 +27,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import workspace
 from table import show
 
 ASSETS = Path(os.environ.get("FROSTLINE_TEST_ASSETS", "assets")).resolve()
@@ -76,17 +76,17 @@ def build(folder: Path) -> None:
         from mlflow.types import Schema, TensorSpec
 
         from frostline.data import shards
-        from frostline.models import backbones, classifier
+        from frostline.models import assembly, backbones, bundles, heads
         from frostline.serving import packaging
 
     keras.utils.set_random_seed(1)
     weights = ASSETS / "weights" / "mobilenet_v2_1.0_224_no_top.h5"
     backbone = backbones.build("MobileNetV2", str(weights), SIZE)
-    head = classifier.build_head(backbone.model.output.shape[1:], len(CLASSES), "avg", [], "relu", False)
-    whole = classifier.whole(backbone, head)
+    head = heads.build(backbone.model.output.shape[1:], len(CLASSES), "avg", [], "relu", False)
+    whole = assembly.whole(backbone, head)
     (folder / "bundle").mkdir()
-    made_from: dict[str, Any] = {"backbone": {"name": "MobileNetV2", "weights": "none"}}
-    classifier.save(folder / "bundle", classifier.Bundle(whole, shards.Layout(CLASSES, SIZE, "crop"), made_from))
+    made_from = workspace.made_from("MobileNetV2", "none")
+    bundles.save(folder / "bundle", bundles.Bundle(whole, shards.Layout(CLASSES, SIZE, "crop"), made_from))
     packaging.save(folder / "bundle", folder / "ours")
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype(np.uint8), (-1, SIZE, SIZE, 3))]),

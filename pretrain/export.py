@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from frostline import paths
-from frostline.models import classifier, frostnet
+from frostline.models import bundles, frostnet
 
-bundle = classifier.load(paths.BUNDLE)
+bundle = bundles.load(paths.BUNDLE)
 frostnet.save_weights(bundle.model.get_layer("frostnet"), Path("models/frostnet.npz"))

@@ -65,21 +65,15 @@ def make_bundle(folder: Path, classes: tuple[str, ...], binary: bool = False, se
     """A saved classifier with the embedded backbone and a head of random weights."""
     import keras
 
-    from frostline.models import backbones, classifier
+    from frostline.models import assembly, backbones, bundles, heads
 
     keras.utils.set_random_seed(seed)
     backbone = backbones.build("frostnet", "builtin", size)
-    head = classifier.build_head(backbone.model.output.shape[1:], len(classes), "avg", [], "relu", binary)
+    head = heads.build(backbone.model.output.shape[1:], len(classes), "avg", [], "relu", binary)
     layout = shards.Layout(classes, size, "stretch")
-    made_from = {
-        "seed": seed,
-        "backbone": {"name": "frostnet", "weights": "builtin"},
-        "finetune": {"freeze": "all", "learning_rate": 1e-3, "optimizer": "adam"},
-        "audit": {"layers": 66, "frozen_layers": 66, "trainable_parameters": 0},
-        "data": {"train": "a" * 64, "val": "b" * 64},
-    }
     folder.mkdir(parents=True)
-    classifier.save(folder, classifier.Bundle(classifier.whole(backbone, head), layout, made_from))
+    made_from = workspace.made_from(seed=seed)
+    bundles.save(folder, bundles.Bundle(assembly.whole(backbone, head), layout, made_from))
     return folder
 
 

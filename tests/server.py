@@ -21,7 +21,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 @contextmanager
-def in_thread(bundle: Path, settings: serve.Settings, bounds: app.Bounds | None = None) -> Iterator[int]:
+def in_thread(bundle: Path, settings: serve.ServerSettings, bounds: app.Bounds | None = None) -> Iterator[int]:
     """The port of a server that is what `serve.run` would start."""
     port = browser.free_port()
     application = serve.application(bundle, "models:/pets@champion", settings.hosts, settings.limits, bounds)

@@ -1,8 +1,10 @@
 """What holds the project together: dvc.yaml against the import graph, the lock file, the contract of the top level."""
 
+import ast
 import importlib
 import re
 import shutil
+from collections import defaultdict
 
 import grimp
 import pytest
@@ -41,6 +43,22 @@ def test_a_package_names_what_others_use_of_it():
         if any(not each.startswith(f"frostline.{package}.") for each in importers):
             used[package].add(name)
     assert {name: set(importlib.import_module(f"frostline.{name}").__all__) for name in PACKAGES} == used
+
+
+def test_no_class_has_the_name_of_another():
+    places = defaultdict(list)
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            names = [node.name] if isinstance(node, ast.ClassDef) else []
+            if isinstance(node, ast.Assign):  # an alias of a type
+                names = [
+                    each.id
+                    for each in node.targets
+                    if isinstance(each, ast.Name) and each.id.istitle() and len(each.id) > 1
+                ]
+            for name in names:
+                places[name].append(path.name)
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
 
 
 # Keys that a stage reads and that change nothing in what it makes: where things go, and how large the store may become.

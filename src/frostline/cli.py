@@ -177,7 +177,7 @@ def serve(
     with _errors():
         from frostline.commands import serve as stage
 
-        settings = stage.Settings(host, port, allow_paths, tuple(allow_host or ()), max_megapixels)
+        settings = stage.ServerSettings(host, port, allow_paths, tuple(allow_host or ()), max_megapixels)
         stage.run(_params_here(), model, settings)
 
 

@@ -3,20 +3,21 @@
 import keras
 import numpy as np
 import pytest
+import workspace
 
 from frostline.data import shards
 from frostline.evaluation import gradcam
-from frostline.models import backbones, classifier
+from frostline.models import assembly, backbones, bundles, heads
 
 
 def make(binary, pooling, name="frostnet", weights="builtin", size=32):
     keras.utils.set_random_seed(1)
     classes = 2 if binary else 3
     backbone = backbones.build(name, weights, size)
-    head = classifier.build_head(backbone.model.output.shape[1:], classes, pooling, [4], "tanh", binary)
-    made_from = {"backbone": {"name": name, "weights": weights}}
+    head = heads.build(backbone.model.output.shape[1:], classes, pooling, [4], "tanh", binary)
+    made_from = workspace.made_from(name, weights)
     layout = shards.Layout(tuple("abc"[:classes]), size, "crop")
-    return classifier.Bundle(classifier.whole(backbone, head), layout, made_from).calibrated(2.0)
+    return bundles.Bundle(assembly.whole(backbone, head), layout, made_from).calibrated(2.0)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
@@ -30,7 +31,7 @@ def test_heat_is_the_feature_maps_weighted_by_mean_gradients(binary, pooling):
     assert heat.shape == (5, 32, 32)
     assert heat.dtype == np.float32
 
-    backbone, head = classifier.parts(bundle)
+    backbone, head = bundles.parts(bundle)
     maps = np.array(backbone.model(backbone.preprocess(pictures.astype(np.float32))))
 
     def logit(maps, at):
@@ -81,13 +82,13 @@ def shallow_bundle(kind, pooling="avg"):
     from frostline.models import sklearn_fit, sklearn_layers
 
     backbone = backbones.build("frostnet", "builtin", 32)
-    pool = classifier.POOLS[pooling](name="pool")
+    pool = heads.POOLS[pooling](name="pool")
     width = int(np.prod(pool.compute_output_shape(backbone.model.output.shape)[1:]))
     x = np.random.default_rng(0).normal(0.5, 0.5, (60, width)).astype(np.float32)
     fitted = sklearn_fit.fit(kind, {}, x, np.arange(60) % 3, balanced=False, seed=0)
-    head = classifier.Head(pool, sklearn_layers.convert(fitted, width, 3), 3)
-    made_from = {"backbone": {"name": "frostnet", "weights": "builtin"}}
-    return classifier.Bundle(classifier.whole(backbone, head), shards.Layout(tuple("abc"), 32, "crop"), made_from)
+    head = heads.Head(pool, sklearn_layers.convert(fitted, width, 3), 3)
+    layout = shards.Layout(tuple("abc"), 32, "crop")
+    return bundles.Bundle(assembly.whole(backbone, head), layout, workspace.made_from())
 
 
 @pytest.mark.parametrize(

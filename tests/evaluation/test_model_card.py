@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import workspace
 from conftest import make_params, make_predictions
 from ruamel.yaml import YAML
 
@@ -22,17 +23,7 @@ SECTIONS = [  # of Hugging Face's template, in its order
 
 def made(labels, probabilities, names, binary=False, **more):
     params = make_params(head__binary=binary)
-    made_from = {
-        "seed": 1,
-        "backbone": {**params.backbone.model_dump(), "weights_sha256": None},
-        "head": params.head.model_dump(),
-        "finetune": params.finetune.model_dump(),
-        "copies": 2,
-        "audit": {"layers": 66, "frozen_layers": 34, "frozen_parameters": 5, "trainable_parameters": 9},
-        "data": {"train": "t", "val": "v"},
-        "keras": "3",
-        **more,
-    }
+    made_from = workspace.made_from(frozen=34, head=params.head.model_dump(), **more)
     data = {
         "source": "data/pets",
         "classes": list(names),

@@ -7,10 +7,10 @@ from conftest import assert_alike
 from frostline.core.mapped import Memory
 from frostline.features import measurements, planning
 from frostline.features.measurements import Speed
-from frostline.features.planning import Costs, Phase, Place, Work
-from frostline.features.prefix import Source
+from frostline.features.planning import Costs, Demand, Place, Work
+from frostline.features.prefix import FeatureSource
 from frostline.features.store import Store
-from frostline.models import backbones, backend, classifier, freezing
+from frostline.models import backbones, backend, freezing, heads
 
 FAST = Speed(write=1e-9, read=1e-10, cold=1e-9)
 
@@ -69,7 +69,7 @@ def test_more_than_memory_holds_is_read_from_the_disk_each_time():
 @pytest.fixture(scope="module")
 def network():
     backbone = backbones.build("frostnet", "builtin", 32)
-    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", False)
+    head = heads.build(backbone.model.output.shape[1:], 3, "avg", [], "relu", False)
     return backbone, head, {cut.layer: cut for cut in freezing.cut_points(backbone.model)}
 
 
@@ -81,8 +81,8 @@ def store(tmp_path):
 def make(network, store, sets, line="block4_out", mode="auto", dtype="float32", epochs=4):
     backbone, head, cuts = network
     end = list(cuts.values())[-1]
-    phases = [Phase("head", end, epochs, {0}), Phase("finetune", cuts[line], epochs, {0})]
-    return planning.make(Source(backbone, head), phases, sets[:1], sets[-1], store, mode, dtype)
+    phases = [Demand("head", end, epochs, {0}), Demand("finetune", cuts[line], epochs, {0})]
+    return planning.make(FeatureSource(backbone, head), phases, sets[:1], sets[-1], store, mode, dtype)
 
 
 def take(rows):

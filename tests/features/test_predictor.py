@@ -3,12 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import workspace
 from conftest import assert_alike
 
 from frostline.core.mapped import Memory
 from frostline.features import predictor
 from frostline.features.store import Store
-from frostline.models import backbones, classifier, freezing
+from frostline.models import assembly, backbones, bundles, freezing, heads
 
 
 @pytest.fixture
@@ -21,13 +22,13 @@ def make(folder, layout, binary, frozen, temperature):
     keras.utils.set_random_seed(1)
     backbone = backbones.build("frostnet", "builtin", 32)
     classes = 2 if binary else 3
-    head = classifier.build_head(backbone.model.output.shape[1:], classes, "avg", [4], "relu", binary)
+    head = heads.build(backbone.model.output.shape[1:], classes, "avg", [4], "relu", binary)
     freezing.freeze(backbone.model, frozen, False)
-    made_from = {"backbone": {"name": "frostnet", "weights": "builtin"}, "audit": {"frozen_layers": frozen}}
+    made_from = workspace.made_from(frozen=frozen)
     folder.mkdir()
-    bundle = classifier.Bundle(classifier.whole(backbone, head), layout, made_from)
-    classifier.save(folder, bundle.calibrated(temperature))
-    return classifier.load(folder)
+    bundle = bundles.Bundle(assembly.whole(backbone, head), layout, made_from)
+    bundles.save(folder, bundle.calibrated(temperature))
+    return bundles.load(folder)
 
 
 @pytest.mark.parametrize(("binary", "temperature"), [(False, 1.7), (True, 0.6)])
@@ -46,4 +47,4 @@ def test_the_same_as_the_saved_model_and_stored_for_the_next(
     assert_alike(predictor.probabilities(bundle, pictures, store, "never"), found)
     logits = predictor.logits(bundle, pictures, store, "always") / temperature
     squashed = keras.ops.sigmoid(logits) if binary else keras.ops.softmax(logits)
-    np.testing.assert_allclose(classifier.by_class(np.array(squashed)), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(assembly.by_class(np.array(squashed)), expected, rtol=0, atol=1e-6)

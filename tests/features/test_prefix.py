@@ -8,15 +8,15 @@ from conftest import assert_alike
 
 from frostline.core.mapped import Memory
 from frostline.errors import ParamsError
-from frostline.features.prefix import PICTURES, Computed, Prefix, Source
+from frostline.features.prefix import PICTURES, ComputedRows, FeatureSource, Prefix
 from frostline.features.store import Store
-from frostline.models import backbones, backend, classifier
+from frostline.models import assembly, backbones, backend, heads
 
 
 def make(dtype="float32", places=(4, 9, -1)):
     backbone = backbones.build("frostnet", "builtin", 32)
-    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", False)
-    source = Source(backbone, head)
+    head = heads.build(backbone.model.output.shape[1:], 3, "avg", [], "relu", False)
+    source = FeatureSource(backbone, head)
     stops = source.stops(dtype)
     return Prefix(source, [stops[place] for place in places])
 
@@ -37,17 +37,17 @@ def everything(rows):
 
 def test_the_chain_gives_what_the_backbone_gives(prefix, small_sets):
     pictures = small_sets()[0]
-    body = classifier.suffix(prefix.source.backbone, prefix.source.head, None)
-    got = everything(Computed(prefix, PICTURES, 2, pictures))
+    body = assembly.suffix(prefix.source.backbone, prefix.source.head, None)
+    got = everything(ComputedRows(prefix, PICTURES, 2, pictures))
     assert got.shape == (42, 160)
-    logits = classifier.suffix(prefix.source.backbone, prefix.source.head, prefix.stops[2].cut).predict(got, verbose=0)
+    logits = assembly.suffix(prefix.source.backbone, prefix.source.head, prefix.stops[2].cut).predict(got, verbose=0)
     expected = body.predict(everything(pictures), verbose=0)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_same_bits_from_the_store_a_shallower_place_or_the_fly_in_any_batch(prefix, store, small_sets):
     pictures = small_sets()[0]
-    direct = everything(Computed(make(places=(-1,)), PICTURES, 0, pictures))
+    direct = everything(ComputedRows(make(places=(-1,)), PICTURES, 0, pictures))
     plain = prefix.rows(2, set(), set(), store, pictures)
     order = np.random.default_rng(0).permutation(42)
     assert_alike(plain.take(order[:40]), direct[order[:40]])
@@ -63,14 +63,14 @@ def test_a_place_that_is_only_read_is_not_added_to(prefix, store, small_sets):
     train, variant, _ = small_sets(1)
     everything(prefix.rows(0, {0}, set(), store, train))
     rows = prefix.rows(2, set(), {0}, store, variant)
-    assert_alike(everything(rows), everything(Computed(prefix, PICTURES, 2, variant)))
+    assert_alike(everything(rows), everything(ComputedRows(prefix, PICTURES, 2, variant)))
     assert store.count(prefix.stops[0].entry, variant.identities) == 0
     mixed = dataclasses.replace(  # half of these pictures are there
         rows.below, identities=np.concatenate([train.identities[:21], variant.identities[21:]])
     )
     taken = everything(mixed)
-    assert_alike(taken[:21], everything(Computed(prefix, PICTURES, 0, train))[:21])
-    assert_alike(taken[21:], everything(Computed(prefix, PICTURES, 0, variant))[21:])
+    assert_alike(taken[:21], everything(ComputedRows(prefix, PICTURES, 0, train))[:21])
+    assert_alike(taken[21:], everything(ComputedRows(prefix, PICTURES, 0, variant))[21:])
 
 
 def test_float16_features_are_near(store, small_sets):
@@ -106,5 +106,5 @@ def test_rows_below_are_asked_for_a_batch_at_a_time(prefix, small_sets):
     size = backend.batch_rows()
     below = Counting(small_sets()[0])
     rows = np.resize(np.arange(42), size + 10)
-    assert len(Computed(prefix, PICTURES, 2, below).take(rows)) == size + 10
+    assert len(ComputedRows(prefix, PICTURES, 2, below).take(rows)) == size + 10
     assert below.asked == [size, 10]

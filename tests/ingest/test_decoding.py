@@ -23,7 +23,7 @@ from frostline.data.images import NOT_AN_IMAGE
 from frostline.errors import InternalError
 from frostline.ingest import decoding, thumbnails
 from frostline.ingest.decoding import Decoder
-from frostline.ingest.reading import Read
+from frostline.ingest.reading import ReadImage
 from frostline.ingest.sources import open_source
 
 
@@ -149,7 +149,7 @@ def test_a_named_pipe_is_not_waited_on(folder: Path, tmp_path: Path) -> None:
 class Greedy:
     """Pictures that don't fit into memory."""
 
-    def read(self, path: str, least: int | None) -> Read:
+    def read(self, path: str, least: int | None) -> ReadImage:
         raise MemoryError
 
 
@@ -164,10 +164,10 @@ class Deadly:
 
     ballast: bytes
 
-    def read(self, path: str, least: int | None) -> Read:
+    def read(self, path: str, least: int | None) -> ReadImage:
         if path == "1":
             os.kill(os.getpid(), signal.SIGKILL)
-        return Read.of_pixels(Image.new("RGB", (4, 4)))
+        return ReadImage.of_pixels(Image.new("RGB", (4, 4)))
 
 
 def test_nothing_is_forked_where_threads_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,14 @@ import backbone_sizes
 import keras
 import numpy as np
 import pytest
+import workspace
 from conftest import make_params, make_shards
 
 from frostline.core.mapped import Memory
 from frostline.data import shards
 from frostline.features.store import Store
-from frostline.models import backbones, classifier, freezing, graph
-from frostline.training.trainer import Data, Trainer
+from frostline.models import assembly, backbones, bundles, freezing, graph, heads
+from frostline.training.trainer import Trainer, TrainingData
 
 QUICK = ("MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny", "MobileNet")
 SIDE = 64
@@ -71,7 +72,7 @@ class Network:
         keras.utils.set_random_seed(0)
         self.backbone = backbones.build(name, "none", self.size)
         self.body = self.backbone.model
-        self.head = classifier.build_head(self.body.output.shape[1:], 3, "avg", [], "relu", False)
+        self.head = heads.build(self.body.output.shape[1:], 3, "avg", [], "relu", False)
         rng = np.random.default_rng(1)
         self.pictures = rng.integers(0, 256, (2, self.size, self.size, 3), dtype=np.uint8)
         self.given = np.asarray(self.backbone.preprocess(keras.ops.convert_to_tensor(self.pictures)))
@@ -88,7 +89,7 @@ def network(request):
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
+def saved(tmp_path_factory):
     return tmp_path_factory.mktemp("bundles")
 
 
@@ -103,7 +104,7 @@ def test_raw_pictures_give_what_keras_and_its_preprocessing_give(network):
     floats = network.pictures.astype(np.float32)
     prepared = module_of(network.name).preprocess_input(floats.copy())
     expected = run(theirs, prepared)
-    whole = classifier.whole(network.backbone, network.head)
+    whole = assembly.whole(network.backbone, network.head)
     assert whole.input.dtype == "uint8"
     ours = keras.Model(whole.input, whole.get_layer("pool").input)
     assert_close(run(ours, network.pictures), expected, 1e-4)  # hundreds of layers make more of a rounding
@@ -168,10 +169,10 @@ def test_training_above_the_line_leaves_what_is_frozen_and_all_statistics_alone(
     )
     sets = [make_shards(tmp_path / name, 4, network.size, 2) for name in ("train", "val")]
     trainer = Trainer(Store(tmp_path / "features", 1e9, Memory(1e9)))
-    result = trainer.run(params, Data(sets[:1], sets[1]), None, lambda plan: None, lambda row, snapshot: None)
-    loaded = result.bundle.made_from["backbone"]["loaded"]
-    assert (loaded["layers"], loaded["missing"]) == (loaded["of"], [])
-    trained, _ = classifier.parts(result.bundle)
+    result = trainer.run(params, TrainingData(sets[:1], sets[1]))
+    loaded = result.bundle.made_from.backbone.loaded
+    assert (loaded.layers, loaded.missing) == (loaded.of, [])
+    trained, _ = bundles.parts(result.bundle)
     moved = [
         not np.array_equal(np.asarray(old), np.asarray(new))
         for old, new in zip(network.body.weights, trained.model.weights, strict=True)
@@ -184,21 +185,21 @@ def test_training_above_the_line_leaves_what_is_frozen_and_all_statistics_alone(
     assert any(moved[below:])
 
 
-def test_a_bundle_round_trips(network, bundles):
-    folder = bundles / network.name
+def test_a_bundle_round_trips(network, saved):
+    folder = saved / network.name
     folder.mkdir()
     layout = shards.Layout(("a", "b", "c"), network.size, "crop")
-    made_from = {"backbone": {"name": network.name, "weights": "none"}}
-    bundle = classifier.Bundle(classifier.whole(network.backbone, network.head), layout, made_from)
-    classifier.save(folder, bundle)
+    made_from = workspace.made_from(network.name, "none")
+    bundle = bundles.Bundle(assembly.whole(network.backbone, network.head), layout, made_from)
+    bundles.save(folder, bundle)
     np.save(folder / "pictures.npy", network.pictures)
     np.save(folder / "expected.npy", run(bundle.model, network.pictures))
-    body = classifier.parts(classifier.load(folder))[0].model
+    body = bundles.parts(bundles.load(folder))[0].model
     assert_close(run(body, network.given), network.features)
     assert [layer.name for layer in body.layers] == [layer.name for layer in network.body.layers]
 
 
-def test_plain_keras_loads_the_bundles(bundles):
+def test_plain_keras_loads_the_bundles(saved):
     """In a process that does not know frostline."""
     code = """if True:
         import sys, pathlib, keras, numpy
@@ -208,7 +209,7 @@ def test_plain_keras_loads_the_bundles(bundles):
             numpy.testing.assert_allclose(found, numpy.load(folder / "expected.npy"), atol=1e-5)
         assert "frostline" not in sys.modules
     """
-    done = subprocess.run([sys.executable, "-c", code, str(bundles)], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -4,11 +4,12 @@ import json
 import keras
 import numpy as np
 import pytest
+import workspace
 from conftest import make_params
 
 from frostline.data import shards
 from frostline.errors import DataError, ParamsError
-from frostline.models import backbones, classifier, freezing
+from frostline.models import assembly, backbones, bundles, freezing, heads
 
 LAYOUT = shards.Layout(("cat", "dog"), 32, "crop")
 
@@ -17,16 +18,16 @@ def make(binary=False, hidden=(), pooling="avg", classes=2):
     keras.utils.set_random_seed(1)
     backbone = backbones.build("frostnet", "builtin", 32)
     shape = backbone.model.output.shape[1:]
-    head = classifier.build_head(shape, classes, pooling, list(hidden), "relu", binary)
-    return classifier.Bundle(classifier.whole(backbone, head), LAYOUT, {"seed": 1})
+    head = heads.build(shape, classes, pooling, list(hidden), "relu", binary)
+    return bundles.Bundle(assembly.whole(backbone, head), LAYOUT, workspace.made_from())
 
 
 def test_a_bundle_round_trips_and_loads_with_plain_keras(tmp_path, small_sets):
     bundle, pictures = make(hidden=[7]), small_sets()[0]
-    classifier.save(tmp_path, bundle)
-    loaded = classifier.load(tmp_path)
+    bundles.save(tmp_path, bundle)
+    loaded = bundles.load(tmp_path)
     assert loaded.layout == LAYOUT
-    assert loaded.made_from == {"seed": 1}
+    assert loaded.made_from == workspace.made_from()
     expected = bundle.probabilities(pictures)
     np.testing.assert_array_equal(loaded.probabilities(pictures), expected)
     np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-5)
@@ -39,7 +40,7 @@ def test_the_same_model_saved_twice_gives_the_same_bytes(tmp_path, monkeypatch):
     for number, when in enumerate((1e9, 1.7e9)):
         monkeypatch.setattr("time.time", lambda when=when: when)
         (tmp_path / str(number)).mkdir()
-        classifier.save(tmp_path / str(number), make())
+        bundles.save(tmp_path / str(number), make())
         digests.add(hashlib.sha256((tmp_path / str(number) / "model.keras").read_bytes()).hexdigest())
     assert len(digests) == 1
 
@@ -63,13 +64,13 @@ def test_a_temperature_is_part_of_the_model_that_plain_keras_loads(tmp_path, sma
     bundle, pictures = make(binary=binary), small_sets()[0]
     logits = bundle.logits.predict(pictures.take(np.arange(42)), verbose=0)
     calibrated = bundle.calibrated(2.5)
-    classifier.save(tmp_path, calibrated)
+    bundles.save(tmp_path, calibrated)
     assert json.loads((tmp_path / "bundle.json").read_text())["made_from"]["temperature"] == 2.5
     squash = keras.ops.sigmoid if binary else keras.ops.softmax
     expected = np.array(squash(logits / 2.5))
     plain = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_allclose(plain(pictures.take(np.arange(42))), expected, atol=1e-6)
-    assert (classifier.load(tmp_path).temperature, bundle.temperature) == (2.5, 1)
+    assert (bundles.load(tmp_path).temperature, bundle.temperature) == (2.5, 1)
     again = calibrated.calibrated(1.0)  # replaces the temperature, and does not multiply it
     assert "temperature" not in [layer.name for layer in again.model.layers]
 
@@ -82,9 +83,9 @@ def test_every_pooling_builds(pooling):
 @pytest.mark.parametrize("hidden", [[], [5, 4]])
 def test_dropout_in_training_is_keras_s_at_any_rate_and_in_the_bundle(hidden, tmp_path):
     backbone = backbones.build("frostnet", "builtin", 32)
-    head = classifier.build_head(backbone.model.output.shape[1:], 2, "avg", hidden, "relu", False)
+    head = heads.build(backbone.model.output.shape[1:], 2, "avg", hidden, "relu", False)
     cut = freezing.cut_points(backbone.model)[-1]
-    suffix = classifier.suffix(backbone, head, cut)
+    suffix = assembly.suffix(backbone, head, cut)
     pooled = np.random.default_rng(0).normal(size=(9, *suffix.input.shape[1:])).astype(np.float32)
     states = [layer.seed_generator.state for layer in head.top.layers if isinstance(layer, keras.layers.Dropout)]
     before = [np.array(state) for state in states]
@@ -97,11 +98,11 @@ def test_dropout_in_training_is_keras_s_at_any_rate_and_in_the_bundle(hidden, tm
             made.append(np.array(model(pooled, training=True)))
         np.testing.assert_allclose(*made, rtol=1e-5, atol=1e-6)
         assert np.allclose(made[0], np.array(suffix(pooled)), atol=1e-5) == (rate == 0)
-    classifier.save(tmp_path, classifier.Bundle(classifier.whole(backbone, head), LAYOUT, {"seed": 1}))
-    loaded = classifier.load(tmp_path).model.get_layer("head")
+    bundles.save(tmp_path, bundles.Bundle(assembly.whole(backbone, head), LAYOUT, workspace.made_from()))
+    loaded = bundles.load(tmp_path).model.get_layer("head")
     assert {layer.rate for layer in loaded.layers if isinstance(layer, keras.layers.Dropout)} == {0.2}
 
 
 def test_a_folder_without_a_bundle_is_named(tmp_path):
     with pytest.raises(DataError, match="holds no classifier"):
-        classifier.load(tmp_path)
+        bundles.load(tmp_path)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from frostline.errors import InternalError, ParamsError
-from frostline.models import backbones, classifier, freezing, frostnet
+from frostline.models import assembly, backbones, freezing, frostnet, heads
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,14 @@ def test_prefix_and_suffix_of_any_cut_make_the_whole(name, count):
     cuts = freezing.cut_points(backbone.model)
     assert len(cuts) == count
     assert cuts[-1].tensor is backbone.model.output
-    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [], "relu", False)
-    whole = classifier.suffix(backbone, head, None)
+    head = heads.build(backbone.model.output.shape[1:], 3, "avg", [], "relu", False)
+    whole = assembly.suffix(backbone, head, None)
     pictures = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), dtype=np.uint8)
     expected = whole.predict_on_batch(pictures)
     for cut in (cuts[0], cuts[len(cuts) // 2], cuts[-1]):
-        crossing = classifier.segment(backbone, head, None, cut).predict_on_batch(pictures)
+        crossing = assembly.segment(backbone, head, None, cut).predict_on_batch(pictures)
         np.testing.assert_allclose(
-            classifier.suffix(backbone, head, cut).predict_on_batch(crossing), expected, rtol=1e-4, atol=1e-5
+            assembly.suffix(backbone, head, cut).predict_on_batch(crossing), expected, rtol=1e-4, atol=1e-5
         )
 
 

@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
+import workspace
 
-from frostline.models import backbones, classifier, freezing, graph
+from frostline.models import assembly, backbones, bundles, freezing, graph, heads
 
 
 def randomize(model, seed=0):
@@ -111,9 +112,9 @@ def keys(name="MobileNetV2", size=32, pooling="avg", preprocessing="tf", place=5
     if change:
         change(body)
     backbone = backbones.Backbone(name, body, backbones._PREPROCESSING[preprocessing], False)
-    head = classifier.build_head(body.output.shape[1:], 3, pooling, [], "relu", False)
+    head = heads.build(body.output.shape[1:], 3, pooling, [], "relu", False)
     cuts = freezing.cut_points(body)
-    return classifier.keys(backbone, head, [cuts[place]])[0]
+    return assembly.keys(backbone, head, [cuts[place]])[0]
 
 
 def test_a_key_knows_graph_weights_and_preprocessing_and_not_names_or_what_is_trained():
@@ -147,11 +148,10 @@ def test_a_weight_behind_the_cut_does_not_count():
 def test_the_key_is_the_same_in_a_saved_and_loaded_bundle(tmp_path, small_sets):
     keras.utils.set_random_seed(0)
     backbone = backbones.build("frostnet", "builtin", 32)
-    head = classifier.build_head(backbone.model.output.shape[1:], 3, "avg", [4], "relu", False)
-    made_from = {"backbone": {"name": "frostnet", "weights": "builtin"}}
-    bundle = classifier.Bundle(classifier.whole(backbone, head), small_sets()[0].layout, made_from)
-    classifier.save(tmp_path, bundle)
-    again, its_head = classifier.parts(classifier.load(tmp_path))
-    ours = classifier.keys(backbone, head, freezing.cut_points(backbone.model))
-    theirs = classifier.keys(again, its_head, freezing.cut_points(again.model))
+    head = heads.build(backbone.model.output.shape[1:], 3, "avg", [4], "relu", False)
+    bundle = bundles.Bundle(assembly.whole(backbone, head), small_sets()[0].layout, workspace.made_from())
+    bundles.save(tmp_path, bundle)
+    again, its_head = bundles.parts(bundles.load(tmp_path))
+    ours = assembly.keys(backbone, head, freezing.cut_points(backbone.model))
+    theirs = assembly.keys(again, its_head, freezing.cut_points(again.model))
     assert ours == theirs

@@ -1,20 +1,23 @@
 """Weights from files of every kind and from bundles, into bodies that they fit wholly, in part and not at all."""
 
-import json
 import shutil
 
 import h5py
 import keras
 import numpy as np
 import pytest
+import workspace
 from conftest import make_bundle, make_params
 
 from frostline.core.mapped import Memory
+from frostline.data import shards
 from frostline.errors import WeightsError
 from frostline.features.store import Store
-from frostline.models import backbones, classifier, weights
+from frostline.models import account, backbones, bundles, weights
+from frostline.models.made_from import LoadedWeights
 from frostline.training import job
-from frostline.training.trainer import Data, Trainer
+from frostline.training.loop import Watch
+from frostline.training.trainer import Trainer, TrainingData
 
 SIDE = 32
 
@@ -44,7 +47,7 @@ def test_every_kind_of_file_gives_the_body_all_its_weights(network, tmp_path, wh
     model = {"body": body, "whole": network, "nested": nested}[what.split(".")[0]]
     (model.save_weights if "weights" in what else model.save)(path)
     made = build(path)
-    assert made.loaded == weights.Loaded(54, 54, [], [])
+    assert made.loaded == LoadedWeights(54, 54, [], [])
     expected = values(body)
     for name, value in values(made.model).items():
         np.testing.assert_array_equal(value, expected[name])
@@ -74,7 +77,7 @@ def test_a_file_from_before_keras_noted_names_is_read_by_its_structure(network, 
     with h5py.File(tmp_path / "old.weights.h5", "r+") as file:
         file.visititems(lambda _, group: group.attrs.pop("name", None) and None)
     made = build(tmp_path / "old.weights.h5")
-    assert made.loaded == weights.Loaded(54, 54, [], [])
+    assert made.loaded == LoadedWeights(54, 54, [], [])
     for ours, expected in zip(made.model.weights, body.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(expected))
 
@@ -145,13 +148,13 @@ def test_efficientnets_file_gives_what_keras_makes_of_its_download(monkeypatch, 
 
 def test_a_bundle_is_the_start_of_the_next_transfer(tmp_path, small_sets):
     folder = make_bundle(tmp_path / "start", ("a", "b"))
-    bundle = classifier.load(folder)
-    body = classifier.parts(bundle)[0].model
+    bundle = bundles.load(folder)
+    body = bundles.parts(bundle)[0].model
     for weight in body.weights:
         weight.assign(np.asarray(weight) * 1.01)
-    classifier.save(folder, bundle)
+    bundles.save(folder, bundle)
     made = backbones.build("frostnet", str(folder), SIDE)
-    assert made.loaded == weights.Loaded(40, 40, [], [])
+    assert made.loaded == LoadedWeights(40, 40, [], [])
     for ours, expected in zip(made.model.weights, body.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(expected))
 
@@ -167,13 +170,13 @@ def test_a_bundle_is_the_start_of_the_next_transfer(tmp_path, small_sets):
     *variants, validation = small_sets()
     lines = []
     trainer = Trainer(Store(tmp_path / "features", 1e9, Memory(1e9)), {named: str(folder)}.__getitem__)
-    result = trainer.run(params, Data(variants, validation), None, lines.append, lambda row, snapshot: None)
-    assert lines[0] == "weights: 40 of 40 layers loaded"
-    about = result.bundle.made_from["backbone"]
-    assert about["weights"] == named  # no folder of this machine
-    assert about["loaded"] == {"layers": 40, "of": 40, "missing": [], "mismatched": []}
-    assert about["weights_sha256"] == weights.content(str(folder))
-    trained = classifier.parts(result.bundle)[0].model
+    result = trainer.run(params, TrainingData(variants, validation), watch=Watch(on_weights=lines.append))
+    assert [str(line) for line in lines] == ["weights: 40 of 40 layers loaded"]
+    origin = result.bundle.made_from.backbone
+    assert origin.weights == named  # no folder of this machine
+    assert origin.loaded == LoadedWeights(40, 40, [], [])
+    assert origin.weights_sha256 == weights.content(str(folder))
+    trained = bundles.parts(result.bundle)[0].model
     np.testing.assert_array_equal(np.asarray(trained.weights[0]), np.asarray(body.weights[0]))
 
 
@@ -182,8 +185,8 @@ def bundle(tmp_path):
     folder = tmp_path / "bundle"
     folder.mkdir()
     (folder / "model.keras").write_bytes(b"")
-    made_from = {"backbone": {"name": "MobileNetV2", "weights": "none", "alpha": 0.35}}
-    (folder / "bundle.json").write_text(json.dumps({"made_from": made_from}))
+    made_from = workspace.made_from("MobileNetV2", "none", alpha=0.35)
+    account.write(folder, account.Account(shards.Layout(("a", "b"), 96, "crop"), made_from))
     return folder
 
 

@@ -7,7 +7,7 @@ from conftest import make_params
 from frostline.core.mapped import Memory
 from frostline.features.store import Store
 from frostline.search import lr_range
-from frostline.training.trainer import Data, Trainer
+from frostline.training.trainer import Trainer, TrainingData
 
 RATES = lr_range.rates(1e-7, 1.0, 141)
 
@@ -44,7 +44,7 @@ def test_a_network_is_tried_behind_its_line_until_it_breaks(tmp_path, small_sets
     )
     rates = lr_range.rates(1e-6, 1e4, 60)
     trainer = Trainer(Store(tmp_path / "features", 1e9, Memory(1e9)))
-    losses = trainer.range_test(params, Data([train], validation), rates, lr_range.is_over)
+    losses = trainer.range_test(params, TrainingData([train], validation), rates, lr_range.is_over)
     assert 20 < len(losses) <= 60
-    assert losses == trainer.range_test(params, Data([train], validation), rates, lr_range.is_over)
+    assert losses == trainer.range_test(params, TrainingData([train], validation), rates, lr_range.is_over)
     assert np.ptp(losses) > 0.5  # rates of 1e4 leave nothing as it was

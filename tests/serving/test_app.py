@@ -45,7 +45,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def port(bundle):
-    with server.in_thread(bundle, serve.Settings()) as chosen:
+    with server.in_thread(bundle, serve.ServerSettings()) as chosen:
         yield chosen
 
 
@@ -53,7 +53,9 @@ def port(bundle):
 def open_port(bundle):
     """A server that reads paths, and waits for nothing longer than two seconds."""
     bounds = app.Bounds(bodies=2**25, seconds=2.0, health_seconds=1.0)
-    with server.in_thread(bundle, serve.Settings(allow_paths=True, allow_hosts=("pets.example",)), bounds) as chosen:
+    with server.in_thread(
+        bundle, serve.ServerSettings(allow_paths=True, allow_hosts=("pets.example",)), bounds
+    ) as chosen:
         yield chosen
 
 
@@ -194,19 +196,19 @@ def test_only_the_names_of_this_machine_are_hosts_unless_others_are_given(port, 
         assert status(port, host) == 421
     assert status(open_port, "pets.example:8000") == 200
     assert status(open_port, "dogs.example") == 421
-    assert serve.Settings(host="0.0.0.0").hosts is None
-    assert serve.Settings(host="0.0.0.0", allow_hosts=("Pets.Example:80",)).hosts == {"pets.example"}
-    assert serve.Settings(host="127.0.0.2").hosts == {"127.0.0.2", *guarding.LOOPBACK}
+    assert serve.ServerSettings(host="0.0.0.0").hosts is None
+    assert serve.ServerSettings(host="0.0.0.0", allow_hosts=("Pets.Example:80",)).hosts == {"pets.example"}
+    assert serve.ServerSettings(host="127.0.0.2").hosts == {"127.0.0.2", *guarding.LOOPBACK}
     with pytest.raises(UserError, match="--allow-host a b: is no name of a host"):
-        assert serve.Settings(allow_hosts=("a b",)).hosts
+        assert serve.ServerSettings(allow_hosts=("a b",)).hosts
     loopback = {"127.0.0.1": True, "localhost": True, "::1": True, "0.0.0.0": False, "example.org": False}
     assert {host: serve.is_loopback(host) for host in loopback} == loopback
 
 
 def test_the_bound_on_pixels_is_the_owners(bundle):
     with pytest.raises(UserError, match="--max-megapixels: 0 megapixels; give a number above 0 and up to 178"):
-        assert serve.Settings(megapixels=0).limits
-    with server.in_thread(bundle, serve.Settings(megapixels=0.01)) as port:
+        assert serve.ServerSettings(megapixels=0).limits
+    with server.in_thread(bundle, serve.ServerSettings(megapixels=0.01)) as port:
         status, answer = ask(port, split(photo(width=101, height=100)))
         reason = "row 0, image: too many pixels: 101x100, and the limit is 0.01 megapixels"
         assert (status, json.loads(answer)["message"]) == (400, reason)
@@ -228,7 +230,7 @@ def test_an_explanation_is_an_image(port):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the thread is ended on purpose
 def test_health_is_the_networks_own_answer(bundle):
     before = set(threading.enumerate())
-    with server.in_thread(bundle, serve.Settings(), app.Bounds(health_seconds=0.5)) as port:
+    with server.in_thread(bundle, serve.ServerSettings(), app.Bounds(health_seconds=0.5)) as port:
         assert [ask(port, None, path, method="GET") for path in ("/ping", "/health")] == [(200, b"\n")] * 2
         (scoring,) = [each for each in set(threading.enumerate()) - before if each.name == "frostline-scoring"]
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(scoring.ident), ctypes.py_object(SystemExit))
@@ -260,7 +262,7 @@ def test_a_request_that_takes_too_long_is_given_up_and_frees_its_thread(open_por
 
 def test_bodies_that_are_held_at_a_time_are_bounded(bundle):
     bounds = app.Bounds(bodies=1_000_000)
-    with server.in_thread(bundle, serve.Settings(), bounds) as port:
+    with server.in_thread(bundle, serve.ServerSettings(), bounds) as port:
         body = split(b"\0" * 300_000)  # 400 kB in base64
         for _ in range(50):  # whose part comes last is refused, which may be either of both
             with unfinished(port) as line:
@@ -312,7 +314,7 @@ def test_a_stopped_server_ends_in_time_and_leaves_nothing(bundle, tmp_path, numb
 
 def test_a_taken_port_is_one_line(port):
     with pytest.raises(StateError, match=rf"127.0.0.1:{port}: listening is not possible .*--port"):
-        serve.run(None, "nowhere", serve.Settings(port=port))
+        serve.run(None, "nowhere", serve.ServerSettings(port=port))
 
 
 @pytest.mark.skipif(not browser.is_there(), reason=browser.MISSING)

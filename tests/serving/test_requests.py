@@ -14,7 +14,7 @@ CASES = hostile_requests.cases()
 @pytest.fixture(scope="module")
 def port(tmp_path_factory):
     bundle = make_bundle(tmp_path_factory.mktemp("hostile") / "bundle", ("cat", "dog", "owl"))
-    with server.in_thread(bundle, serve.Settings()) as chosen:
+    with server.in_thread(bundle, serve.ServerSettings()) as chosen:
         yield chosen
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from frostline.commands import predict
 from frostline.data import images
-from frostline.models import classifier
+from frostline.models import assembly
 from frostline.serving import inputs, listening, packaging
 from frostline.serving.inputs import Limits, UnusableInputError
 from frostline.serving.scoring import Scorer, StoppedError
@@ -56,7 +56,7 @@ def shares(answers):
 def test_all_forms_of_a_picture_give_what_the_bundle_says(bundle, scorer, photos, tmp_path):
     prepared = np.stack([images.resize(photo, 32, "stretch") for photo in photos])
     raw = keras.saving.load_model(bundle / "model.keras").predict(prepared, verbose=0)
-    expected = classifier.by_class(raw)
+    expected = assembly.by_class(raw)
     files = []
     for number, pixels in enumerate(photos):
         path = tmp_path / f"{number}.png"

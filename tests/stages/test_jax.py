@@ -13,7 +13,7 @@ from conftest import ROOT, make_params
 from ruamel.yaml import YAML
 
 from frostline.data import shards
-from frostline.models import classifier
+from frostline.models import bundles
 from frostline.stages import augment, prepare
 
 pytestmark = [
@@ -56,7 +56,7 @@ def test_finetune_and_evaluate_run_on_jax(tmp_path, monkeypatch):
         out = frostline("finetune", mode)
         assert out.startswith("plan: ")
         assert "weights proved unchanged" in out
-        models.append(classifier.load(tmp_path / "models" / "classifier"))
+        models.append(bundles.load(tmp_path / "models" / "classifier"))
     for cached, computed in zip(*(bundle.model.weights for bundle in models), strict=True):
         np.testing.assert_allclose(np.array(cached), np.array(computed), rtol=0, atol=1e-6)
     assert "test accuracy" in frostline("evaluate", "auto")

@@ -6,7 +6,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from conftest import make_params
+from conftest import make_params, make_row
 
 from frostline.core.mapped import Memory
 from frostline.errors import UserError
@@ -14,11 +14,11 @@ from frostline.evaluation import gradcam
 from frostline.evaluation.metrics import losses
 from frostline.features import predictor
 from frostline.features.store import Store
-from frostline.models import backbones, classifier, freezing
+from frostline.models import backbones, bundles, freezing
 from frostline.params.schedules import Flat
 from frostline.training import batching, checkpoints, loop, phases, thawing
-from frostline.training.loop import Snapshot, balanced
-from frostline.training.trainer import Data, Trainer
+from frostline.training.loop import Position, Snapshot, balanced
+from frostline.training.trainer import Trainer, TrainingData
 
 GOLDEN = [1.61175, 1.35835, 1.52421, 0.136127, 0.117194]
 
@@ -32,19 +32,34 @@ QUICK = {
 }
 
 
-@pytest.fixture
-def train(tmp_path, small_sets):
-    """`train(copies=..., resume=..., **changes)` -> Result, with every snapshot in `train.snapshots`."""
+@pytest.fixture(scope="module")
+def kept_trainer():
+    """A trainer for all tests; `test_a_kept_network_trains_as_a_fresh_one` proves that it gives the same bits."""
+    return Trainer(None)
 
+
+@pytest.fixture
+def train(tmp_path, small_sets, kept_trainer):
+    """`train(copies=..., resume=..., **changes)` -> Result, with every snapshot in `train.snapshots`."""
+    return trains(tmp_path, small_sets, lambda: kept_trainer)
+
+
+@pytest.fixture
+def train_anew(tmp_path, small_sets):
+    """The same in a trainer of its own, which remembers no head, so that each epoch is seen."""
+    return trains(tmp_path, small_sets, lambda: Trainer(None))
+
+
+def trains(folder, small_sets, make_trainer):
     def run(copies=1, resume=None, trainer=None, looks=(), **changes):
         *variants, validation = small_sets(copies)
         params = make_params(**{**QUICK, **changes})
-        store = Store(tmp_path / "features", params.cache.disk_gb * 1e9, Memory(params.cache.memory_gb * 1e9))
+        store = Store(folder / "features", params.cache.disk_gb * 1e9, Memory(params.cache.memory_gb * 1e9))
         run.snapshots, run.plans = [], []
-        data = Data(variants, validation)
-        return (trainer or Trainer(store)).run(
-            params, data, resume, run.plans.append, lambda _, snapshot: run.snapshots.append(snapshot()), looks
-        )
+        trainer = trainer or make_trainer()
+        trainer.store = store
+        watch = loop.Watch(lambda _, snapshot: run.snapshots.append(snapshot()), looks, on_plan=run.plans.append)
+        return trainer.run(params, TrainingData(variants, validation), resume, watch)
 
     return run
 
@@ -54,7 +69,7 @@ def weights(result):
 
 
 def best_values(snapshots):
-    return [snapshot.best_value for snapshot in snapshots if snapshot.phase == "finetune"]
+    return [snapshot.position.best_value for snapshot in snapshots if snapshot.phase == "finetune"]
 
 
 def assert_same(ours, theirs, tolerance=0.0):
@@ -110,42 +125,44 @@ def test_a_kept_network_trains_as_a_fresh_one(train, tmp_path):
         assert kept_best == best_values(train.snapshots)
 
 
-def test_looking_in_the_middle_of_an_epoch_changes_nothing_and_can_be_gone_on_from(train, tmp_path):
-    straight = train()
-    looked = train(looks=(0.5, 1.4, 2))
+def test_looking_in_the_middle_of_an_epoch_changes_nothing_and_can_be_gone_on_from(train_anew, tmp_path):
+    straight = train_anew()
+    looked = train_anew(looks=(0.5, 1.4, 2))
     assert looked.history == straight.history
     assert_same(weights(looked), weights(straight))
-    assert [snapshot.epoch for snapshot in train.snapshots] == [1, 2, 0, 1, 1, 2, 3]
+    assert [snapshot.position.epoch for snapshot in train_anew.snapshots] == [1, 2, 0, 1, 1, 2, 3]
     checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
     for middle in (2, 4):
-        train(looks=(0.5, 1.4, 2))
-        checkpoint.save(train.snapshots[middle])
-        assert checkpoint.load().batch > 0
-        resumed = train(resume=checkpoint.load())
+        train_anew(looks=(0.5, 1.4, 2))
+        checkpoint.save(train_anew.snapshots[middle])
+        assert checkpoint.load().position.batch > 0
+        resumed = train_anew(resume=checkpoint.load())
         assert resumed.history == straight.history
         assert_same(weights(resumed), weights(straight))
 
 
 @pytest.mark.parametrize("after", [1, 2, 4])
-def test_a_resumed_training_ends_with_the_same_weights(train, tmp_path, after):
+def test_a_resumed_training_ends_with_the_same_weights(train_anew, tmp_path, after):
     stopping = {"finetune__early_stopping": {"monitor": "val_loss", "patience": 2}}
-    straight = train(**stopping)
+    straight = train_anew(**stopping)
     checkpoint = checkpoints.Checkpoint(tmp_path / "checkpoints" / "job.snapshot")
-    checkpoint.save(train.snapshots[after - 1])
-    resumed = train(resume=checkpoint.load(), **stopping)
+    checkpoint.save(train_anew.snapshots[after - 1])
+    resumed = train_anew(resume=checkpoint.load(), **stopping)
     assert_same(weights(resumed), weights(straight))
     assert resumed.history == straight.history
-    assert len(train.snapshots) == len(straight.history) - after
+    assert len(train_anew.snapshots) == len(straight.history) - after
 
 
 def test_a_checkpoint_that_is_damaged_is_none(tmp_path, capsys):
     checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
     assert checkpoint.load() is None
-    snapshot = Snapshot(
-        "head", 1, 0, False, 0, 0.5, [np.ones(3), np.float32(2) * np.ones(())], [np.ones((0, 3))], [], []
-    )
+    position = Position(1, [make_row()], best_value=0.5, best=[np.ones(2)])
+    snapshot = Snapshot("head", position, [np.ones(3), np.float32(2) * np.ones(())], [np.ones((0, 3))])
     checkpoint.save(snapshot)
-    assert [value.tolist() for value in checkpoint.load().variables] == [[1, 1, 1], 2.0]
+    loaded = checkpoint.load()
+    assert [value.tolist() for value in loaded.variables] == [[1, 1, 1], 2.0]
+    assert [value.tolist() for value in loaded.position.best] == [[1, 1]]
+    assert (loaded.phase, loaded.position.history) == ("head", [make_row()])
     whole = checkpoint.path.read_bytes()
     assert capsys.readouterr().err == ""
     for bit in np.random.default_rng(0).integers(0, 8 * len(whole), 40):
@@ -243,7 +260,7 @@ def test_an_epoch_is_that_of_keras_with_the_same_optimizer_and_loss(units, optim
     learner = loop.Learner(linear(), phase.rule)
     for each in (other, phase):
         learner.model.layers[1].set_weights([start, np.zeros(units, np.float32)])
-        (row,) = learner.fit(each, examples, examples, [], None, lambda row, snapshot: None)
+        (row,) = learner.fit(each, examples, examples, [])
 
     model = linear()
     model.layers[1].set_weights([start, np.zeros(units, np.float32)])
@@ -357,9 +374,9 @@ def test_data_that_do_not_fit_the_budget_are_not_stored(train, tmp_path):
     assert dataclasses.asdict(passed.audit) == dataclasses.asdict(stored.audit)
 
 
-def test_a_backbone_thaws_block_by_block_and_can_be_resumed(train, tmp_path):
+def test_a_backbone_thaws_block_by_block_and_can_be_resumed(train_anew, tmp_path):
     changes = {"finetune__freeze": "gradual", "finetune__epochs": 7, "copies": 2}
-    straight = train(**changes)
+    straight = train_anew(**changes)
     rows = [row for row in straight.history if row.phase == "finetune"]
     assert [row.epoch for row in rows] == list(range(1, 8))
     depths = [row.frozen_layers for row in rows]
@@ -367,15 +384,15 @@ def test_a_backbone_thaws_block_by_block_and_can_be_resumed(train, tmp_path):
     assert depths[0] > depths[2] > depths[-1] == 0
     rates = [row.learning_rate for row in rows]
     assert rates == sorted(rates, reverse=True)  # one cosine over all stages
-    groups = straight.bundle.made_from["groups"]
-    thawed = [group["thawed"] for group in groups]
+    groups = straight.bundle.made_from.groups
+    thawed = [group.thawed for group in groups]
     assert thawed == sorted(thawed, reverse=True)
-    assert sum(group["parameters"] for group in groups) == straight.bundle.model.count_params()
+    assert sum(group.parameters for group in groups) == straight.bundle.model.count_params()
     checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
-    snapshots = list(train.snapshots)
+    snapshots = list(train_anew.snapshots)
     for after in (3, 5):  # at the end of a stage, within one
         checkpoint.save(snapshots[after])
-        resumed = train(resume=checkpoint.load(), **changes)
+        resumed = train_anew(resume=checkpoint.load(), **changes)
         assert resumed.history == straight.history
         assert_same(weights(resumed), weights(straight))
 
@@ -464,21 +481,21 @@ def test_cutmix_without_feature_maps_is_refused_naming_both_keys():
         make_params(augment__cutmix=1.0, finetune__freeze="all")
 
 
-def test_live_variants_are_drawn_afresh_and_alike_in_every_training(train, tmp_path):
+def test_live_variants_are_drawn_afresh_and_alike_in_every_training(train_anew, tmp_path):
     changes = {"augment__mode": "live", "finetune__freeze": "block2_out", "finetune__epochs": 3, "copies": 0}
     trainer = Trainer(Store(tmp_path / "warm", 1e9, Memory(1e9)))
-    first = train(trainer=trainer, **changes)
-    assert "finetune on live variants" in train.plans[0]
-    assert "head on" in train.plans[0]
+    first = train_anew(trainer=trainer, **changes)
+    assert "finetune on live variants" in train_anew.plans[0]
+    assert "head on" in train_anew.plans[0]
     kept_weights = weights(first)
-    warm = train(trainer=trainer, **changes)
+    warm = train_anew(trainer=trainer, **changes)
     assert_same(weights(warm), kept_weights)
-    assert warm.history == first.history == train(**changes).history
-    assert first.history != train(**{**changes, "augment__mode": "stored"}).history
+    assert warm.history == first.history == train_anew(**changes).history
+    assert first.history != train_anew(**{**changes, "augment__mode": "stored"}).history
     checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
-    train(**changes)
-    checkpoint.save(train.snapshots[3])
-    resumed = train(resume=checkpoint.load(), **changes)
+    train_anew(**changes)
+    checkpoint.save(train_anew.snapshots[3])
+    resumed = train_anew(resume=checkpoint.load(), **changes)
     assert resumed.history == first.history
     assert_same(weights(resumed), kept_weights)
 
@@ -497,7 +514,7 @@ def test_a_classifier_of_scikit_learns_is_trained_on_frozen_features(train, smal
     np.testing.assert_allclose(
         predictor.probabilities(result.bundle, validation, store, "always"), probabilities, atol=1e-4
     )
-    classifier.save(tmp_path, result.bundle)
+    bundles.save(tmp_path, result.bundle)
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
     np.testing.assert_allclose(loaded.predict(validation.take(np.arange(18)), verbose=0), probabilities, atol=1e-5)
     heat = gradcam.GradCam(result.bundle)(validation.take(np.arange(3)), probabilities[:3].argmax(axis=1))

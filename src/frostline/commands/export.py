@@ -9,7 +9,7 @@ from typing import Any
 
 from frostline.core import atomic, digest
 from frostline.errors import DataError, UserError
-from frostline.models import backend, bundles
+from frostline.models import account, backend
 from frostline.params.schema import Params
 from frostline.tracking import registry
 
@@ -33,7 +33,7 @@ def run(params: Params | None, model: str, form: str, target: Path) -> str:
     if form not in FORMATS:
         raise UserError(f"--format: {form} is unknown; use one of {', '.join(FORMATS)}")
     folder = registry.bundle_folder(params.tracking if params else None, model)
-    bundles.account(folder)
+    account.read(folder)
     about = {"format": form, "bundle": digest.of_folder(folder)}
     kind, name = FORMATS[form]
     if target.exists():
@@ -41,9 +41,9 @@ def run(params: Params | None, model: str, form: str, target: Path) -> str:
             return f"export: {target / name} has this classifier already"
         raise DataError(f"{target}: exists and holds something else; name a new folder")
     with backend.quiet():
-        from frostline.models import classifier
+        from frostline.models import bundles
 
-    bundle = classifier.load(folder)
+    bundle = bundles.load(folder)
     with atomic.folder(target) as written:
         try:
             bundle.model.export(str(written / name), format=kind, verbose=False)

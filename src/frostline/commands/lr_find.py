@@ -34,7 +34,7 @@ def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> s
 
     features = store.opened(params.cache)
     train, validation = (shards.open_folder(paths.PREPARED / name, features.memory) for name in ("train", "val"))
-    data = trainer.Data([train, *augmented(train, params.augment)], validation)
+    data = trainer.TrainingData([train, *augmented(train, params.augment)], validation)
     rates = lr_range.rates(low, high, steps)
     losses = np.asarray(trainer.Trainer(features, locate).range_test(params, data, rates, lr_range.is_over))
     found = lr_range.find(rates[: len(losses)], losses)

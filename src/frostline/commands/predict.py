@@ -17,7 +17,7 @@ from frostline.core.escaping import cell, printable
 from frostline.data import images
 from frostline.errors import DataError
 from frostline.ingest.folders import PICTURES
-from frostline.models import backend, bundles
+from frostline.models import account, backend
 from frostline.params.schema import Params
 from frostline.serving import inputs
 from frostline.tracking import registry
@@ -62,7 +62,7 @@ def run(params: Params | None, asked: Sequence[str], model: str, form: Form, out
 
 def scorer_of(folder: Path, limits: inputs.Limits | None = None) -> Scorer:
     """The scorer of a bundle's folder. Raises DataError where it holds none."""
-    bundles.account(folder)
+    account.read(folder)
     with backend.quiet():
         import keras  # noqa: F401
     from frostline.serving.scoring import Scorer

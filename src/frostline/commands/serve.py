@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 
 from frostline.commands import predict
 from frostline.errors import UserError
+from frostline.models import account
 from frostline.params.schema import Params
 from frostline.serving import app, guarding, inputs, listening, scoring
 from frostline.tracking import registry
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServerSettings:
     """How to serve.
 
     allow_paths: whether who asks may name files of this machine, a list of which the answers would give away;
@@ -62,7 +62,7 @@ class Settings:
             raise UserError(f"--max-megapixels: {reason}") from None
 
 
-def run(params: Params | None, model: str, settings: Settings) -> None:
+def run(params: Params | None, model: str, settings: ServerSettings) -> None:
     """Serve a bundle's folder or a registered model until interrupted. Raises StateError where the port is taken.
 
     It is this code that answers, not the model's own copy of it, as `frostline predict` does: nothing is unpacked, and
@@ -101,9 +101,9 @@ def explainer(folder: Path, scorer: scoring.Scorer) -> app.Explain:
     scorer: of the same bundle.
     """
     from frostline.evaluation import gradcam
-    from frostline.models import classifier
+    from frostline.models import bundles
 
-    heat_of, one_by_one = gradcam.GradCam(classifier.load(folder)), threading.Lock()
+    heat_of, one_by_one = gradcam.GradCam(bundles.load(folder)), threading.Lock()
 
     def explain(data: bytes) -> bytes:
         pictures = scorer.picture(data)[None]
@@ -119,9 +119,8 @@ def explainer(folder: Path, scorer: scoring.Scorer) -> app.Explain:
 
 def about(folder: Path, model: str) -> dict[str, Any]:
     """What GET /about says: of a folder its name alone, not where it lies."""
-    bundle = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     name = model if model.startswith("models:/") else folder.resolve().name
-    return {"model": name, **{key: bundle[key] for key in ("classes", "image_size", "resize")}}
+    return {"model": name, **asdict(account.peek(folder).layout)}
 
 
 def is_loopback(host: str) -> bool:

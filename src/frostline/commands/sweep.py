@@ -34,7 +34,7 @@ from frostline.training import job
 VARIANTS_KEPT = 12  # data sets augmented otherwise than params.yaml says, of as many trials as a bracket has
 
 if TYPE_CHECKING:
-    from frostline.training.trainer import Data
+    from frostline.training.trainer import TrainingData
 
 
 def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
@@ -51,12 +51,12 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         from frostline.models import freezing
         from frostline.search import report as sweep_report
         from frostline.search.study_log import study_log
-        from frostline.search.worker import Sweep
+        from frostline.search.worker import Worker
         from frostline.training import trainer as transfer
 
     features = store.opened(params.cache)
     train, validation = (shards.open_folder(paths.PREPARED / name, features.memory) for name in ("train", "val"))
-    data = transfer.Data([train, *augmented(train, params.augment)], validation)
+    data = transfer.TrainingData([train, *augmented(train, params.augment)], validation)
     freeze = params.sweep.space.get(space.FREEZE)
     body = backbones.build(named.name, locate(named.weights), train.layout.image_size, named.until, named.alpha).model
     dimensions = space.dimensions(params, freezing.spread(body, freeze.auto) if isinstance(freeze, Auto) else [])
@@ -81,11 +81,11 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
     name = _name(params, data, dimensions, locate)
     folder = paths.sweeps() / name
 
-    def data_of(trial: Params) -> Data:
+    def data_of(trial: Params) -> TrainingData:
         if trial.augment.stored == params.augment.stored:
             return data
         if trial.augment.stored is None:
-            return transfer.Data([train], validation)
+            return transfer.TrainingData([train], validation)
         place = folder / f"augmented-{digest.of_value(trial.augment.stored)[:24]}"
         with atomic.lock(paths.state() / "sweep-data.lock"):
             if not place.is_dir():
@@ -95,7 +95,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
                 with atomic.folder(place) as temporary:
                     augment.write(trial, train, temporary)
         variants = [shards.open_folder(path, features.memory) for path in sorted(place.glob("variant-*"))]
-        return transfer.Data([train, *variants], validation)
+        return transfer.TrainingData([train, *variants], validation)
 
     def is_cheap(trial: Params) -> bool:
         """Nothing but the head is trained."""
@@ -117,7 +117,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
                     sweep_report.write(reports, study, params.sweep.metric, shares)
                 log.close(study.best(), paths.SWEEP, is_over=all(trial.is_finished for trial in study.tried()))
 
-        _search(Sweep(params, data_of, is_cheap, study, log, trainer, say).search, report)
+        _search(Worker(params, data_of, is_cheap, study, log, trainer, say).search, report)
         lines = [sweep_report.summary(study, params.sweep.metric, paths.SWEEP)]
         best = study.best()
         if apply and best is not None:
@@ -158,7 +158,7 @@ def _bring_data_up_to_date() -> None:
         raise DataError("dvc.yaml: `dvc repro augment` failed; mend what it says above")
 
 
-def _name(params: Params, data: Data, dimensions: list[Dimension], locate: weights.Locate) -> str:
+def _name(params: Params, data: TrainingData, dimensions: list[Dimension], locate: weights.Locate) -> str:
     """A study is its data, its settings and its space: where those change, another one is begun.
 
     What is searched counts as its space alone, so that the study stays the same when its best values are applied.
@@ -171,7 +171,9 @@ def _name(params: Params, data: Data, dimensions: list[Dimension], locate: weigh
     return f"{params.backbone.name}-{digest.of_value(described)[:10]}"
 
 
-def _apply(params: Params, data_of: Callable[[Params], Data], study: str, best: Tried, locate: weights.Locate) -> str:
+def _apply(
+    params: Params, data_of: Callable[[Params], TrainingData], study: str, best: Tried, locate: weights.Locate
+) -> str:
     """Write the best values into params.yaml, and note which trial the training that will have them repeats."""
     edit.change(paths.PARAMS, best.values)
     settings = space.with_values(params, best.values)

@@ -17,7 +17,7 @@ from frostline.core import atomic, digest
 from frostline.core.history import HistoryRow
 from frostline.core.masking import masked
 from frostline.errors import DataError, StateError
-from frostline.models import bundles
+from frostline.models import account
 from frostline.params.schema import Params
 from frostline.tracking import lineage, run_log
 from frostline.tracking import tracker as tracking
@@ -53,20 +53,20 @@ def bring(tracker: tracking.Tracker, folder: Path, tags: Mapping[str, str]) -> s
     """Bring the runs up to a state whose files lie in a folder, tags being its lineage; a line on what was missing."""
     bundle = folder / paths.BUNDLE
     try:
-        made_from = bundles.account(bundle)["made_from"]
+        made_from = account.read(bundle).made_from
         metrics = json.loads((folder / paths.METRICS).read_text(encoding="utf-8"))
     except (DataError, OSError, ValueError) as error:
         raise DataError(f"{bundle}: no trained and evaluated classifier ({error}); run `dvc repro`") from error
     stages = lineage.stages(folder / paths.DVC_LOCK)
     settings = tracking.flat({key: value for stage in stages.values() for key, value in stage.params.items()})
     added = []
-    name = run_log.name(made_from)
+    name = run_log.name_of(made_from)
     with tracker.result(digest.of_folder(bundle), name) as log:
         if not log.state.has_model:
             added.append("training")
             log.params({key: value for key, value in settings.items() if not key.startswith("evaluate.")})
-            for context, key in {"training": "train", "validation": "val"}.items():
-                log.dataset(settings.get("data.source", "unknown"), made_from["data"][key], context)
+            for context, images in {"training": made_from.data.train, "validation": made_from.data.val}.items():
+                log.dataset(settings.get("data.source", "unknown"), images, context)
             history = pd.read_csv(folder / paths.HISTORY).to_dict("records")
             log.epochs([HistoryRow(**row) for row in history])
             run_log.trained(

@@ -11,9 +11,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline.params.schema import Augment
-
-Pixels = NDArray[np.uint8]
+from frostline.data.images import Pixels
+from frostline.params.schema import AugmentSection
 
 # Keras's words for what lies outside the picture, and SciPy's.
 FILL_MODES = {"constant": "constant", "nearest": "nearest", "reflect": "reflect", "wrap": "grid-wrap"}
@@ -34,7 +33,7 @@ class Policy:
     fill_mode: str
 
     @classmethod
-    def of(cls, settings: Augment) -> Policy:
+    def of(cls, settings: AugmentSection) -> Policy:
         """The policy that params.yaml describes."""
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 

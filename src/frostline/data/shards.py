@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from frostline.core import checksum, digest
 from frostline.core.mapped import Memory, Pieces
+from frostline.data.images import Pixels
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ INDEX = "index.parquet"
 SHARD_BYTES = 64 * 2**20
 PIECE = 4096  # rows of an index that are written at a time
 RESIDENT = 4 * SHARD_BYTES  # of the pictures that a stage without a budget of its own has read
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
 from frostline.core.escaping import code
+from frostline.models.made_from import LayerGroup, MadeFrom
 
 
-def training(made_from: dict[str, Any], data: dict[str, Any]) -> str:
-    """Data, preprocessing, settings and layer groups. made_from: the bundle's own account; data: prepare's report."""
+def training(made_from: MadeFrom, data: dict[str, Any]) -> str:
+    """Data, preprocessing, settings and layer groups. data: prepare's report."""
     counts = data["images"]
     kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in data["problem_counts"].items())
     left_out = f"Left out: {kinds}; `reports/data.json` names each." if kinds else "No file had to be left out."
     unused = data["left_out_by_train_per_class"]
-    settings = {key: made_from[key] for key in ("seed", "backbone", "head", "finetune")}
+    values = made_from.recorded()
+    settings = {key: values[key] for key in ("seed", "backbone", "head", "finetune")}
     return f"""## Training Details
 
 ### Training Data
@@ -27,7 +30,7 @@ def training(made_from: dict[str, Any], data: dict[str, Any]) -> str:
 #### Preprocessing
 
 Pictures are decoded upright to RGB and resized to {data["image_size"]}x{data["image_size"]} by `{data["resize"]}`; \
-{made_from["copies"]} augmented copies of each training picture were trained on besides. What the backbone expects of \
+{made_from.copies} augmented copies of each training picture were trained on besides. What the backbone expects of \
 its input is part of the model.
 
 #### Training Hyperparameters
@@ -38,16 +41,16 @@ pictures were used for {_use_of_validation(made_from)}; a sweep, where there was
 ```yaml
 {as_yaml(settings)}```
 
-{_groups(made_from.get("groups", []))}"""
+{_groups(made_from.groups)}"""
 
 
-def _groups(groups: list[dict[str, Any]]) -> str:
+def _groups(groups: Sequence[LayerGroup]) -> str:
     """The layer groups as a table."""
     if not groups:
         return ""
     rows = "\n".join(
-        f"| {code(group['name'])} | {group['parameters']:,} | "
-        + (f"epoch {group['thawed']} | {group['learning_rate']:.3g} |" if group["thawed"] else "never | |")
+        f"| {code(group.name)} | {group.parameters:,} | "
+        + (f"epoch {group.thawed} | {group.learning_rate:.3g} |" if group.thawed else "never | |")
         for group in groups
     )
     return f"""#### Layer Groups
@@ -58,22 +61,22 @@ def _groups(groups: list[dict[str, Any]]) -> str:
 """
 
 
-def specifications(made_from: dict[str, Any], bundle_digest: str, data: dict[str, Any]) -> str:
+def specifications(made_from: MadeFrom, bundle_digest: str, data: dict[str, Any]) -> str:
     """Architecture, and the digests of all that the model is made of."""
     digests = {
         "bundle (`models/classifier`)": bundle_digest,
         "training pictures": data["digests"]["train"]["source"],
         "validation pictures": data["digests"]["val"]["source"],
         "test pictures": data["digests"]["test"]["source"],
-        "backbone weights (SHA-256 of the file or bundle)": made_from["backbone"]["weights_sha256"],
+        "backbone weights (SHA-256 of the file or bundle)": made_from.backbone.weights_sha256,
     }
     rows = "\n".join(f"| {what} | `{value}` |" for what, value in digests.items() if value)
     return f"""## Technical Specifications
 
 ### Model Architecture and Objective
 
-{made_from["backbone"]["name"]}, {made_from["head"]["pooling"]} pooling and a head; {_loss(made_from)}; Keras \
-{made_from["keras"]}.
+{made_from.backbone.name}, {made_from.head["pooling"]} pooling and a head; {_loss(made_from)}; Keras \
+{made_from.keras}.
 
 ### Lineage
 
@@ -95,25 +98,20 @@ def as_yaml(value: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def _use_of_validation(made_from: dict[str, Any]) -> str:
-    stopping = None if _is_shallow(made_from) else made_from["finetune"]["early_stopping"]
-    used = [f"early stopping on {stopping['monitor']} (patience {stopping['patience']})"] if stopping else []
-    used += ["fitting the temperature"] if "temperature" in made_from else []
-    return " and ".join(used) or "reporting only"
+def _use_of_validation(made_from: MadeFrom) -> str:
+    stopping = made_from.finetune["early_stopping"] if made_from.is_dense else None
+    uses = [f"early stopping on {stopping['monitor']} (patience {stopping['patience']})"] if stopping else []
+    uses += ["fitting the temperature"] if made_from.is_calibrated else []
+    return " and ".join(uses) or "reporting only"
 
 
-def _is_shallow(made_from: dict[str, Any]) -> bool:
-    """Whether the head is one of scikit-learn's classifiers."""
-    return made_from["head"].get("classifier", "dense") != "dense"
+def _loss(made_from: MadeFrom) -> str:
+    if not made_from.is_dense:
+        return f"scikit-learn's {made_from.classifier.replace('_', ' ')} as Keras layers"
+    return {"focal": "focal loss"}.get(made_from.finetune.get("loss", ""), "cross-entropy")
 
 
-def _loss(made_from: dict[str, Any]) -> str:
-    if _is_shallow(made_from):
-        return f"scikit-learn's {made_from['head']['classifier'].replace('_', ' ')} as Keras layers"
-    return {"focal": "focal loss"}.get(made_from["finetune"].get("loss", ""), "cross-entropy")
-
-
-def _phases(made_from: dict[str, Any]) -> str:
-    if _is_shallow(made_from):
+def _phases(made_from: MadeFrom) -> str:
+    if not made_from.is_dense:
         return "The head alone, on features of the frozen backbone."
     return "First the head alone on frozen features, then everything above the freeze line."

@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.evaluation import metrics
+from frostline.evaluation.metrics import Labels, Probabilities
 
 RESAMPLES = 10_000
 CHUNK = 2**24  # drawn numbers in memory at a time
-
-Labels = NDArray[np.int64]
-Probabilities = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline.models import classifier
-from frostline.models.classifier import Bundle
+from frostline.data.images import Pixels
+from frostline.models import bundles
+from frostline.models.bundles import Bundle
 
-Pictures = NDArray[np.uint8]
 Heat = NDArray[np.float32]
 
 # From no heat to most: the colours in RGB, and how much of the picture they cover.
@@ -30,7 +30,7 @@ class GradCam:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        backbone, head = classifier.parts(bundle)
+        backbone, head = bundles.parts(bundle)
         pictures = keras.Input(bundle.model.input.shape[1:], dtype="uint8")
         self._body = keras.Model(pictures, backbone.model(backbone.preprocess(pictures)))
         maps = keras.Input(self._body.output.shape[1:], dtype=self._body.output.dtype)
@@ -43,7 +43,7 @@ class GradCam:
         self.method = "Grad-CAM" if has_gradient else "each place alone" if has_places else None
         self._compiled = _compiled(self._heat if has_gradient else self._places if has_places else self._nothing)
 
-    def __call__(self, pictures: Pictures, classes: NDArray[np.int64]) -> Heat:
+    def __call__(self, pictures: Pixels, classes: NDArray[np.int64]) -> Heat:
         """What speaks for a class, float32 (n, size, size) in [0, 1]: each map's highest place is 1, or all is 0 where
         nothing speaks for it.
 
@@ -93,7 +93,7 @@ class GradCam:
         return ops.where(highest > 0, heat / ops.where(highest > 0, highest, 1.0), 0.0)
 
 
-def overlay(pictures: Pictures, heat: Heat) -> Pictures:
+def overlay(pictures: Pixels, heat: Heat) -> Pixels:
     """Pictures in grey under their heat, from yellow to red: uint8 (n, size, size, 3). What has a colour is heat."""
     places = np.linspace(0, 1, len(COLORS))
     colors = np.stack([np.interp(heat, places, channel) for channel in COLORS.T], axis=-1)

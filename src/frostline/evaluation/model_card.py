@@ -12,6 +12,7 @@ import pandas as pd
 
 from frostline.core.escaping import code, markdown
 from frostline.evaluation import card_making
+from frostline.models.made_from import BackboneOrigin, MadeFrom
 
 LISTED_CLASSES = 50  # in a sentence
 TABLED_CLASSES = 100  # in a table
@@ -32,7 +33,7 @@ METRICS = {  # of metrics.json, in this order, where they are there
 
 
 def write(
-    made_from: dict[str, Any],
+    made_from: MadeFrom,
     bundle_digest: str,
     data: dict[str, Any],
     metrics: dict[str, Any],
@@ -41,7 +42,7 @@ def write(
 ) -> str:
     """The card as Markdown.
 
-    made_from: the bundle's own account; data: prepare's report; metrics: evaluate's; per_class: one row a class, with
+    data: prepare's report; metrics: evaluate's; per_class: one row a class, with
     class, precision, recall, f1, support; confusions: true and predicted (class numbers) and count, most often first.
     """
     parts = [
@@ -58,7 +59,7 @@ def write(
     return "\n".join(parts)
 
 
-def _front_matter(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, Any]) -> str:
+def _front_matter(made_from: MadeFrom, data: dict[str, Any], metrics: dict[str, Any]) -> str:
     measured = [
         {"type": kind, "name": METRICS[key], "value": round(metrics[key], 4)}
         for key, kind in {"accuracy": "accuracy", "macro_f1": "f1", "roc_auc": "roc_auc"}.items()
@@ -69,15 +70,15 @@ def _front_matter(made_from: dict[str, Any], data: dict[str, Any], metrics: dict
     matter = {
         "library_name": "keras",
         "pipeline_tag": "image-classification",
-        "tags": ["transfer-learning", "frostline", made_from["backbone"]["name"]],
+        "tags": ["transfer-learning", "frostline", made_from.backbone.name],
         "metrics": [metric["type"] for metric in measured],
         "model-index": [{"name": _title(made_from, data), "results": [result]}],
     }
     return f"---\n{card_making.as_yaml(matter)}---\n"
 
 
-def _details(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, Any]) -> str:
-    backbone, audit = made_from["backbone"], made_from["audit"]
+def _details(made_from: MadeFrom, data: dict[str, Any], metrics: dict[str, Any]) -> str:
+    backbone, audit = made_from.backbone, made_from.audit
     low, high = metrics["accuracy_ci95"]
     return f"""# Model Card for {markdown(_title(made_from, data))}
 
@@ -88,13 +89,13 @@ training never saw: **{metrics["accuracy"]:.3f}** (95% interval {low:.3f} to {hi
 
 ### Model Description
 
-- **Model type:** image classifier; {backbone["name"]} with a new head, trained by frostline
+- **Model type:** image classifier; {backbone.name} with a new head, trained by frostline
 - **Finetuned from:** {_origin(backbone)}
 - **Input:** uint8 RGB pictures of {data["image_size"]}x{data["image_size"]} pixels, resized by `{data["resize"]}`
 - **Output:** a probability for each class{_calibration(made_from)}
 - **Classes, in label order:** {_listed(data["classes"])}
-- **Trained:** {audit["trainable_parameters"]:,} parameters; {audit["frozen_parameters"]:,} stayed as they were \
-({audit["frozen_layers"]} of {audit["layers"]} backbone layers frozen)
+- **Trained:** {audit.trainable_parameters:,} parameters; {audit.frozen_parameters:,} stayed as they were \
+({audit.frozen_layers} of {audit.layers} backbone layers frozen)
 """
 
 
@@ -114,7 +115,7 @@ Pictures like those of {code(data["source"])}, each of exactly one of the classe
 """
 
 
-def _limits(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, Any], per_class: pd.DataFrame) -> str:
+def _limits(made_from: MadeFrom, data: dict[str, Any], metrics: dict[str, Any], per_class: pd.DataFrame) -> str:
     low, high = metrics["accuracy_ci95"]
     trained = data["images_per_class"]["train"]
     thinnest = min(trained, key=trained.__getitem__)
@@ -138,7 +139,7 @@ def _limits(made_from: dict[str, Any], data: dict[str, Any], metrics: dict[str, 
     if absent:
         lines.append(f"Not in the test split, so not measured at all: {_listed(absent)}.")
     lines.append("All numbers hold for pictures drawn like the test split, and for no others.")
-    if metrics["ece"] > POOR_CALIBRATION and "temperature" not in made_from:
+    if metrics["ece"] > POOR_CALIBRATION and not made_from.is_calibrated:
         lines.append(
             f"Probabilities are off by {metrics['ece']:.2f} on average; `evaluate.calibrate: temperature` may help."
         )
@@ -155,10 +156,10 @@ how far a probability can be taken at its word.
 """
 
 
-def _start(made_from: dict[str, Any], data: dict[str, Any]) -> str:
+def _start(made_from: MadeFrom, data: dict[str, Any]) -> str:
     said = (
         "print(classes[1], float(model.predict(picture[None])[0, 0]))  # one sigmoid unit: of the second class"
-        if made_from["head"]["binary"]
+        if made_from.head["binary"]
         else "print(dict(zip(classes, model.predict(picture[None])[0].tolist())))"
     )
     return f"""## How to Get Started with the Model
@@ -251,22 +252,21 @@ def _near_copies(data: dict[str, Any]) -> str:
     return f"resized, recompressed or brightened copies are in one split with their original. {found} found."
 
 
-def _origin(backbone: dict[str, Any]) -> str:
+def _origin(backbone: BackboneOrigin) -> str:
     known = {"none": "random weights", "imagenet": "ImageNet weights", "builtin": "frostline's built-in weights"}
-    weights = backbone["weights"]
-    loaded = backbone.get("loaded")
-    fitted = f" ({loaded['layers']} of {loaded['of']} layers)" if loaded else ""
-    return f"{backbone['name']}, {known.get(weights, f'weights in {code(weights)}')}{fitted}"
+    weights, loaded = backbone.weights, backbone.loaded
+    fitted = f" ({loaded.layers} of {loaded.of} layers)" if loaded else ""
+    return f"{backbone.name}, {known.get(weights, f'weights in {code(weights)}')}{fitted}"
 
 
-def _calibration(made_from: dict[str, Any]) -> str:
-    if "temperature" not in made_from:
+def _calibration(made_from: MadeFrom) -> str:
+    if not made_from.is_calibrated:
         return ", not calibrated"
-    return f", calibrated by a temperature of {made_from['temperature']:g} that was fitted on the validation split"
+    return f", calibrated by a temperature of {made_from.temperature:g} that was fitted on the validation split"
 
 
-def _title(made_from: dict[str, Any], data: dict[str, Any]) -> str:
-    return f"{made_from['backbone']['name']} for {len(data['classes']):,} classes of {data['source']}"
+def _title(made_from: MadeFrom, data: dict[str, Any]) -> str:
+    return f"{made_from.backbone.name} for {len(data['classes']):,} classes of {data['source']}"
 
 
 def _one_in(share: float) -> str:

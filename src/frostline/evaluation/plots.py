@@ -12,13 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from frostline.core.escaping import printable
+from frostline.data.images import Pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Curves = NDArray[np.float64]
-Pictures = NDArray[np.uint8]
 
 INK, FROST, EARTH = "#1f2933", "#2878b5", "#c8651b"
 NAMED_CLASSES = 40  # beyond it, names on the axes can't be read
@@ -116,7 +116,7 @@ def precision_recall(precisions: Curves, grid: Curves, names: list[str], macro: 
     return fig
 
 
-def mistakes(pictures: Pictures, overlays: Pictures, captions: list[str], title: str) -> Figure:
+def mistakes(pictures: Pixels, overlays: Pixels, captions: list[str], title: str) -> Figure:
     """Pictures, each beside its overlay. Both: uint8 (n, size, size, 3), n at least 1; captions: of two short lines."""
     rows = -(-len(pictures) // MISTAKES_A_ROW)
     fig = figure(11, 1.7 * rows + 0.5)

@@ -17,11 +17,11 @@ from frostline.core import progress
 from frostline.data.shards import Shards
 from frostline.errors import ParamsError
 from frostline.features import prefix
-from frostline.features.prefix import PICTURES, Computed, Prefix, Rows, Stored
+from frostline.features.prefix import PICTURES, ComputedRows, Prefix, Rows, StoredRows
 from frostline.features.store import Store
-from frostline.models import backend, classifier
+from frostline.models import backend, heads
 from frostline.models.backbones import Backbone
-from frostline.models.classifier import Head
+from frostline.models.heads import Head
 
 WIDEST = 20_000  # columns that tools which read tables still bear
 GROUP_BYTES = 64 * 2**20  # of a Parquet row group, which is what memory holds
@@ -42,10 +42,10 @@ class Extractor:
     def rows(self, pictures: Shards, store: Store | None) -> Rows:
         """The vectors of pictures, float32 (n, width), drawn from the store, which is filled at the first use; without
         a store computed for each draw."""
-        computed = Computed(self._prefix, PICTURES, 0, pictures)
+        computed = ComputedRows(self._prefix, PICTURES, 0, pictures)
         if store is None:
             return computed
-        return Stored(store, self._prefix.stops[0].entry, pictures.identities, computed, keep=True)
+        return StoredRows(store, self._prefix.stops[0].entry, pictures.identities, computed, keep=True)
 
 
 def extractor(backbone: Backbone, layer: str, pooling: str) -> Extractor:
@@ -63,7 +63,7 @@ def extractor(backbone: Backbone, layer: str, pooling: str) -> Extractor:
         raise ParamsError(f"--layer: {layer!r} is no layer of {body.name}; did you mean {near}?")
     cut = keras.Model(body.input, found[layer].output, name=body.name)
     shape = cut.output.shape[1:]
-    pool = classifier.POOLS[pooling if len(shape) == 3 else "flatten"](name="pool")
+    pool = heads.POOLS[pooling if len(shape) == 3 else "flatten"](name="pool")
     width = int(np.prod(pool.compute_output_shape((None, *shape))[1:]))
     if width > WIDEST:
         raise ParamsError(
@@ -72,7 +72,7 @@ def extractor(backbone: Backbone, layer: str, pooling: str) -> Extractor:
         )
     part = Backbone(backbone.name, cut, backbone.preprocess, backbone.pretrained)
     head = Head(pool, keras.Sequential(name="head"), width)
-    source = prefix.Source(part, head)
+    source = prefix.FeatureSource(part, head)
     return Extractor(layer, Prefix(source, source.stops("float32")[-1:]))
 
 

@@ -27,7 +27,7 @@ from frostline.core import digest, machine
 from frostline.data.shards import Shards
 from frostline.features import measurements
 from frostline.features.measurements import Speed
-from frostline.features.prefix import PICTURES, Prefix, Rows, Source, Stop
+from frostline.features.prefix import PICTURES, FeatureSource, Prefix, Rows, Stop
 from frostline.features.store import Store
 from frostline.models import backend
 from frostline.models.freezing import CutPoint
@@ -41,7 +41,7 @@ WORTH_MEASURING = 0.25
 
 
 @dataclass(frozen=True)
-class Phase:
+class Demand:
     """What a phase of training draws. line: the last cut with nothing but frozen layers before it; epochs: how often
     it draws all pictures; variants: which of them its epochs reach, 0 being the originals."""
 
@@ -118,8 +118,8 @@ class Plan:
 
 
 def make(
-    source: Source,
-    phases: Sequence[Phase],
+    source: FeatureSource,
+    phases: Sequence[Demand],
     variants: Sequence[Shards],
     validation: Shards | None,
     store: Store,

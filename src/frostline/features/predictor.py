@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from frostline.data.shards import Shards
 from frostline.features import planning, prefix
 from frostline.features.store import Store
-from frostline.models import backend, classifier, freezing
-from frostline.models.classifier import Bundle
+from frostline.models import assembly, backend, bundles, freezing
+from frostline.models.bundles import Bundle
 
 
 def probabilities(bundle: Bundle, pictures: Shards, store: Store, mode: str) -> NDArray[np.float32]:
@@ -23,9 +23,9 @@ def probabilities(bundle: Bundle, pictures: Shards, store: Store, mode: str) -> 
     """
 
     def squashed(logits: keras.Model) -> keras.Model:
-        return classifier.squashed(logits, bundle.temperature)
+        return assembly.squashed(logits, bundle.temperature)
 
-    return classifier.by_class(_run(bundle, squashed, pictures, store, mode))
+    return assembly.by_class(_run(bundle, squashed, pictures, store, mode))
 
 
 def logits(bundle: Bundle, pictures: Shards, store: Store, mode: str) -> NDArray[np.float32]:
@@ -37,14 +37,14 @@ def _run(
     bundle: Bundle, ending: Callable[[keras.Model], keras.Model], pictures: Shards, store: Store, mode: str
 ) -> NDArray[np.float32]:
     """The output of the bundle's model with another ending behind its logits."""
-    backbone, head = classifier.parts(bundle)
-    source = prefix.Source(backbone, head)
-    line = freezing.deepest_cut(backbone.model, bundle.made_from["audit"]["frozen_layers"])
+    backbone, head = bundles.parts(bundle)
+    source = prefix.FeatureSource(backbone, head)
+    line = freezing.deepest_cut(backbone.model, bundle.made_from.audit.frozen_layers)
     if line is None:
-        return classifier.outputs(ending(bundle.logits), pictures)
-    once = planning.Phase("evaluate", line, epochs=1, variants={0})
+        return assembly.outputs(ending(bundle.logits), pictures)
+    once = planning.Demand("evaluate", line, epochs=1, variants={0})
     rows = planning.make(source, [once], [pictures], None, store, mode, "float32").rows("evaluate", pictures)
-    model = ending(classifier.suffix(backbone, head, line))
+    model = ending(assembly.suffix(backbone, head, line))
     size = backend.batch_rows()
     made = []
     for start in range(0, len(pictures), size):

@@ -22,10 +22,10 @@ from frostline.core.mapped import Pieces
 from frostline.data.shards import Shards
 from frostline.errors import ParamsError
 from frostline.features.store import Entry, Store
-from frostline.models import backend, classifier, freezing
+from frostline.models import assembly, backend, freezing
 from frostline.models.backbones import Backbone
-from frostline.models.classifier import Head
 from frostline.models.freezing import CutPoint
+from frostline.models.heads import Head
 
 PICTURES = -1  # the place before the first stop
 
@@ -49,7 +49,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Source:
+class FeatureSource:
     """A network as it is before training. Good while its frozen weights are, whenever it is used, what they were."""
 
     backbone: Backbone
@@ -62,7 +62,7 @@ class Source:
         return [
             Stop(
                 cut,
-                Entry(key, classifier.crossing_shape(backbone, self.head, cut), dtype, {**about, "layer": cut.layer}),
+                Entry(key, assembly.crossing_shape(backbone, self.head, cut), dtype, {**about, "layer": cut.layer}),
             )
             for cut, key in self._keys
         ]
@@ -71,7 +71,7 @@ class Source:
     def _keys(self) -> list[tuple[CutPoint, str]]:
         engine_used = [keras.__version__, keras.backend.backend()]
         cuts = freezing.cut_points(self.backbone.model)
-        keys = classifier.keys(self.backbone, self.head, cuts)
+        keys = assembly.keys(self.backbone, self.head, cuts)
         return [(cut, digest.of_value([key, *engine_used])) for cut, key in zip(cuts, keys, strict=True)]
 
 
@@ -79,7 +79,7 @@ class Source:
 class Prefix:
     """The frozen prefix of a network, as a chain of segments between stops. stops: from shallow to deep."""
 
-    source: Source
+    source: FeatureSource
     stops: Sequence[Stop]
     _segments: dict[int, keras.Model] = field(default_factory=dict, repr=False, compare=False)
 
@@ -103,7 +103,7 @@ class Prefix:
         """The compiled model that leads to a stop from the one before it."""
         if at not in self._segments:
             start = self.stops[at - 1].cut if at - 1 != PICTURES else None
-            self._segments[at] = classifier.segment(self.source.backbone, self.source.head, start, self.stops[at].cut)
+            self._segments[at] = assembly.segment(self.source.backbone, self.source.head, start, self.stops[at].cut)
         return self._segments[at]
 
     def rows(self, stop: int, kept: Set[int], read: Set[int], store: Store, pictures: Shards) -> Rows:
@@ -115,14 +115,14 @@ class Prefix:
         at = PICTURES
         for place in sorted(kept | read):
             if place <= stop:
-                computed = Computed(self, at, place, rows)
-                rows = Stored(store, self.stops[place].entry, pictures.identities, computed, place in kept)
+                computed = ComputedRows(self, at, place, rows)
+                rows = StoredRows(store, self.stops[place].entry, pictures.identities, computed, place in kept)
                 at = place
-        return rows if at == stop else Computed(self, at, stop, rows)
+        return rows if at == stop else ComputedRows(self, at, stop, rows)
 
 
 @dataclass(frozen=True)
-class Computed:
+class ComputedRows:
     """Features computed on the fly from what stands at an earlier place."""
 
     prefix: Prefix
@@ -151,7 +151,7 @@ class Computed:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredRows:
     """Features out of the store; those that are not there are computed, and with `keep` put there at the first use."""
 
     store: Store

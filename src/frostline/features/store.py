@@ -34,7 +34,7 @@ from frostline.core import atomic, checksum, digest, progress
 from frostline.core.mapped import Memory, Pieces, read_header
 
 if TYPE_CHECKING:
-    from frostline.params.schema import Cache
+    from frostline.params.schema import CacheSection
 
 BLOCK_BYTES = 64 * 2**20
 HEADERS = 256  # bytes of a block's two headers
@@ -254,7 +254,7 @@ class Store:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def opened(cache: Cache) -> Store:
+def opened(cache: CacheSection) -> Store:
     """The project's store, within the bounds that params.yaml sets."""
     return Store(paths.features(), cache.disk_gb * 1e9, Memory(cache.memory_gb * 1e9))
 

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from frostline.core import plain_yaml
+from frostline.data.images import Pixels
 from frostline.errors import DataError
 from frostline.ingest import synthetic
-from frostline.ingest.folders import Listing, Row
-from frostline.ingest.reading import Read
-
-Pixels = NDArray[np.uint8]
+from frostline.ingest.folders import ListedImage, Listing
+from frostline.ingest.reading import ReadImage
 
 MOST = 10_000_000  # images that a card may ask for
 
@@ -28,9 +26,9 @@ class ArrayReader:
 
     pixels: Pixels
 
-    def read(self, path: str, least: int | None) -> Read:
+    def read(self, path: str, least: int | None) -> ReadImage:
         """As `reading.Reader` says."""
-        return Read.of_pixels(Image.fromarray(self.pixels[int(path.rpartition("/")[2])]))
+        return ReadImage.of_pixels(Image.fromarray(self.pixels[int(path.rpartition("/")[2])]))
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,12 @@ class SyntheticReader:
 
     pictures: synthetic.Synthetic
 
-    def read(self, path: str, least: int | None) -> Read:
+    def read(self, path: str, least: int | None) -> ReadImage:
         """As `reading.Reader` says."""
         label, _, number = path.rpartition("/")
-        return Read.of_pixels(Image.fromarray(self.pictures.image(self.pictures.classes.index(label), int(number))))
+        return ReadImage.of_pixels(
+            Image.fromarray(self.pictures.image(self.pictures.classes.index(label), int(number)))
+        )
 
 
 class _Card(BaseModel):
@@ -61,7 +61,7 @@ class DigitsCard(_Card):
         digits = load_digits()
         grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
         pixels = np.repeat(grey[..., None], 3, axis=-1)
-        rows = [Row(f"digits/{number:04d}", str(label)) for number, label in enumerate(digits.target)]
+        rows = [ListedImage(f"digits/{number:04d}", str(label)) for number, label in enumerate(digits.target)]
         return Listing(rows), ArrayReader(pixels)
 
 
@@ -84,7 +84,7 @@ class SyntheticCard(_Card):
     def open(self) -> tuple[Listing, SyntheticReader]:
         """Its pictures."""
         pictures = synthetic.Synthetic(self.fractals, self.letters, self.size, self.seed)
-        rows = [Row(f"{name}/{i:05d}", name) for name in pictures.classes for i in range(self.images_per_class)]
+        rows = [ListedImage(f"{name}/{i:05d}", name) for name in pictures.classes for i in range(self.images_per_class)]
         return Listing(rows), SyntheticReader(pictures)
 
 

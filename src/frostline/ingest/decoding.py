@@ -18,20 +18,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from frostline.core import machine, progress
 from frostline.data import images
+from frostline.data.images import Pixels
 from frostline.errors import InternalError
 from frostline.ingest import reading, thumbnails
-from frostline.ingest.reading import Reader
+from frostline.ingest.reading import SourceReader
 
 CHUNK = 32  # pictures a task
 INLINE = 200  # up to so many pictures the start of worker processes costs more than it saves
 
 DIGEST = 32  # bytes of SHA-256
-
-Pixels = NDArray[np.uint8]
 
 
 class Decoded(NamedTuple):
@@ -59,7 +57,7 @@ class Decoder:
     size: in pixels, of the side of prepared pictures; min_side: what is smaller is unusable.
     """
 
-    reader: Reader
+    reader: SourceReader
     size: int
     resize: images.Resize
     min_side: int

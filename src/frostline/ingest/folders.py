@@ -18,7 +18,7 @@ LEFT_BEHIND = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volum
 PICTURES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp"}
 
 
-class Row(NamedTuple):
+class ListedImage(NamedTuple):
     """A picture of a source. path: unique, relative to the source; split and group: None where the source names none.
 
     Pictures of one group (a patient, a product) stay on one side of the split.
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 class Listing:
     """What a source names, before any picture is opened."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ListedImage] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     def leave_out(self, path: str, label: str | None, kind: str, reason: str) -> None:
@@ -152,7 +152,7 @@ def _class(root: Path, folder: Path, label: str, split: str | None, listing: Lis
             if readable(path) != path:
                 listing.leave_out(path, label, "name", "the name is not UTF-8; rename it")
             else:
-                listing.rows.append(Row(path, label, split))
+                listing.rows.append(ListedImage(path, label, split))
     if len(listing.rows) + len(listing.problems) == before:
         listing.leave_out(_below(root, folder), label, "empty_class", "an empty class folder")
 

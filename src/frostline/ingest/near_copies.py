@@ -17,6 +17,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from frostline.data.images import Pixels
 from frostline.ingest import thumbnails
 
 SIDE = thumbnails.SIDE // 2  # of the averages
@@ -34,9 +35,8 @@ DETAIL = 0.25  # correlation of what the averages lack; of copies it is higher, 
 FAINT = 2.0  # grey levels of root mean square: details below are those of a compression
 PLAIN = 5.0  # grey levels of standard deviation, up to which a picture is all of one colour
 
-Pixels = NDArray[np.uint8]
-Rows = NDArray[np.int64]
-Read = Callable[[Rows], Pixels]
+RowNumbers = NDArray[np.int64]
+Read = Callable[[RowNumbers], Pixels]
 
 
 def find(count: int, read: Read) -> NDArray[np.int64]:
@@ -77,7 +77,7 @@ def _projections() -> NDArray[np.float32]:
     return np.einsum("fy,gx,fgcb->yxcb", cosines, cosines, drawn).reshape(-1, BITS).astype(np.float32)
 
 
-def _same_code(codes: NDArray[np.uint64], read: Read) -> tuple[NDArray[np.int64], Rows]:
+def _same_code(codes: NDArray[np.uint64], read: Read) -> tuple[NDArray[np.int64], RowNumbers]:
     """Pairs of near-copies that have one code, and the rows that others have still to be compared with.
 
     Thousands of empty pages would be millions of pairs: each is compared with the first of its code alone.
@@ -109,7 +109,7 @@ def _candidates(codes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
                     yield np.stack([one[is_new], two[is_new]], axis=1)
 
 
-def _expanded(order: Rows, start: Rows, end: Rows) -> Iterator[tuple[Rows, Rows]]:
+def _expanded(order: RowNumbers, start: RowNumbers, end: RowNumbers) -> Iterator[tuple[RowNumbers, RowNumbers]]:
     """All pairs (order[i], order[start[i]:end[i]]), block by block."""
     counts = end - start
     total = np.cumsum(counts)
@@ -167,7 +167,7 @@ def difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[
 def _unexplained(source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
     """The share of a target's variance that its source, times a factor, plus a shift, cut to 0..255, doesn't explain.
 
-    Rows of values, (n, values) twice to (n,).
+    RowNumbers of values, (n, values) twice to (n,).
     """
     inside = np.ones_like(source)
     for picture in (source, target):

@@ -14,7 +14,7 @@ from PIL import Image
 from frostline.data import images
 
 
-class Read(NamedTuple):
+class ReadImage(NamedTuple):
     """A picture that was read.
 
     image: upright, of mode RGB, a JPEG maybe at a fraction of its size; size: the original's width and height;
@@ -27,15 +27,15 @@ class Read(NamedTuple):
     is_coded: bool
 
     @classmethod
-    def of_pixels(cls, image: Image.Image) -> Read:
+    def of_pixels(cls, image: Image.Image) -> ReadImage:
         """A picture that is known by its pixels."""
         return cls(image, image.size, pixel_digest(image), False)
 
 
-class Reader(Protocol):
+class SourceReader(Protocol):
     """Gives the pictures of a source. It travels to worker processes, so it is small and holds no open file."""
 
-    def read(self, path: str, least: int | None) -> Read:
+    def read(self, path: str, least: int | None) -> ReadImage:
         """The picture of that path. least: as `images.load` says. Raises images.UnreadableImageError."""
         ...
 
@@ -46,12 +46,12 @@ class FileReader:
 
     root: Path
 
-    def read(self, path: str, least: int | None) -> Read:
+    def read(self, path: str, least: int | None) -> ReadImage:
         """As `Reader` says; whatever is not a regular file is not touched."""
         data = images.read_file(os.path.join(self.root, path))  # noqa: PTH118  a million times, and faster
         picture = images.load(data, least)
         coded = images.jpeg_digest(data, picture.orientation)
-        return Read(picture.image, picture.size, coded or pixel_digest(picture.image), coded is not None)
+        return ReadImage(picture.image, picture.size, coded or pixel_digest(picture.image), coded is not None)
 
 
 def pixel_digest(image: Image.Image) -> bytes:

@@ -9,12 +9,14 @@ from frostline import paths
 from frostline.core.escaping import printable
 from frostline.ingest import splits
 from frostline.ingest.checks import Findings, as_records
-from frostline.params.schema import Data
+from frostline.params.schema import DataSection
 
 WIDEST = 60  # characters of a path or reason in the table
 
 
-def build(data: Data, found: Findings, classes: tuple[str, ...], spare: int, digests: dict[str, Any]) -> dict[str, Any]:
+def build(
+    data: DataSection, found: Findings, classes: tuple[str, ...], spare: int, digests: dict[str, Any]
+) -> dict[str, Any]:
     """reports/data.json. spare: pictures that `data.train_per_class` left unused."""
     counts = found.counts
     problems = as_records(found.problems)

@@ -15,7 +15,7 @@ from frostline.errors import DataError
 from frostline.ingest import archives, cards, folders, tables
 from frostline.ingest.folders import Listing
 from frostline.ingest.problems import Problem
-from frostline.ingest.reading import FileReader, Reader
+from frostline.ingest.reading import FileReader, SourceReader
 
 KINDS = "a folder of class folders, a table (.csv, .parquet), an archive (.zip, .tar, .tar.gz) or a card (.yaml)"
 
@@ -29,7 +29,7 @@ class Source:
     """
 
     table: pd.DataFrame
-    reader: Reader
+    reader: SourceReader
     problems: list[Problem]
 
 
@@ -57,7 +57,7 @@ def open_source(path: Path, scratch: Path) -> Source:
     raise DataError(f"{path}: not found; set data.source to {KINDS}")
 
 
-def _source(listing: Listing, reader: Reader) -> Source:
+def _source(listing: Listing, reader: SourceReader) -> Source:
     # As objects from the start: inferred as strings and turned back, every row would get a label of its own.
     table = pd.DataFrame(sorted(listing.rows), columns=["path", "label", "split", "group"], dtype=object)
     return Source(table, reader, listing.problems)

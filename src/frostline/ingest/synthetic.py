@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from frostline.data.images import Pixels
+
 LATIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghijmnqrty"
 GREEK = "ΓΔΘΛΞΠΣΦΨΩαβγδεζηθλμξπρστφχψω"
 CYRILLIC = "БДЖЗИЛФЦЧШЩЫЭЮЯ"
@@ -36,8 +38,6 @@ FONTS = (
     "STIXGeneralItalic.ttf",
     "STIXGeneralBol.ttf",
 )
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

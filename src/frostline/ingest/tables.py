@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frostline.errors import DataError
-from frostline.ingest.folders import SPLIT_FOLDERS, Listing, Row, nearest
+from frostline.ingest.folders import SPLIT_FOLDERS, ListedImage, Listing, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def listed(table: Path, inside: Path | None = None) -> Listing:
             listing.leave_out(path, label, "outside", "leads out of the archive")
         else:
             labels[path] = label
-            listing.rows.append(Row(path, label, known, group or None))
+            listing.rows.append(ListedImage(path, label, known, group or None))
             continue
         labels.setdefault(path, label)
     for row in [row for row in listing.rows if row.path in torn]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
+
+from frostline.data.images import Pixels
 
 SIDE = 32  # pixels
 BYTES = SIDE * SIDE * 3
-
-Pixels = NDArray[np.uint8]
 
 
 def draw(image: Image.Image) -> Pixels:

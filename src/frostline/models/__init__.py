@@ -5,12 +5,15 @@ classifier.py joins backbone and head, backend.py is all that is asked of Tensor
 """
 
 __all__ = [
+    "account",
+    "assembly",
     "backbones",
     "backend",
     "bundles",
     "calibration",
-    "classifier",
     "freezing",
+    "heads",
+    "made_from",
     "sklearn_fit",
     "sklearn_layers",
     "weights",

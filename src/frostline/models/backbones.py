@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from frostline.errors import ParamsError, WeightsError
 from frostline.models import frostnet
-from frostline.models.weights import KEYWORDS, Loaded, layers_of, load
+from frostline.models.made_from import LoadedWeights
+from frostline.models.weights import KEYWORDS, layers_of, load
 from frostline.models.weights import check as check_weights
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Backbone:
     model: keras.Model
     preprocess: Preprocess
     pretrained: bool
-    loaded: Loaded | None = None
+    loaded: LoadedWeights | None = None
 
 
 def check(name: str, weights: str, size: int, alpha: float | None = None) -> Spec:
@@ -181,7 +182,7 @@ def _load_frostnet(model: keras.Model, name: str, weights: str) -> None:
         raise _unfit(str(path), name, _first_line(error)) from error
 
 
-def _load(model: keras.Model, name: str, weights: str) -> Loaded:
+def _load(model: keras.Model, name: str, weights: str) -> LoadedWeights:
     try:
         return load(model, Path(weights))
     except Exception as error:  # h5py and Keras raise OSError, ValueError, KeyError and more for a foreign file

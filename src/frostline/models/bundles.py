@@ -1,81 +1,113 @@
-"""A bundle's folder before its network is loaded: its own account of itself, read and checked in one place.
+"""The bundle: a trained classifier, and the folder it is saved as.
 
-`bundle.json` ends with `digest`, over the rest of it and the bytes of `model.keras`, so that one changed bit is
-noticed. Bundles from before that have none.
+models/classifier/
+├── model.keras    uint8 pictures (n, size, size, 3) -> probabilities; loads with plain Keras, safe mode on
+└── bundle.json    classes in label order, image_size, resize, and what the model was made from
 """
 
 from __future__ import annotations
 
 import json
-import stat
-from collections.abc import Iterator
+import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from frostline.core import digest
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from frostline.data.shards import Layout, Shards
 from frostline.errors import DataError
-from frostline.models import weight_files
+from frostline.models import account, assembly, backbones
+from frostline.models.backbones import Backbone
+from frostline.models.heads import Head
+from frostline.models.made_from import MadeFrom
 
-ACCOUNT, MODEL = "bundle.json", "model.keras"
-LONGEST = 2**26  # bytes of an account
-SIDES = range(1, 8193)  # of images, in pixels
-RESIZES = ["crop", "pad", "stretch"]
-
-
-def write_account(folder: Path, account: dict[str, Any]) -> None:
-    """Write the account of the network that already lies in the folder."""
-    whole = {**account, "digest": _digest(folder, account)}
-    (folder / ACCOUNT).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+# The day zip files begin with: a bundle's bytes must not tell when it was saved.
+ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def account(folder: Path) -> dict[str, Any]:
-    """What a bundle says of itself: classes, image_size, resize, made_from. Raises DataError where it is damaged, is
-    none, or holds what is not loaded from a stranger."""
+@dataclass(frozen=True)
+class Bundle:
+    """A trained classifier.
+
+    model: pictures (n, size, size, 3) in [0, 255] -> softmax (n, classes) or sigmoid (n, 1).
+    """
+
+    model: keras.Model
+    layout: Layout
+    made_from: MadeFrom
+
+    @property
+    def temperature(self) -> float:
+        """What the model divides its logits by; 1 where it was never calibrated."""
+        return 1.0 if self.made_from.temperature is None else self.made_from.temperature
+
+    @property
+    def logits(self) -> keras.Model:
+        """What the model computes before temperature and squashing: pictures -> logits (n, units)."""
+        named = {layer.name: layer for layer in self.model.layers}
+        return keras.Model(self.model.input, named.get("temperature", named["probabilities"]).input)
+
+    def calibrated(self, temperature: float) -> Bundle:
+        """The same weights with logits divided by a temperature in (0, inf), whatever they were divided by before."""
+        model = assembly.squashed(self.logits, temperature)
+        return Bundle(model, self.layout, replace(self.made_from, temperature=temperature))
+
+    def probabilities(self, pictures: Shards) -> NDArray[np.float32]:
+        """Probabilities by class, float32 (n, classes), of prepared pictures."""
+        return assembly.by_class(assembly.outputs(self.model, pictures))
+
+
+def parts(bundle: Bundle) -> tuple[Backbone, Head]:
+    """The backbone and head that a bundle was made of, sharing its weights."""
+    origin = bundle.made_from.backbone
+    model = bundle.model
+    body = next(layer for layer in model.layers if isinstance(layer, keras.Model) and layer.name != "head")
+    top = model.get_layer("head")
+    backbone = Backbone(origin.name, body, backbones.preprocessing(origin.name), origin.weights != "none")
+    return backbone, Head(model.get_layer("pool"), top, top.output.shape[-1])
+
+
+def save(folder: Path, bundle: Bundle) -> None:
+    """Write a bundle into an existing folder; its bytes depend on its content alone."""
+    path = folder / account.MODEL
+    bundle.model.save(path)
+    _make_reproducible(path)
+    account.write(folder, account.Account(bundle.layout, bundle.made_from))
+
+
+def load(folder: Path) -> Bundle:
+    """Load a bundle, Keras's safe mode on. Raises DataError where the folder holds none."""
+    known = account.read(folder)
     try:
-        return _read(folder)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        model = keras.saving.load_model(folder / account.MODEL, compile=False, safe_mode=True)
+    except Exception as error:  # whatever Keras trips over in a foreign archive
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{folder}: holds no classifier ({reason}); run `dvc repro`, or name another one") from error
+    return Bundle(model, known.layout, known.made_from)
 
 
-def unchecked(folder: Path) -> dict[str, Any]:
-    """The values of a bundle's account as they stand there. Raises OSError or ValueError where there are none."""
-    path = folder / ACCOUNT
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode) or status.st_size > LONGEST:
-        raise ValueError(f"{ACCOUNT} is not a regular file of at most {LONGEST // 2**20} MB")
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{ACCOUNT} is damaged: {error}") from None
-    return read if isinstance(read, dict) else {}
+def _make_reproducible(path: Path) -> None:
+    """Rewrite a .keras archive so that its bytes depend on the model alone.
 
+    Keras writes the date, zip writes the time of every member, and objects that are shared are numbered by their
+    addresses in memory: the first two go, the third are numbered in the order of their appearance.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    metadata = json.loads(members["metadata.json"])
+    members["metadata.json"] = json.dumps({"keras_version": metadata["keras_version"]}).encode()
+    numbers: dict[int, int] = {}
 
-def _read(folder: Path) -> dict[str, Any]:
-    read = unchecked(folder)
-    for is_wrong, reason in _faults(read):
-        if is_wrong:
-            raise ValueError(f"{reason} in {ACCOUNT}")
-    if not stat.S_ISREG((folder / MODEL).stat().st_mode):
-        raise ValueError(f"{MODEL} is not a regular file")
-    known = read.pop("digest", None)
-    if known is not None and known != _digest(folder, read):
-        raise ValueError(f"{ACCOUNT} or {MODEL} is damaged: their digest differs")
-    weight_files.require_safe(folder / MODEL)
-    return read
+    def renumbered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {
+            key: numbers.setdefault(value, len(numbers)) if key == "shared_object_id" and value is not None else value
+            for key, value in pairs
+        }
 
-
-def _faults(read: dict[str, Any]) -> Iterator[tuple[bool, str]]:
-    missing = [key for key in ("classes", "image_size", "resize", "made_from") if key not in read]
-    yield bool(missing), f"no {', '.join(missing)}"
-    classes, size, resize = read["classes"], read["image_size"], read["resize"]
-    is_names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    yield not is_names or len(classes) < 2, "classes that are no list of two names or more"
-    yield len(set(classes)) < len(classes), "a class that is named twice"
-    yield type(size) is not int or size not in SIDES, f"an image_size that is not 1 to {SIDES[-1]}"
-    yield resize not in RESIZES, f"a resize that is not one of {', '.join(RESIZES)}"
-    yield not isinstance(read["made_from"], dict), "made_from that is no mapping"
-
-
-def _digest(folder: Path, account: dict[str, Any]) -> str:
-    return digest.of_value([account, digest.of_file(folder / MODEL)])
+    members["config.json"] = json.dumps(json.loads(members["config.json"], object_pairs_hook=renumbered)).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in sorted(members):
+            archive.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), members[name])

@@ -18,6 +18,7 @@ import numpy as np
 from frostline.core import digest
 from frostline.errors import InternalError, ParamsError
 from frostline.models import backend, graph
+from frostline.models.made_from import Audit
 
 Freeze = int | str | list[int | str]
 
@@ -42,20 +43,7 @@ class CutPoint:
 
 
 @dataclass(frozen=True)
-class Audit:
-    """Counts of layers and parameters (scalars) on both sides of the line, of backbone and head together."""
-
-    layers: int
-    frozen_layers: int
-    frozen_parameters: int
-    trainable_parameters: int
-    batch_norm_layers: int
-    batch_norm_training: int
-    frozen_weights_unchanged: int
-
-
-@dataclass(frozen=True)
-class Rule:
+class FreezeRule:
     """What `finetune.freeze` says. line: `none`, `all`, a number or a layer's name; is_gradual: what is above the line
     thaws block by block from the top (Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification",
     ACL 2018, section 3.3); is_discriminative: each block learns slower than the one above it (section 3.2)."""
@@ -65,7 +53,7 @@ class Rule:
     is_discriminative: bool
 
 
-def parse(freeze: Freeze) -> Rule:
+def parse(freeze: Freeze) -> FreezeRule:
     """The rule that params.yaml describes: a line, `gradual`, `discriminative`, or a list of several of these; without
     a line, nothing stays frozen. Raises ParamsError for a list with two lines."""
     given = freeze if isinstance(freeze, list) else [freeze]
@@ -75,7 +63,7 @@ def parse(freeze: Freeze) -> Rule:
             f"params.yaml: finetune.freeze {freeze!r} names {len(lines)} lines; give one of them, with "
             f"{' and '.join(WORDS)} as you like"
         )
-    return Rule(lines[0] if lines else "none", WORDS[0] in given, WORDS[1] in given)
+    return FreezeRule(lines[0] if lines else "none", WORDS[0] in given, WORDS[1] in given)
 
 
 def depth(model: keras.Model, freeze: Freeze) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +18,14 @@ from numpy.typing import NDArray
 from frostline import paths
 from frostline.core import digest
 from frostline.errors import WeightsError
-from frostline.models import bundles, weight_files
+from frostline.models import account, weight_files
+from frostline.models.made_from import LoadedWeights
 
 if TYPE_CHECKING:
     import keras
 
 KEYWORDS = {"none", "builtin", "imagenet"}
 REGISTERED = "models:/"
-NAMED = 5  # layers that a line names, at most
 
 # `backbone.weights` -> the same, or the folder where a registered model lies on this machine.
 Locate = Callable[[str], str]
@@ -40,32 +39,6 @@ _DEVIATIONS = np.array([0.229, 0.224, 0.225], np.float32)
 
 # A file's layers with weights, in its order.
 Stored = list[tuple[str, list[NDArray[Any]]]]
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What a file gave a body. layers: so many of its layers with weights were set, of so many; missing: not in the
-    file; mismatched: there with other shapes. Both keep the weights that they began with."""
-
-    layers: int
-    of: int
-    missing: list[str]
-    mismatched: list[str]
-
-    def among(self, names: Sequence[str]) -> Loaded:
-        """The same of a body that has only those layers."""
-        missing, mismatched = (
-            [name for name in each if name in set(names)] for each in (self.missing, self.mismatched)
-        )
-        return Loaded(len(names) - len(missing) - len(mismatched), len(names), missing, mismatched)
-
-    def __str__(self) -> str:
-        said = [f"weights: {self.layers} of {self.of} layers loaded"]
-        for what, names in (("not in the file", self.missing), ("of another shape", self.mismatched)):
-            if names:
-                more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-                said.append(f"{len(names)} {what}: {', '.join(names[:NAMED])}{more}")
-        return "; ".join(said)
 
 
 def check(weights: str, name: str, alpha: float | None, words: Sequence[str]) -> None:
@@ -89,18 +62,19 @@ def check(weights: str, name: str, alpha: float | None, words: Sequence[str]) ->
 
 def _check_bundle(folder: Path, name: str, alpha: float | None) -> None:
     try:
-        made = bundles.unchecked(folder)["made_from"]["backbone"]
-        its_name, its_alpha = made["name"], made.get("alpha")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        origin = account.peek(folder).made_from.backbone
+    except (OSError, ValueError) as error:
         raise WeightsError(
             f"{folder}: backbone.weights names a folder without a bundle; name a file, or a folder that has a "
             "bundle.json of frostline's"
         ) from error
-    if its_name != name:
-        raise WeightsError(f"{folder}: backbone.weights names a bundle of {its_name}; set backbone.name to {its_name}")
-    if (its_alpha or 1.0) != (alpha or 1.0):
-        found = "null" if its_alpha is None else f"{its_alpha:g}"
-        raise WeightsError(f"{folder}: backbone.weights names a bundle of alpha {found}; set backbone.alpha to {found}")
+    if origin.name != name:
+        raise WeightsError(
+            f"{folder}: backbone.weights names a bundle of {origin.name}; set backbone.name to {origin.name}"
+        )
+    if (origin.alpha or 1.0) != (alpha or 1.0):
+        width = "null" if origin.alpha is None else f"{origin.alpha:g}"
+        raise WeightsError(f"{folder}: backbone.weights names a bundle of alpha {width}; set backbone.alpha to {width}")
 
 
 def content(weights: str) -> str | None:
@@ -113,7 +87,7 @@ def content(weights: str) -> str | None:
     return digest.of_file(path) if path.is_file() else None
 
 
-def load(model: keras.Model, path: Path) -> Loaded:
+def load(model: keras.Model, path: Path) -> LoadedWeights:
     """Put a file's or a bundle's weights into a body, by name where the file does not begin with its layers in order.
 
     path: `*.weights.h5`, `*.keras`, an older `*.h5`, or a bundle's folder. Raises OSError, ValueError or KeyError for a
@@ -121,13 +95,13 @@ def load(model: keras.Model, path: Path) -> Loaded:
     """
     layers = list(layers_of(model))
     if path.is_dir():
-        bundles.account(path)
-        path = path / bundles.MODEL
+        account.read(path)
+        path = path / account.MODEL
     weight_files.require_safe(path)
     stored, in_order = read(path)
     if not stored:  # written before Keras 3 noted the names; it has all weights, or none that can be told apart
         model.load_weights(path)
-        return Loaded(len(layers), len(layers), [], [])
+        return LoadedWeights(len(layers), len(layers), [], [])
     first = [arrays for _, arrays in stored[: len(layers)]]
     same = in_order and list(map(_shapes, first)) == [_shapes(layer.weights) for layer in layers]
     missing, mismatched = [], []
@@ -138,7 +112,7 @@ def load(model: keras.Model, path: Path) -> Loaded:
             mismatched.append(layer.name)
         else:
             _assign(layer, arrays)
-    return Loaded(len(layers) - len(missing) - len(mismatched), len(layers), missing, mismatched)
+    return LoadedWeights(len(layers) - len(missing) - len(mismatched), len(layers), missing, mismatched)
 
 
 def layers_of(model: keras.Model) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from frostline.params.schedules import Flat, Named, Written, meant
 from frostline.params.section import Count, Fraction, Positive, Section
 
 
-class Head(Section):
+class HeadSection(Section):
     """What stands on the backbone: pooling, hidden Dense layers each followed by dropout, one logit a class.
 
     `dropout`: one rate, or a list with one for each hidden layer; `batch_norm`: between a hidden layer and its
@@ -28,6 +28,11 @@ class Head(Section):
     binary: bool
     classifier: Literal["dense", "logistic_regression", "linear_svm", "random_forest", "knn"]
     classifier_args: dict[str, int | float | str | bool | None]
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether gradients train it, and not scikit-learn."""
+        return self.classifier == "dense"
 
     @model_validator(mode="after")
     def _a_rate_each(self) -> Self:
@@ -112,7 +117,7 @@ class Callbacks(Section):
     TerminateOnNaN: _TerminateOnNaN | None = None
 
 
-class Finetune(Section):
+class FinetuneSection(Section):
     """Two phases: the head alone on frozen features, then everything above the freeze line."""
 
     freeze: int | str | list[int | str]

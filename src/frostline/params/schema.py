@@ -14,11 +14,11 @@ from pydantic import Field, ValidationError, model_validator
 from frostline.core import plain_yaml
 from frostline.errors import ParamsError
 from frostline.params import messages
-from frostline.params.finetune import Finetune, Head
+from frostline.params.finetune import FinetuneSection, HeadSection
 from frostline.params.section import Count, Fraction, Positive, Section
 
 
-class Split(Section):
+class SplitSection(Section):
     """Shares of the images that go to each split; they add up to 1."""
 
     train: Annotated[float, Field(gt=0, lt=1)]
@@ -32,7 +32,7 @@ class Split(Section):
         return self
 
 
-class Data(Section):
+class DataSection(Section):
     """What is learned from. `image_size`: side in pixels of the square every image is resized to.
 
     `min_side`: pictures with a shorter side, in pixels, are left out. `near_duplicates`: resized, recompressed or
@@ -44,12 +44,12 @@ class Data(Section):
     resize: Literal["stretch", "crop", "pad"]
     min_side: Positive
     train_per_class: Positive | None
-    split: Split
+    split: SplitSection
     near_duplicates: bool
     on_problem: Literal["drop", "error"]
 
 
-class Augment(Section):
+class AugmentSection(Section):
     """Ranges of the seeded variants; angles in degrees, shifts and zoom as shares of the side.
 
     `mode`: `stored` variants on the disk, `copies` of them, or `live` ones, drawn afresh for every batch. `mixup`,
@@ -90,7 +90,7 @@ class Augment(Section):
         return self
 
 
-class Backbone(Section):
+class BackboneSection(Section):
     """`weights`: `imagenet`, `builtin` (frostnet), `none`, a file, a bundle's folder or a model of the registry
     (`models:/NAME@ALIAS`). `alpha`: the width of backbones that have one, null for their own. `until`: cut the body
     after this layer."""
@@ -101,7 +101,7 @@ class Backbone(Section):
     until: str | None
 
 
-class Cache(Section):
+class CacheSection(Section):
     """The store of frozen activations, in gigabytes (10^9 bytes): `disk_gb` bounds its folder, `memory_gb` how much
     of it and of the pictures stays in memory while a training reads them."""
 
@@ -111,7 +111,7 @@ class Cache(Section):
     dtype: Literal["float16", "float32"]
 
 
-class Evaluate(Section):
+class EvaluateSection(Section):
     """`top_k`: k of the top-k accuracy; `bootstrap`: resamples behind the 95% intervals; `calibrate`: what `finetune`
     fits on the validation split and puts into the bundle."""
 
@@ -149,7 +149,7 @@ class Auto(Section):
 Choices = Annotated[list[int | float | str | bool | None], Field(min_length=1)]
 
 
-class Sweep(Section):
+class SweepSection(Section):
     """What `frostline sweep` searches: dotted keys of params.yaml, each with a range or the values to choose from.
 
     timeout: seconds after which no new work is begun. storage: `auto` (SQLite, one worker), `journal` (a file, several
@@ -175,14 +175,14 @@ class Sweep(Section):
         return self
 
 
-class Tracking(Section):
+class TrackingSection(Section):
     """`uri`: `auto` (mlflow.db at the project root), `none`, or an MLflow tracking URI."""
 
     uri: Annotated[str, Field(min_length=1)]
     experiment: Annotated[str, Field(min_length=1)]
 
 
-class Gate(Section):
+class GateSection(Section):
     """What a challenger must show: with `confidence` no more than `margin` worse than the champion in `metric`."""
 
     metric: Literal["accuracy", "macro_f1", "log_loss"]
@@ -190,11 +190,11 @@ class Gate(Section):
     confidence: Annotated[float, Field(ge=0.5, lt=1)]
 
 
-class Registry(Section):
+class RegistrySection(Section):
     """`name`: of the registered model in MLflow."""
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[^/:@]+$")]
-    gate: Gate
+    gate: GateSection
 
 
 class Params(Section):
@@ -204,16 +204,16 @@ class Params(Section):
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    data: Data
-    augment: Augment
-    backbone: Backbone
-    head: Head
-    finetune: Finetune
-    cache: Cache
-    evaluate: Evaluate
-    sweep: Sweep
-    tracking: Tracking
-    registry: Registry
+    data: DataSection
+    augment: AugmentSection
+    backbone: BackboneSection
+    head: HeadSection
+    finetune: FinetuneSection
+    cache: CacheSection
+    evaluate: EvaluateSection
+    sweep: SweepSection
+    tracking: TrackingSection
+    registry: RegistrySection
 
     @model_validator(mode="after")
     def _go_together(self) -> Self:
@@ -222,7 +222,7 @@ class Params(Section):
                 "params.yaml: augment.mode is live, but finetune.epochs is 0, and the head is trained on the originals "
                 "alone; set augment.mode to stored, or finetune.epochs to more than 0"
             )
-        if self.head.classifier != "dense":
+        if not self.head.is_dense:
             self._require_shallow()
         if self.augment.cutmix and self.finetune.freeze == "all":
             raise ParamsError(

@@ -25,7 +25,7 @@ MARGIN = 3.0  # between the highest rate of the range and that of the lowest los
 
 
 @dataclass(frozen=True)
-class Range:
+class RateRange:
     """Learning rates worth searching; steepest: where the loss fell fastest over the rate's logarithm."""
 
     low: float
@@ -53,7 +53,7 @@ def is_over(losses: list[float]) -> bool:
     return bool(len(losses) > 10 and curve[-1] > BROKEN * curve.min())
 
 
-def find(tried: NDArray[np.float64], losses: NDArray[np.float64]) -> Range | None:
+def find(tried: NDArray[np.float64], losses: NDArray[np.float64]) -> RateRange | None:
     """The range in which training pays; None where the loss never fell.
 
     It begins where a tenth of the fall is done, seen from the lowest loss back, for before the fall batches differ by
@@ -70,10 +70,10 @@ def find(tried: NDArray[np.float64], losses: NDArray[np.float64]) -> Range | Non
         return None
     begun = int(np.flatnonzero(curve[:best] > start - BEGUN * fall).max(initial=0))
     high = tried[best] / MARGIN
-    return Range(float(min(tried[begun], high / 10)), float(high), float(tried[steepest]))
+    return RateRange(float(min(tried[begun], high / 10)), float(high), float(tried[steepest]))
 
 
-def figure(tried: NDArray[np.float64], losses: NDArray[np.float64], found: Range | None) -> Figure:
+def figure(tried: NDArray[np.float64], losses: NDArray[np.float64], found: RateRange | None) -> Figure:
     """Loss against learning rate, with the range."""
     fig = plots.figure(7, 4)
     axes = fig.add_subplot()

@@ -5,7 +5,7 @@ The study in Optuna's storage is the truth. What a killed worker could not say a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ class StudyLog(Protocol):
     def begin(self, number: int, name: str, settings: Mapping[str, Any], known: str | None) -> str | None:
         """The child run of a trial, made where there is none; its id. known: the id where the trial has it noted."""
 
-    def rows(self, number: int, rows: list[HistoryRow]) -> None:
+    def rows(self, number: int, rows: Sequence[HistoryRow]) -> None:
         """Record those epochs of a trial that are not recorded yet."""
 
     def end(self, trial: Tried) -> None:
@@ -45,7 +45,7 @@ class NullStudyLog:
     def begin(self, number: int, name: str, settings: Mapping[str, Any], known: str | None) -> str | None:
         return None
 
-    def rows(self, number: int, rows: list[HistoryRow]) -> None: ...
+    def rows(self, number: int, rows: Sequence[HistoryRow]) -> None: ...
     def end(self, trial: Tried) -> None: ...
     def close(self, best: Tried | None, reports: Path, is_over: bool) -> None: ...
 
@@ -71,7 +71,7 @@ class MlflowStudyLog:
         child.params(settings)
         return child.id
 
-    def rows(self, number: int, rows: list[HistoryRow]) -> None:
+    def rows(self, number: int, rows: Sequence[HistoryRow]) -> None:
         self._children[number].epochs(rows)
 
     def end(self, trial: Tried) -> None:

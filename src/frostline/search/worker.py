@@ -21,8 +21,8 @@ from frostline.search.sampling import CHEAP
 from frostline.search.study import REASON, RUN, SAME_AS, SECONDS, Study, Trial, Tried, reported
 from frostline.search.study_log import StudyLog
 from frostline.training import checkpoints
-from frostline.training.loop import Snapshot
-from frostline.training.trainer import Data, Result, Trainer
+from frostline.training.loop import Snapshot, Watch
+from frostline.training.trainer import Result, Trainer, TrainingData
 
 POLL = 0.5  # seconds between looks at what other workers do
 QUIET = 15.0  # seconds after which a long trial says how far it is
@@ -41,12 +41,12 @@ class _Paused(Exception):  # noqa: N818
 class _Pruned(Exception):  # noqa: N818
     """Raised out of a training that the pruner ends."""
 
-    def __init__(self, history: list[HistoryRow]) -> None:
+    def __init__(self, history: Sequence[HistoryRow]) -> None:
         self.history = history
 
 
 @dataclass
-class Sweep:
+class Worker:
     """One worker of a study.
 
     data_of: pictures and variants that a trial's settings ask for; is_cheap: whether a trial costs so little that it is
@@ -54,7 +54,7 @@ class Sweep:
     """
 
     params: Params
-    data_of: Callable[[Params], Data]
+    data_of: Callable[[Params], TrainingData]
     is_cheap: Callable[[Params], bool]
     study: Study
     log: StudyLog
@@ -121,7 +121,7 @@ class Sweep:
                 snapshot = self._checkpoint(number).load()
                 if snapshot is not None:  # what a killed worker could not log
                     self._begin_run(number, trial.params, trial.user_attrs)
-                    self.log.rows(number, snapshot.history)
+                    self.log.rows(number, snapshot.position.history)
                 self._end(trial, "pruned")
 
     def _work(self, trial: Trial) -> None:
@@ -140,7 +140,7 @@ class Sweep:
             params = space.with_values(self.params, values)
             result = self._train(trial, params, checkpoint.load())
         except _Paused as pause:
-            self.log.rows(number, pause.snapshot.history)
+            self.log.rows(number, pause.snapshot.position.history)
             checkpoint.save(pause.snapshot)
             self._add_seconds(trial, began)
             self.study.put_back(trial)
@@ -191,10 +191,10 @@ class Sweep:
             if done in pauses:
                 raise _Paused(snapshot())
             if trial.should_prune():
-                raise _Pruned(snapshot().history)
+                raise _Pruned(snapshot().position.history)
 
         looks = [step / per_epoch for step in places]
-        return self.trainer.run(params, data, resume, lambda plan: None, on_epoch, looks)
+        return self.trainer.run(params, data, resume, Watch(on_epoch, looks))
 
     def _repeat(self, trial: Trial, same: Tried) -> None:
         """Answer a trial from memory."""

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..data import images  # relative: inside a registered model the package has another name
+from ..data.images import Pixels
 
 COLUMNS = ("image", "path", "pixels")
 MEGAPIXELS = 50.0  # of one image that a server is sent; the largest photos of phones have that many
@@ -35,8 +35,6 @@ PATHS_REFUSED = (
 
 BASE64 = re.compile(rb"[A-Za-z0-9+/]+=*")  # of bytes; an image's first few already are no such text
 SPACE = {ord(sign): None for sign in " \t\r\n"}
-
-Pixels = NDArray[np.uint8]
 
 
 class UnusableInputError(Exception):
@@ -94,7 +92,7 @@ def column_of(names: Iterable[Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Reader:
+class CellReader:
     """Makes of an image what a network gets: uint8 (size, size, 3). pixels: the most that an image may have."""
 
     size: int

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from typing import Any, NoReturn
 
+from frostline.data.images import Pixels
 from frostline.serving import inputs
 from frostline.serving.inputs import Limits, UnusableInputError
 
@@ -63,7 +64,7 @@ def parse(body: bytes, kind: str, limits: Limits) -> Table:
         return table
 
 
-def _array(row: int, value: Any, limits: Limits) -> inputs.Pixels:
+def _array(row: int, value: Any, limits: Limits) -> Pixels:
     try:
         return inputs.array(value, limits.pixels)
     except UnusableInputError as reason:

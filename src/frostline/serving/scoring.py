@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import images  # relative: inside a registered model the package has another name
+from ..data.images import Pixels
 from . import inputs
 
 if TYPE_CHECKING:
     import keras
 
 BATCH = 32  # images that go through the network at once
-
-Pixels = NDArray[np.uint8]
 
 
 class StoppedError(Exception):
@@ -47,7 +46,7 @@ class Scorer:
         self.image_size: int = about["image_size"]
         self.resize: images.Resize = about["resize"]
         self.limits = limits or inputs.Limits()
-        self._reader = inputs.Reader(self.image_size, self.resize, self.limits.pixels)
+        self._reader = inputs.CellReader(self.image_size, self.resize, self.limits.pixels)
         self._batcher = _Batcher(keras.saving.load_model(bundle / "model.keras", compile=False, safe_mode=True))
         self.probe().result()  # what is compiled, is so now
 

@@ -21,13 +21,14 @@ from frostline.evaluation import model_card, plots, ranking, summary
 from frostline.evaluation.metrics import Probabilities
 from frostline.features import store
 from frostline.models import backend, calibration
+from frostline.models.made_from import MadeFrom
 from frostline.params.schema import Params
 from frostline.tracking import contact, lineage, run_log, tracker
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from frostline.models.classifier import Bundle
+    from frostline.models.bundles import Bundle
 
 GALLERY = 24  # pictures
 GALLERY_SIDE = 256  # pixels, at most about twice as many
@@ -37,11 +38,11 @@ def run(params: Params) -> str:
     """Evaluate; a few lines that say how good it is and where to look."""
     with backend.quiet():
         from frostline.features import predictor
-        from frostline.models import classifier
+        from frostline.models import bundles
 
     features = store.opened(params.cache)
     test = shards.open_folder(paths.PREPARED / "test", features.memory)
-    bundle = classifier.load(paths.BUNDLE)
+    bundle = bundles.load(paths.BUNDLE)
     if bundle.layout != test.layout:
         raise DataError(f"{paths.BUNDLE}: was trained on other classes or sizes than {test.folder}; run `dvc repro`")
     probabilities = predictor.probabilities(bundle, test, features, params.cache.mode)
@@ -102,15 +103,15 @@ def run(params: Params) -> str:
     return summary.text(metrics, paths.MODEL_CARD, params.finetune.freeze)
 
 
-def record(params: Params, made_from: Mapping[str, Any], produced: str, metrics: Mapping[str, Any]) -> None:
+def record(params: Params, made_from: MadeFrom, produced: str, metrics: Mapping[str, Any]) -> None:
     """Tell the run that produced the bundle. The results are in the project by now: a server that is away loses none.
 
-    made_from: the bundle's own account; produced: its digest.
+    produced: the bundle's digest.
     """
     try:
-        with tracker.tracker(params.tracking).result(produced, run_log.name(made_from)) as log:
+        with tracker.tracker(params.tracking).result(produced, run_log.name_of(made_from)) as log:
             if log.state.is_new:  # trained where no tracking was, or its run is gone: what the bundle knows of itself
-                log.params(tracker.flat(made_from))
+                log.params(tracker.flat(made_from.recorded()))
                 log.tags(lineage.tags(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED], [paths.REPORTS]))
             run_log.evaluated(log, params.data.source, metrics, Path())
     except UnreachableError as error:

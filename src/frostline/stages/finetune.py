@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -17,14 +18,14 @@ from frostline.data import shards
 from frostline.errors import DataError, ParamsError, StateError
 from frostline.features import store
 from frostline.models import backbones, backend, sklearn_fit
-from frostline.params.schema import Augment, Params
+from frostline.params.schema import AugmentSection, Params
 from frostline.tracking import lineage, registry, run_log, tracker
 from frostline.training import job as jobs
 
 if TYPE_CHECKING:
     from frostline.core.history import HistoryRow
     from frostline.tracking.runs import Run
-    from frostline.training.loop import OnEpoch, Snapshot
+    from frostline.training.loop import Snapshot
 
 
 def run(params: Params) -> str:
@@ -32,7 +33,7 @@ def run(params: Params) -> str:
     locate = registry.locator(params.tracking)
     named = params.backbone
     backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
-    if params.head.classifier != "dense":
+    if not params.head.is_dense:
         sklearn_fit.check(params.head.classifier, params.head.classifier_args)
     if params.finetune.callbacks.TensorBoard and find_spec("tensorboard") is None:
         raise ParamsError(
@@ -70,37 +71,40 @@ def _train(
     # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
     with backend.quiet():
         from frostline.features import predictor
-        from frostline.models import calibration, classifier
-        from frostline.training import checkpoints, trainer
+        from frostline.models import bundles, calibration
+        from frostline.training import checkpoints, loop, trainer
 
     job = jobs.key(params, [*variants, validation], locate)
     checkpoint = checkpoints.Checkpoint(paths.checkpoints() / f"{job}{checkpoints.SUFFIX}")
-    name = run_log.name(params.model_dump())
+    name = run_log.name(params)
     with tracker.tracker(params.tracking).training(job, name) as log:
         resume = checkpoint.load()
         if resume is not None:
-            print(f"finetune: resuming after epoch {resume.epoch} of phase {resume.phase}", flush=True)
+            print(f"finetune: resuming after epoch {resume.position.epoch} of phase {resume.phase}", flush=True)
         log.params(tracker.flat(jobs.settings(params)))
         origin = lineage.tags(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED], [paths.REPORTS])
         log.tags(origin | _origin(job))
         for context, pictures in {"training": variants[0], "validation": validation}.items():
             log.dataset(params.data.source, pictures.source_digest(), context)
-        log.epochs(resume.history if resume else [])
+        log.epochs(resume.position.history if resume else [])
 
-        def tell(plan: str) -> None:
-            print(plan, flush=True)
-            log.tags({f"frostline.{'weights' if plan.startswith('weights:') else 'plan'}": plan})
+        def tell(key: str, line: object) -> None:
+            print(line, flush=True)
+            log.tags({key: str(line)})
 
-        data = trainer.Data(variants, validation)
-        result = trainer.Trainer(features, locate).run(
-            params, data, resume, tell, _reporter(params, job, checkpoint.keep, log)
+        watch = loop.Watch(
+            on_epoch=_reporter(params, job, checkpoint.keep, log),
+            on_weights=partial(tell, "frostline.weights"),
+            on_plan=partial(tell, "frostline.plan"),
         )
+        data = trainer.TrainingData(variants, validation)
+        result = trainer.Trainer(features, locate).run(params, data, resume, watch)
         bundle = result.bundle
         if params.evaluate.calibrate == "temperature":
             logits = predictor.logits(bundle, validation, features, params.cache.mode)
             bundle = bundle.calibrated(calibration.fit_temperature(logits, validation.labels))
         with atomic.folder(paths.BUNDLE) as folder, atomic.file(paths.HISTORY) as table:
-            classifier.save(folder, bundle)
+            bundles.save(folder, bundle)
             pd.DataFrame(result.history).to_csv(table, index=False, float_format="%.9g")
         files = [paths.HISTORY, paths.DATA_REPORT, paths.CONTACT_SHEET]
         run_log.trained(log, bundle.made_from, paths.BUNDLE, files)
@@ -123,7 +127,7 @@ def _origin(job: str) -> dict[str, str]:
     return {f"frostline.{key}": str(value) for key, value in known.items()}
 
 
-def augmented(train: shards.Shards, settings: Augment) -> list[shards.Shards]:
+def augmented(train: shards.Shards, settings: AugmentSection) -> list[shards.Shards]:
     """The stored variants of exactly these training pictures, none where they are drawn live. Raises DataError where
     augment has not run for them."""
     copies = settings.copies if settings.stored else 0
@@ -137,10 +141,11 @@ def augmented(train: shards.Shards, settings: Augment) -> list[shards.Shards]:
     return variants
 
 
-def _reporter(params: Params, job: str, save: Callable[[Snapshot], None], log: Run) -> OnEpoch:
+def _reporter(
+    params: Params, job: str, save: Callable[[Snapshot], None], log: Run
+) -> Callable[[HistoryRow, Callable[[], Snapshot]], None]:
     """After every epoch: a line for the person, the numbers for the tracker, a snapshot for the case of a kill."""
-    is_shallow = params.head.classifier != "dense"  # which is fitted at once
-    epochs = {"head": 1 if is_shallow else params.finetune.head_epochs, "finetune": params.finetune.epochs}
+    epochs = {"head": params.finetune.head_epochs if params.head.is_dense else 1, "finetune": params.finetune.epochs}
     began = time.monotonic()
     board = _board(params, job)
 

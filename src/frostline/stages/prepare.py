@@ -19,7 +19,7 @@ from frostline.ingest.checks import Findings
 from frostline.ingest.decoding import Decoder
 from frostline.ingest.problems import Problem
 from frostline.ingest.sources import Source, open_source
-from frostline.params.schema import Data, Params
+from frostline.params.schema import DataSection, Params
 from frostline.paths import DATA_REPORT, PREPARED
 
 
@@ -92,7 +92,7 @@ def _near_copies(readable: pd.DataFrame, decoder: Decoder) -> NDArray[np.int64]:
     return places[near_copies.find(len(places), read)]
 
 
-def _require_classes(found: Findings, given: set[str], data: Data) -> None:
+def _require_classes(found: Findings, given: set[str], data: DataSection) -> None:
     """Refuse what nothing can be learned from, and where `data.on_problem` says so, any problem."""
     problems = checks.as_records(found.problems)
     if problems and data.on_problem == "error":

@@ -19,7 +19,7 @@ Hashes = dict[str, str]  # md5 by path
 
 
 @dataclass(frozen=True)
-class Stage:
+class LockedStage:
     """What dvc.lock knows of a stage: md5 of its dependencies and outputs, and the values of its params."""
 
     deps: Hashes = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Stage:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-def stages(dvc_lock: Path) -> dict[str, Stage]:
+def stages(dvc_lock: Path) -> dict[str, LockedStage]:
     """The stages that dvc.lock records, by name; none where there is no dvc.lock yet."""
     if not dvc_lock.is_file():
         return {}
@@ -37,7 +37,7 @@ def stages(dvc_lock: Path) -> dict[str, Stage]:
         return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
 
     return {
-        name: Stage(
+        name: LockedStage(
             hashes(stage.get("deps", [])),
             hashes(stage.get("outs", [])),
             {key: value for values in stage.get("params", {}).values() for key, value in values.items()},

@@ -22,7 +22,7 @@ from frostline import paths
 from frostline.core import atomic, digest
 from frostline.core.masking import masked
 from frostline.errors import StateError
-from frostline.params.schema import Tracking
+from frostline.params.schema import TrackingSection
 from frostline.serving import packaging
 from frostline.tracking import lineage, moves, run_log
 from frostline.tracking import tracker as tracking
@@ -229,7 +229,7 @@ class Registry:
 
 
 @contextmanager
-def registry(settings: Tracking, name: str) -> Iterator[Registry]:
+def registry(settings: TrackingSection, name: str) -> Iterator[Registry]:
     """The registry beside the runs. Raises StateError where it can't be reached, or tracking is off."""
     tracker = tracking.tracker(settings)
     if tracker.uri == "none":
@@ -240,7 +240,7 @@ def registry(settings: Tracking, name: str) -> Iterator[Registry]:
 
 
 @contextmanager
-def located(settings: Tracking, uri: str) -> Iterator[tuple[Registry, Version]]:
+def located(settings: TrackingSection, uri: str) -> Iterator[tuple[Registry, Version]]:
     """The version that `models:/NAME@ALIAS` or `models:/NAME/3` names, and its registry. Raises StateError."""
     parts = re.fullmatch(r"models:/([^/:@]+)[/@]([^/:@]+)", uri)
     if parts is None:
@@ -249,7 +249,7 @@ def located(settings: Tracking, uri: str) -> Iterator[tuple[Registry, Version]]:
         yield known, known.version(parts[2])
 
 
-def bundle_folder(settings: Tracking | None, model: str) -> Path:
+def bundle_folder(settings: TrackingSection | None, model: str) -> Path:
     """The folder of a bundle: `model` itself, or that of a registered or logged model, `models:/NAME@ALIAS`.
 
     It is fetched where it is not on this machine. settings: where it is registered. Raises StateError where there is no
@@ -265,7 +265,7 @@ def bundle_folder(settings: Tracking | None, model: str) -> Path:
         return _fetched(model)
 
 
-def locator(settings: Tracking) -> Callable[[str], str]:
+def locator(settings: TrackingSection) -> Callable[[str], str]:
     """`backbone.weights` -> the same, or the folder of the bundle where it names a registered model.
 
     An alias is looked up once, so that all of a stage means the same version.

@@ -6,12 +6,16 @@ the same from the files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from frostline import paths
 from frostline.core.escaping import code
+from frostline.models import account
+from frostline.models.made_from import LayerGroup, MadeFrom
+from frostline.params.schema import Params
 from frostline.tracking.runs import Run
 
 TEST_DIGEST = "frostline.test_digest"
@@ -26,47 +30,50 @@ def short(digest: str) -> str:
     return digest[:16]
 
 
-def name(settings: Mapping[str, Any]) -> str:
-    """What a training's run is called. settings: what params.yaml says, or a bundle's own account."""
-    backbone, finetune, kind = settings["backbone"]["name"], settings["finetune"], _classifier(settings)
-    if kind != "dense":
-        return f"{backbone} {kind}"
-    return f"{backbone} freeze={finetune['freeze']} lr={finetune['learning_rate']:g}"
+def name(params: Params) -> str:
+    """What a training's run is called."""
+    head, finetune = params.head, params.finetune
+    return _name(params.backbone.name, head.classifier, finetune.freeze, finetune.learning_rate)
 
 
-def _classifier(settings: Mapping[str, Any]) -> str:
-    return str(settings["head"].get("classifier", "dense"))
+def name_of(made_from: MadeFrom) -> str:
+    """What the run of a bundle's training is called."""
+    finetune = made_from.finetune
+    return _name(made_from.backbone.name, made_from.classifier, finetune["freeze"], finetune["learning_rate"])
 
 
-def trained(log: Run, made_from: Mapping[str, Any], bundle: Path, files: list[Path]) -> None:
-    """What came of a training. made_from: the bundle's own account; files: kept beside the model."""
-    audit, finetune = made_from["audit"], made_from["finetune"]
-    log.params({f"audit.{key}": value for key, value in audit.items()})
-    for number, group in enumerate(made_from.get("groups", [])):
-        log.params({f"group.{number}.{key}": value for key, value in group.items()})
-    if loaded := made_from["backbone"].get("loaded"):
-        log.params({"weights.loaded": f"{loaded['layers']} of {loaded['of']} layers"})
-    if "temperature" in made_from:
-        log.params({"temperature": made_from["temperature"]})
-    log.files([*files, bundle / "bundle.json"])
-    kind = _classifier(made_from)
-    how = f"at {finetune['learning_rate']:g} by {finetune['optimizer']}" if kind == "dense" else f"as {kind}"
+def _name(backbone: str, classifier: str, freeze: Any, rate: float) -> str:
+    return f"{backbone} freeze={freeze} lr={rate:g}" if classifier == "dense" else f"{backbone} {classifier}"
+
+
+def trained(log: Run, made_from: MadeFrom, bundle: Path, files: list[Path]) -> None:
+    """What came of a training. files: kept beside the model."""
+    audit, finetune, loaded = made_from.audit, made_from.finetune, made_from.backbone.loaded
+    log.params({f"audit.{key}": value for key, value in asdict(audit).items()})
+    for number, group in enumerate(made_from.groups):
+        log.params({f"group.{number}.{key}": value for key, value in asdict(group).items()})
+    if loaded:
+        log.params({"weights.loaded": f"{loaded.layers} of {loaded.of} layers"})
+    if made_from.is_calibrated:
+        log.params({"temperature": made_from.temperature})
+    log.files([*files, bundle / account.ACCOUNT])
+    how = f"at {finetune['learning_rate']:g} by {finetune['optimizer']}"
     log.tags(
         {
-            NOTE: f"**{made_from['backbone']['name']}**, {audit['frozen_layers']} of {audit['layers']} layers frozen "
-            f"({code('freeze: ' + str(finetune['freeze']))}), {audit['trainable_parameters']:,} parameters trained "
-            f"{how}.{_groups(made_from)}"
+            NOTE: f"**{made_from.backbone.name}**, {audit.frozen_layers} of {audit.layers} layers frozen "
+            f"({code('freeze: ' + str(finetune['freeze']))}), {audit.trainable_parameters:,} parameters trained "
+            f"{how if made_from.is_dense else f'as {made_from.classifier}'}.{_groups(made_from.groups)}"
         }
     )
     log.model(bundle)  # last: a run that has a model has everything else of its training
 
 
-def _groups(made_from: Mapping[str, Any]) -> str:
+def _groups(groups: Sequence[LayerGroup]) -> str:
     """The layer groups as a table in Markdown: what was trained of them, from which epoch on, and how fast."""
     lines = [
-        f"| {code(group['name'])} | {group['parameters']:,} | "
-        + (f"epoch {group['thawed']} | {group['learning_rate']:.3g} |" if group["thawed"] else "never | |")
-        for group in made_from.get("groups", [])
+        f"| {code(group.name)} | {group.parameters:,} | "
+        + (f"epoch {group.thawed} | {group.learning_rate:.3g} |" if group.thawed else "never | |")
+        for group in groups
     ]
     head = ["", "", "| layer group | parameters | trained from | learning rate |", "| --- | --- | --- | --- |"]
     return "\n".join([*head, *lines]) if lines else ""

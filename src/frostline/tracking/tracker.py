@@ -19,7 +19,7 @@ from frostline.core import atomic, digest
 from frostline.core.masking import masked
 from frostline.errors import StateError, UnreachableError
 from frostline.params import variables
-from frostline.params.schema import Tracking
+from frostline.params.schema import TrackingSection
 from frostline.tracking import local_database, outbox
 from frostline.tracking.contact import Contact, reachable
 from frostline.tracking.runs import NullRun, Run, RunWriter, State, TrackedRun, Wanted, send
@@ -155,7 +155,7 @@ class Tracker:
         return self.state / "outbox"
 
 
-def tracker(settings: Tracking) -> Tracker:
+def tracker(settings: TrackingSection) -> Tracker:
     """The tracker of params.yaml: `none` stays; MLFLOW_TRACKING_URI goes first; `auto` is mlflow.db at the root."""
     uri = settings.uri
     if uri != "none":

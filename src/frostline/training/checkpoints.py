@@ -16,9 +16,9 @@ import numpy as np
 from frostline.core import atomic, checksum
 from frostline.core.history import HistoryRow
 from frostline.errors import StateError
-from frostline.training.loop import Snapshot
+from frostline.training.loop import Position, Snapshot
 
-ARRAYS = ("variables", "optimizer", "metrics", "best")  # what of a snapshot is lists of arrays
+ARRAYS, BEST = ("variables", "optimizer", "metrics"), "best"  # what of a snapshot and its position is lists of arrays
 SUFFIX = ".snapshot"
 FORGOTTEN = 14 * 24 * 3600.0  # seconds
 
@@ -31,9 +31,9 @@ class Checkpoint:
 
     def save(self, snapshot: Snapshot) -> None:
         """Replace the snapshot; a reader sees the old one or the new one. Raises StateError where there is no space."""
-        groups = {name: getattr(snapshot, name) for name in ARRAYS}
-        about = {key: value for key, value in vars(snapshot).items() if key not in groups}
-        about["history"] = [asdict(row) for row in snapshot.history]
+        position = {**vars(snapshot.position), "history": [asdict(row) for row in snapshot.position.history]}
+        groups = {name: getattr(snapshot, name) for name in ARRAYS} | {BEST: position.pop(BEST)}
+        about = {"phase": snapshot.phase, "position": position}
         kinds = {name: [[array.dtype.str, array.shape] for array in arrays] for name, arrays in groups.items()}
         arrays = (np.ascontiguousarray(array).data for arrays in groups.values() for array in arrays)
         parts: list[Any] = [json.dumps([about, kinds]).encode() + b"\n", *arrays]
@@ -64,12 +64,13 @@ class Checkpoint:
                     raise ValueError("its checksum differs")
                 file.seek(start)
                 about, kinds = json.loads(file.readline())
-                about["history"] = [HistoryRow(**row) for row in about["history"]]
                 groups: dict[str, Any] = {
                     name: [np.fromfile(file, kind, math.prod(shape)).reshape(shape) for kind, shape in kinds[name]]
-                    for name in ARRAYS
+                    for name in (*ARRAYS, BEST)
                 }
-            return Snapshot(**about, **groups)
+            history = [HistoryRow(**row) for row in about["position"].pop("history")]
+            position = Position(**about["position"], history=history, best=groups.pop(BEST))
+            return Snapshot(about["phase"], position, **groups)
         except (ValueError, OSError, KeyError, TypeError) as error:  # a short or foreign file
             print(f"warning: {self.path} is damaged ({error}); what it held is trained again", file=sys.stderr)
             return None

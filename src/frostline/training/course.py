@@ -9,13 +9,14 @@ import keras
 
 from frostline.data import augmentation
 from frostline.models import freezing
+from frostline.models.made_from import LayerGroup
 from frostline.params.schedules import Flat, Piecewise, meant
 from frostline.params.schema import Params
 from frostline.training import loop, phases, schedules, thawing
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """A part of training with one freeze line. line: where the suffix begins, None for pictures; policy: by which live
     variants are drawn, None for none."""
 
@@ -28,33 +29,33 @@ class Stage:
         """Whether it is not over at a snapshot; one whose last epoch is just over has yet to take its average."""
         if resume.phase != self.phase.name:
             return self.phase.name == "finetune"
-        end = self.phase.stage.stop
-        return resume.epoch < end or (resume.epoch == end and resume.batch == 0)
+        end, position = self.phase.stage.stop, resume.position
+        return position.epoch < end or (position.epoch == end and position.batch == 0)
 
 
-def stages(params: Params, body: keras.Model) -> list[Stage]:
+def stages(params: Params, body: keras.Model) -> list[TrainingStage]:
     """The head's phase, then fine-tuning, in several stages where the backbone thaws gradually."""
     settings = params.finetune
     found = []
     if settings.head_epochs:
         frozen = len(body.layers)
         phase = _phase(params, "head", settings.head_epochs, range(settings.head_epochs), frozen)
-        found.append(Stage("head", phase, freezing.deepest_cut(body, frozen), None))
+        found.append(TrainingStage("head", phase, freezing.deepest_cut(body, frozen), None))
     policy = augmentation.Policy.of(params.augment) if params.augment.mode == "live" else None
     spans = thawing.stages(body, freezing.parse(settings.freeze), settings.epochs) if settings.epochs else []
     for frozen, span in spans:
         name = "finetune" if len(spans) == 1 else f"finetune from epoch {span.start + 1}"
         phase = _phase(params, "finetune", settings.epochs, span, frozen)
         line = freezing.deepest_cut(body, frozen) if policy is None else None
-        found.append(Stage(name, phase, line, policy))
+        found.append(TrainingStage(name, phase, line, policy))
     return found
 
 
-def shallow(params: Params, body: keras.Model, variants: int) -> Stage:
+def one_pass(params: Params, body: keras.Model, variants: int) -> TrainingStage:
     """The one stage of a classifier of scikit-learn's, which sees every variant once, frozen from end to end."""
     frozen = len(body.layers)
     phase = _phase(params, "head", variants, range(variants), frozen)
-    return Stage("head", phase, freezing.deepest_cut(body, frozen), None)
+    return TrainingStage("head", phase, freezing.deepest_cut(body, frozen), None)
 
 
 def _phase(params: Params, name: str, epochs: int, stage: range, frozen: int) -> phases.Phase:
@@ -91,9 +92,9 @@ def _phase(params: Params, name: str, epochs: int, stage: range, frozen: int) ->
     )
 
 
-def groups(stages: Sequence[Stage], body: keras.Model, top: keras.Model) -> list[thawing.Group]:
+def groups(stages: Sequence[TrainingStage], body: keras.Model, top: keras.Model) -> list[LayerGroup]:
     """Each block of the backbone, from the bottom up, and the head: what the stages trained of it, and how fast."""
     spans = [(each.phase.frozen_layers, each.phase.stage) for each in stages if each.phase.name == "finetune"]
     rate, decay = (stages[-1].phase.learning_rate, stages[-1].phase.layer_decay) if stages else (0.0, 1.0)
     blocks = thawing.groups(body, spans or [(len(body.layers), range(0))], rate, decay)
-    return [*blocks, thawing.Group("head", len(top.layers), top.count_params(), rate, thawed=1)]
+    return [*blocks, LayerGroup("head", len(top.layers), top.count_params(), rate, thawed=1)]

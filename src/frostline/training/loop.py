@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -22,37 +22,84 @@ from numpy.typing import NDArray
 from frostline.core.history import HistoryRow
 from frostline.errors import DivergedError
 from frostline.models import backend
-from frostline.training import batching, optimizing, stepping
+from frostline.models.made_from import LoadedWeights
+from frostline.training import batching, mixing, optimizing, stepping
 from frostline.training.batching import Batches, Examples
-from frostline.training.phases import Phase, Rule, Stopping
+from frostline.training.phases import Phase, StepNumber, StepRule, Stopping
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a phase is.
+
+    epoch: finished ones; batch: of the next epoch; stopped: whether early stopping ended it; waited: epochs without a
+    better value; best_value, best: the monitored value so far, and the variables that it was measured with.
+    """
+
+    epoch: int
+    history: Sequence[HistoryRow]
+    batch: int = 0
+    stopped: bool = False
+    waited: int = 0
+    best_value: float = math.nan
+    best: Sequence[NDArray[Any]] = ()
+
+    def after(self, row: HistoryRow, stopping: Stopping | None, model: keras.Model) -> Position:
+        """The position after a finished epoch."""
+        position = replace(self, epoch=int(row.epoch), batch=0, history=[*self.history, row])
+        if stopping is None:
+            return position
+        value = row.value(stopping.monitor)
+        if stopping.better(value, self.best_value):
+            return replace(position, best=backend.values(model.variables), best_value=value, waited=0)
+        if stopping.patience is None or position.epoch <= stopping.start_from_epoch:
+            return position
+        waited = self.waited + 1
+        return replace(position, waited=waited, stopped=waited >= stopping.patience)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A phase after some epoch, or some batches into the next: all that the rest of it depends on.
-
-    epoch: finished ones; batch: of the next epoch, with what its metrics are so far.
-    """
+    """A phase at a position, and all else that the rest of it depends on: the values of the model's variables, of the
+    optimizer's, and, in the middle of an epoch, of its metrics."""
 
     phase: str
-    epoch: int
-    batch: int
-    stopped: bool
-    waited: int
-    best_value: float
-    variables: list[NDArray[Any]]
-    optimizer: list[NDArray[Any]]
-    metrics: list[NDArray[Any]]
-    best: list[NDArray[Any]]
-    history: list[HistoryRow] = field(default_factory=list)
+    position: Position
+    variables: Sequence[NDArray[Any]] = ()
+    optimizer: Sequence[NDArray[Any]] = ()
+    metrics: Sequence[NDArray[Any]] = ()
 
 
-OnEpoch = Callable[[HistoryRow, Callable[[], Snapshot]], None]
+def ignore(*values: Any) -> None:
+    """What a watch does with what nobody asked for."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who follows a training, and what is called when; what is raised there ends the training.
+
+    on_epoch: after every epoch, with its row and a function that takes a snapshot. looks: places within fine-tuning, in
+    epochs, at which it is called too, with the row of an unfinished epoch, which the history does not keep. on_weights:
+    with what a file of weights gave the backbone. on_plan: with a line that says where frozen features come from.
+    """
+
+    on_epoch: Callable[[HistoryRow, Callable[[], Snapshot]], None] = ignore
+    looks: Sequence[float] = ()
+    on_weights: Callable[[LoadedWeights], None] = ignore
+    on_plan: Callable[[str], None] = ignore
+
+
+# What the order of the examples is drawn from beside seed and epoch: numbers that are a phase's own, whatever it is
+# called. Other numbers give other weights.
+STREAMS = {"head": tuple(b"head"), "finetune": tuple(b"finetune")}
 
 
 def balanced(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
     """Class weights n / (classes * count), float32 (classes,), as scikit-learn's `balanced` has them."""
     return (len(labels) / (classes * np.bincount(labels, minlength=classes))).astype(np.float32)
+
+
+NOBODY = Watch()
 
 
 class Learner:
@@ -61,7 +108,7 @@ class Learner:
     What it depends on besides its variables, such as which layers are `trainable`, must be as it was when it was made.
     """
 
-    def __init__(self, model: keras.Model, rule: Rule, blocks: Mapping[str, int] | None = None) -> None:
+    def __init__(self, model: keras.Model, rule: StepRule, blocks: Mapping[str, int] | None = None) -> None:
         """model: gives logits (n, units); blocks: how many blocks from the top each variable is, by its path, where
         that is not 0."""
         self.model = model
@@ -78,63 +125,71 @@ class Learner:
         phase: Phase,
         train: Examples,
         validation: Examples,
-        history: list[HistoryRow],
-        resume: Snapshot | None,
-        on_epoch: OnEpoch,
-        looks: Sequence[float] = (),
+        history: Sequence[HistoryRow],
+        resume: Snapshot | None = None,
+        watch: Watch = NOBODY,
         start: Hashable = None,
     ) -> list[HistoryRow]:
         """Train the model in place, from its variables as they are; the history with this phase's epochs added.
 
-        resume: where to go on, or None; its history replaces the given one. on_epoch: called after every epoch with
-        its row and with a function that takes a snapshot; what it raises ends the training. looks: places within the
-        phase, in epochs, at which it is called too, with an unfinished epoch's row that the history does not keep.
-        start: a name of the variables as they are and of the validation data, under which their score is remembered.
-        With early stopping the best weights are restored at the end; those from before the phase are a candidate too,
-        so that a phase can't make the monitored value worse. Raises DivergedError where the loss is no longer finite.
+        resume: where to go on, or None; its history replaces the given one. start: a name of the variables as they are
+        and of the validation data, under which their score is remembered. With early stopping the best weights are
+        restored at the end; those from before the phase are a candidate too, so that a phase can't make the monitored
+        value worse. Raises DivergedError where the loss is no longer finite.
         """
-        model = self.model
+        learned = Batches.of(train, self.units, phase.label_smoothing, phase.batch_size, self.row_bytes)
         many = batching.test_batch(phase.batch_size, self.row_bytes)
-        learned, checked = (
-            Batches.of(examples, self.units, phase.label_smoothing, size, self.row_bytes)
-            for examples, size in ((train, phase.batch_size), (validation, many))
-        )
+        checked = Batches.of(validation, self.units, phase.label_smoothing, many, self.row_bytes)
         steps = self._compiled(learned.per_chunk > 1)
-
-        def check() -> dict[str, float]:
-            return steps.test(batching.ahead(checked.chunks(0, np.arange(len(validation.labels)))))
-
-        at = self._start(phase, history, check, start) if resume is None else self._go_on(resume)
-        per_epoch = math.ceil(len(train.labels) / phase.batch_size)
-        mixture = batching.Mixture(phase.mixup, phase.cutmix)
-        for epoch in range(at.epoch, phase.stage.stop):
-            if at.stopped:
+        check = partial(self._score, steps, checked)
+        position = self._start(phase, history, check, start) if resume is None else self._resume(resume)
+        for epoch in range(position.epoch, phase.stage.stop):
+            if position.stopped:
                 break
-            drawn = [phase.seed, epoch, *phase.name.encode()]
-            order = np.random.default_rng(drawn).permutation(len(train.labels))
-            numbers = phase.numbers(epoch, per_epoch, at.history)
-            for first, last in _parts(at.batch, looks, epoch, per_epoch):
-                chunks = learned.chunks(epoch % len(train.variants), order, numbers, first, last)
-                if mixture.is_any:
-                    chunks = mixture.mixed(chunks, [*drawn, 1], first)
-                trained = steps.train(batching.ahead(chunks), go_on=first > 0)
-                metrics = backend.values(model.metrics_variables)
-                rate, step = float(numbers[last, 0]), len(at.history) + 1
+            numbers = phase.numbers(epoch, learned.count, position.history)
+            for first, last in _parts(position.batch, watch.looks, epoch, learned.count):
+                trained = self._train_part(phase, steps, learned, numbers, epoch, first, last)
+                metrics = backend.values(self.model.metrics_variables)
+                rate = float(numbers[last, StepNumber.LEARNING_RATE])
                 with self._averaged():
-                    row = _row(phase, epoch + last / per_epoch, rate, trained, check(), step)
+                    row = _row(phase, epoch + last / learned.count, rate, trained, check(), len(position.history) + 1)
                     _require_finite(row, phase)
-                    if last < per_epoch:
-                        at.batch = last
-                    else:
-                        at.finish(row, phase.stopping, model)
-                on_epoch(row, partial(self._snapshot, phase, at, metrics))
-                if last < per_epoch:
-                    backend.assign(model.metrics_variables, metrics)
+                    is_whole = last == learned.count
+                    position = (
+                        position.after(row, phase.stopping, self.model) if is_whole else replace(position, batch=last)
+                    )
+                watch.on_epoch(row, partial(self._snapshot, phase, position, metrics))
+                if not is_whole:
+                    backend.assign(self.model.metrics_variables, metrics)
         if phase.stopping:
-            backend.assign(model.variables, at.best)
+            backend.assign(self.model.variables, position.best)
         else:
             self._take_average()
-        return at.history
+        return list(position.history)
+
+    def _train_part(
+        self,
+        phase: Phase,
+        steps: stepping.Steps,
+        learned: Batches,
+        numbers: NDArray[np.float32],
+        epoch: int,
+        first: int,
+        last: int,
+    ) -> dict[str, float]:
+        """Train on an epoch's batches from `first` to before `last`; the metrics of the epoch so far."""
+        stream = [phase.seed, epoch, *STREAMS[phase.name]]
+        order = np.random.default_rng(stream).permutation(len(learned.examples.labels))
+        chunks = learned.chunks(epoch % len(learned.examples.variants), order, numbers, first, last)
+        mixture = mixing.Mixture(phase.mixup, phase.cutmix)
+        if mixture.is_any:
+            chunks = mixture.mixed(chunks, [*stream, 1], first)
+        return steps.train(batching.ahead(chunks), go_on=first > 0)
+
+    @staticmethod
+    def _score(steps: stepping.Steps, checked: Batches) -> dict[str, float]:
+        """Loss and accuracy of all validation examples."""
+        return steps.test(batching.ahead(checked.chunks(0, np.arange(len(checked.examples.labels)))))
 
     def range_test(
         self, phase: Phase, train: Examples, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
@@ -146,7 +201,7 @@ class Learner:
         backend.assign(self.model.optimizer.variables, self._fresh)
         batches = Batches(train, self.units, phase.label_smoothing, phase.batch_size, per_chunk=1)
         numbers = phase.numbers(phase.stage.start, len(rates), [])[:-1]
-        numbers[:, 0] = rates
+        numbers[:, StepNumber.LEARNING_RATE] = rates
         steps, losses = self._compiled(False), list[float]()
         while len(losses) < len(rates):
             order = np.random.default_rng([phase.seed, len(losses)]).permutation(len(train.labels))
@@ -178,53 +233,34 @@ class Learner:
         return self._steps[has_many]
 
     def _start(
-        self, phase: Phase, history: list[HistoryRow], check: Callable[[], dict[str, float]], start: Hashable
-    ) -> _Standing:
+        self, phase: Phase, history: Sequence[HistoryRow], check: Callable[[], dict[str, float]], start: Hashable
+    ) -> Position:
         backend.assign(self.model.optimizer.variables, self._fresh)
-        before = math.nan
+        best_value = math.nan
         if phase.stopping:
-            known = (start, phase.batch_size, phase.label_smoothing)
-            tested = self._begun.get(known) or check()
+            key = (start, phase.batch_size, phase.label_smoothing)
+            score = self._begun.get(key) or check()
             if start is not None:
-                self._begun[known] = tested
-            before = tested[phase.stopping.monitor[4:]]
-        return _Standing(phase.stage.start, 0, False, 0, before, backend.values(self.model.variables), list(history))
+                self._begun[key] = score
+            best_value = score[phase.stopping.monitor.removeprefix("val_")]
+        best = backend.values(self.model.variables)
+        return Position(phase.stage.start, list(history), best_value=best_value, best=best)
 
-    def _go_on(self, resume: Snapshot) -> _Standing:
-        backend.assign(self.model.variables, resume.variables)
-        backend.assign(self.model.optimizer.variables, resume.optimizer)
-        if resume.batch:
-            backend.assign(self.model.metrics_variables, resume.metrics)
-        place = (resume.epoch, resume.batch, resume.stopped, resume.waited)
-        return _Standing(*place, resume.best_value, resume.best, list(resume.history))
+    def _resume(self, snapshot: Snapshot) -> Position:
+        backend.assign(self.model.variables, snapshot.variables)
+        backend.assign(self.model.optimizer.variables, snapshot.optimizer)
+        if snapshot.position.batch:
+            backend.assign(self.model.metrics_variables, snapshot.metrics)
+        return snapshot.position
 
-    def _snapshot(self, phase: Phase, at: _Standing, metrics: list[NDArray[Any]]) -> Snapshot:
-        place = (phase.name, at.epoch, at.batch, at.stopped, at.waited, at.best_value)
-        now, moments = backend.values(self.model.variables), backend.values(self.model.optimizer.variables)
-        return Snapshot(*place, now, moments, metrics, at.best, list(at.history))
-
-
-@dataclass
-class _Standing:
-    """How far a phase is; of a `Snapshot` what the loop itself keeps."""
-
-    epoch: int
-    batch: int
-    stopped: bool
-    waited: int
-    best_value: float
-    best: list[NDArray[Any]]
-    history: list[HistoryRow]
-
-    def finish(self, row: HistoryRow, stopping: Stopping | None, model: keras.Model) -> None:
-        """Take in a finished epoch."""
-        self.epoch, self.batch = int(row.epoch), 0
-        self.history.append(row)
-        if stopping and stopping.better(row.value(stopping.monitor), self.best_value):
-            self.best, self.best_value, self.waited = backend.values(model.variables), row.value(stopping.monitor), 0
-        elif stopping and stopping.patience is not None and self.epoch > stopping.start_from_epoch:
-            self.waited += 1
-            self.stopped = self.waited >= stopping.patience
+    def _snapshot(self, phase: Phase, position: Position, metrics: Sequence[NDArray[Any]]) -> Snapshot:
+        return Snapshot(
+            phase=phase.name,
+            position=position,
+            variables=backend.values(self.model.variables),
+            optimizer=backend.values(self.model.optimizer.variables),
+            metrics=metrics,
+        )
 
 
 def _parts(begin: int, looks: Sequence[float], epoch: int, per_epoch: int) -> list[tuple[int, int]]:

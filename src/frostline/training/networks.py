@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from frostline.core.history import HistoryRow
 from frostline.features import prefix
-from frostline.models import backbones, backend, classifier
+from frostline.models import assembly, backbones, backend, heads
 from frostline.training import live_variants, loop, thawing
-from frostline.training.course import Stage
+from frostline.training.course import TrainingStage
 
 # What is kept of a network at most.
 LEARNERS, HEADS = 16, 64
@@ -30,9 +30,9 @@ class TrainedHead:
 class Network:
     """Backbone and head, with all that is worth keeping between trainings. whole: pictures -> probabilities."""
 
-    def __init__(self, backbone: backbones.Backbone, head: classifier.Head, whole: keras.Model) -> None:
+    def __init__(self, backbone: backbones.Backbone, head: heads.Head, whole: keras.Model) -> None:
         self.backbone, self.head, self.whole = backbone, head, whole
-        self.source = prefix.Source(backbone, head)
+        self.source = prefix.FeatureSource(backbone, head)
         self.heads: Recent[TrainedHead] = Recent(HEADS)
         self._learners: Recent[loop.Learner] = Recent(LEARNERS)
         self._augmenters: dict[Hashable, live_variants.Variants] = {}
@@ -44,19 +44,19 @@ class Network:
         for augmenter in self._augmenters.values():
             augmenter.reset()
 
-    def learner(self, stage: Stage, train_batch_norm: bool) -> loop.Learner:
+    def learner(self, stage: TrainingStage, train_batch_norm: bool) -> loop.Learner:
         """What trains a stage, the body being frozen for it now."""
         key = (stage.phase.frozen_layers, train_batch_norm, stage.policy, stage.phase.rule)
         learner = self._learners.get(key)
         if learner is None:
             body = self.backbone.model
-            model = classifier.suffix(self.backbone, self.head, stage.line, self._augmenter(stage))
+            model = assembly.suffix(self.backbone, self.head, stage.line, self._augmenter(stage))
             blocks = thawing.from_top(body) if stage.phase.rule.has_layer_decay else {}
             learner = loop.Learner(model, stage.phase.rule, blocks)
             self._learners.put(key, learner)
         return learner
 
-    def _augmenter(self, stage: Stage) -> live_variants.Variants | None:
+    def _augmenter(self, stage: TrainingStage) -> live_variants.Variants | None:
         """What draws the live variants of a stage; None where it has none."""
         if stage.policy is None:
             return None

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from frostline.training.phases import Rule
+from frostline.training.phases import StepRule
 
 
 class _Momentum(keras.optimizers.SGD):
@@ -59,7 +59,7 @@ class _BinaryAccuracy(keras.metrics.BinaryAccuracy):
         super().update_state(keras.ops.cast(y_true > 0.5, "float32"), y_pred, sample_weight)
 
 
-def compile_for(model: keras.Model, rule: Rule, blocks: Mapping[str, int]) -> None:
+def compile_for(model: keras.Model, rule: StepRule, blocks: Mapping[str, int]) -> None:
     """Compile a model that gives logits (n, units). blocks: how many blocks from the top each variable is, by path."""
     is_binary = model.output.shape[-1] == 1
     right = _BinaryAccuracy("accuracy", threshold=0.0) if is_binary else keras.metrics.CategoricalAccuracy("accuracy")
@@ -68,7 +68,7 @@ def compile_for(model: keras.Model, rule: Rule, blocks: Mapping[str, int]) -> No
     model.optimizer.build(model.trainable_variables)
 
 
-def _optimizer(rule: Rule, blocks: Sequence[int]) -> keras.optimizers.Optimizer:
+def _optimizer(rule: StepRule, blocks: Sequence[int]) -> keras.optimizers.Optimizer:
     rate = 0.0  # as the decay and the momentum: every step is given its own
     decay = 0.0 if rule.has_weight_decay and not rule.has_layer_decay else None
     average = {"use_ema": rule.has_average, "ema_overwrite_frequency": None}

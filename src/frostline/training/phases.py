@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +66,18 @@ class Plateau:
         return np.minimum(rates, np.maximum(lowered, self.min_lr))
 
 
+class StepNumber(IntEnum):
+    """The columns of the numbers that go into a step."""
+
+    LEARNING_RATE = 0
+    WEIGHT_DECAY = 1
+    MOMENTUM = 2
+    AVERAGE = 3
+    LAYER_DECAY = 4
+
+
 @dataclass(frozen=True)
-class Rule:
+class StepRule:
     """How a step changes the weights, as far as that is compiled: of decay and momentum only whether there is any.
 
     focal_gamma: of the focal loss; None for cross-entropy. has_layer_decay: blocks learn at rates of their own.
@@ -89,8 +100,8 @@ class Phase:
     weights of all steps, which is what is evaluated and kept (Polyak & Juditsky, "Acceleration of Stochastic
     Approximation by Averaging", 1992, with exponential weights), 0 for none; layer_decay: a block's learning rate over
     that of the block above it (Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL
-    2018, section 3.2), 1 for one rate; focal_gamma: None for cross-entropy. mixup, cutmix: see `batching.Mixture`.
-    frozen_layers: for the record.
+    2018, section 3.2), 1 for one rate; focal_gamma: None for cross-entropy. mixup, cutmix: see `mixing.Mixture`.
+    frozen_layers: of the backbone, counted from its input.
     """
 
     name: str
@@ -114,15 +125,15 @@ class Phase:
     frozen_layers: int = 0
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> StepRule:
         """What of it is compiled."""
         is_sgd = self.optimizer == "sgd"
         decays = self.optimizer != "adam" and self.weight_decay > 0
         has_momentum, has_average = is_sgd and self.momentum > 0, self.ema_momentum > 0
-        return Rule(self.optimizer, decays, has_momentum, has_average, self.layer_decay < 1, self.focal_gamma)
+        return StepRule(self.optimizer, decays, has_momentum, has_average, self.layer_decay < 1, self.focal_gamma)
 
     def numbers(self, epoch: int, steps_per_epoch: int, history: Sequence[HistoryRow]) -> NDArray[np.float32]:
-        """What goes into each step of an epoch and the first of the next, float32 (steps_per_epoch + 1, 5).
+        """What goes into each step of an epoch and the first of the next, float32 (steps_per_epoch + 1, StepNumber).
 
         history: the rows so far. The average begins short: after t steps of the stage its momentum is at most
         (1 + t) / (10 + t), as TensorFlow's `ExponentialMovingAverage` has it.
@@ -134,8 +145,13 @@ class Phase:
         if self.plateau:
             seen = [row.value(self.plateau.monitor) for row in history if row.phase == self.name]
             rates = self.plateau.apply(rates, seen)
-        parts = (rates, self.weight_decay, self.momentum, average, self.layer_decay)
-        return np.stack(np.broadcast_arrays(*parts), 1).astype(np.float32)
+        numbers = np.empty((len(steps), len(StepNumber)), np.float32)
+        numbers[:, StepNumber.LEARNING_RATE] = rates
+        numbers[:, StepNumber.WEIGHT_DECAY] = self.weight_decay
+        numbers[:, StepNumber.MOMENTUM] = self.momentum
+        numbers[:, StepNumber.AVERAGE] = average
+        numbers[:, StepNumber.LAYER_DECAY] = self.layer_decay
+        return numbers
 
 
 def kept(history: list[HistoryRow], stopping: Stopping | None) -> HistoryRow:

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.models import backend
+from frostline.training.phases import StepNumber
 
 # Inputs, targets and, where there are any, sample weights of some batches: each of shape (batches, batch size, ...).
-# In training they come after the numbers of the rule: learning rate, weight decay, momentum, that of averaged weights
-# and layer decay, float32 (batches, 5).
+# In training they come after the numbers of the step, float32 (batches, StepNumber).
 Chunk = tuple[NDArray[Any], ...]
 
 
@@ -60,7 +60,7 @@ class _TensorFlowSteps:
 
     def _step(self, parts: tuple[Any, ...]) -> None:
         numbers, *batch = parts
-        self.model.optimizer.learning_rate = numbers[0]
+        self.model.optimizer.learning_rate = numbers[StepNumber.LEARNING_RATE]
         _set_rule(self.model.optimizer, numbers)
         self.model.train_step(tuple(batch))
 
@@ -96,15 +96,16 @@ class _TensorFlowSteps:
 
         def call(*chunk: NDArray[Any]) -> None:
             # Sizes are left open, so that a shorter last batch is not compiled anew.
-            concrete = concretes.get(len(chunk))
+            dtypes = tuple(part.dtype for part in chunk)
+            concrete = concretes.get(dtypes)
             if concrete is None:
                 open_sizes = [
                     tf.TensorSpec([None] * min(part.ndim, 2) + [*part.shape[2:]], part.dtype) for part in chunk
                 ]
-                concrete = concretes[len(chunk)] = compiled.get_concrete_function(*open_sizes)
+                concrete = concretes[dtypes] = compiled.get_concrete_function(*open_sizes)
             concrete(*(tf.convert_to_tensor(part) for part in chunk))
 
-        concretes: dict[int, Any] = {}
+        concretes: dict[tuple[np.dtype[Any], ...], Any] = {}
         return call
 
 
@@ -119,7 +120,9 @@ class _JaxSteps:
             numbers, *batch = parts
             _set_rule(model.optimizer, numbers)
             trained, fixed, optimizer, metrics = state
-            optimizer = [numbers[0] if at in rates else value for at, value in enumerate(optimizer)]
+            optimizer = [
+                numbers[StepNumber.LEARNING_RATE] if at in rates else value for at, value in enumerate(optimizer)
+            ]
             return model.train_step((trained, fixed, optimizer, metrics), tuple(batch))
 
         # On a CPU, XLA computes convolutions inside a loop many times slower than outside.
@@ -174,15 +177,15 @@ def _set_rule(optimizer: keras.optimizers.Optimizer, numbers: Any) -> None:
     """While a step is traced: let it take what of the rule is no variable from the numbers that come with the batch."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # in float16 one that scales the loss is around it
     if optimizer.weight_decay is not None:
-        optimizer.weight_decay = numbers[1]
+        optimizer.weight_decay = numbers[StepNumber.WEIGHT_DECAY]
     if getattr(optimizer, "momentums", None):  # of SGD with momentum alone
-        optimizer.momentum = numbers[2]
+        optimizer.momentum = numbers[StepNumber.MOMENTUM]
     if optimizer.use_ema:
-        optimizer.ema_momentum = numbers[3]
+        optimizer.ema_momentum = numbers[StepNumber.AVERAGE]
     if hasattr(optimizer, "layer_decay"):
-        optimizer.layer_decay = numbers[4]
+        optimizer.layer_decay = numbers[StepNumber.LAYER_DECAY]
         if optimizer.block_weight_decay is not None:
-            optimizer.block_weight_decay = numbers[1]
+            optimizer.block_weight_decay = numbers[StepNumber.WEIGHT_DECAY]
 
 
 def _build_metrics(model: keras.Model) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import keras
 
 from frostline.models import freezing
+from frostline.models.made_from import LayerGroup
 
 
 def blocks(model: keras.Model) -> list[int]:
@@ -37,7 +37,7 @@ def from_top(model: keras.Model) -> dict[str, int]:
     }
 
 
-def stages(model: keras.Model, rule: freezing.Rule, epochs: int) -> list[tuple[int, range]]:
+def stages(model: keras.Model, rule: freezing.FreezeRule, epochs: int) -> list[tuple[int, range]]:
     """How many layers are frozen in which epochs (from 0). Gradual thawing begins with the last block, and gives each
     block about the same number of epochs; nothing is frozen again."""
     line = freezing.depth(model, rule.line)
@@ -49,19 +49,7 @@ def stages(model: keras.Model, rule: freezing.Rule, epochs: int) -> list[tuple[i
     return [(frozen, range(begin, end)) for (begin, frozen), end in zip(begins.items(), ends, strict=True)]
 
 
-@dataclass(frozen=True)
-class Group:
-    """A block of a backbone, or the head, in the last epochs of a training. learning_rate: of the schedule's height; 0
-    where it is frozen; thawed: the epoch of fine-tuning (from 1) from which it is trained, 0 for never."""
-
-    name: str
-    layers: int
-    parameters: int
-    learning_rate: float
-    thawed: int
-
-
-def groups(model: keras.Model, stages: Sequence[tuple[int, range]], rate: float, decay: float) -> list[Group]:
+def groups(model: keras.Model, stages: Sequence[tuple[int, range]], rate: float, decay: float) -> list[LayerGroup]:
     """The blocks of a backbone from the bottom up. stages: as the function of that name gives them; rate: the learning
     rate above the blocks; decay: a block's over that of the one above it. A line may divide a block into two groups."""
     last = stages[-1][0]
@@ -74,5 +62,5 @@ def groups(model: keras.Model, stages: Sequence[tuple[int, range]], rate: float,
         since = next((span.start + 1 for frozen, span in stages if frozen <= start), 0)
         parameters = sum(layer.count_params() for layer in layers)
         learning = rate * decay**below if start >= last else 0.0
-        found.append(Group(f"{layers[0].name}..{layers[-1].name}", len(layers), parameters, learning, since))
+        found.append(LayerGroup(f"{layers[0].name}..{layers[-1].name}", len(layers), parameters, learning, since))
     return found

@@ -4,8 +4,7 @@ Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -16,11 +15,13 @@ from frostline.data.shards import Shards
 from frostline.features import planning
 from frostline.features.prefix import Rows
 from frostline.features.store import Store
-from frostline.models import backbones, backend, classifier, freezing, sklearn_fit, sklearn_layers
+from frostline.models import assembly, backbones, backend, bundles, freezing, heads, sklearn_fit, sklearn_layers
 from frostline.models import weights as files
+from frostline.models.made_from import Audit, BackboneOrigin, LayerGroup, MadeFrom, SourceDigests
 from frostline.params.schema import Params
 from frostline.training import batching, course, loop, phases
-from frostline.training.course import Stage
+from frostline.training.course import TrainingStage
+from frostline.training.loop import NOBODY, Position, Snapshot, Watch
 from frostline.training.networks import Network, Recent, TrainedHead
 
 NETWORKS = 4  # are kept at most
@@ -30,7 +31,7 @@ NOT_BUILT = {"dropout", "classifier", "classifier_args"}
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainingData:
     """What to learn from. variants: the training split first, then its augmented variants, row by row alike."""
 
     variants: Sequence[Shards]
@@ -42,10 +43,10 @@ class Result:
     """bundle: the trained classifier; history: one row an epoch, kept: the row of the weights that it ended with;
     audit: the proof that frozen weights stood still."""
 
-    bundle: classifier.Bundle
+    bundle: bundles.Bundle
     history: list[HistoryRow]
     kept: HistoryRow
-    audit: freezing.Audit
+    audit: Audit
 
 
 class Trainer:
@@ -63,28 +64,24 @@ class Trainer:
     def run(
         self,
         params: Params,
-        data: Data,
-        resume: loop.Snapshot | None,
-        on_plan: Callable[[str], None],
-        on_epoch: loop.OnEpoch,
-        looks: Sequence[float] = (),
+        data: TrainingData,
+        resume: Snapshot | None = None,
+        watch: Watch = NOBODY,
     ) -> Result:
         """Train what params.yaml describes.
 
-        resume: the last snapshot of an unfinished run of the same job; on_plan: called with what a file of weights gave
-        the backbone, where it is one, and then with the plan for the features of frozen layers, each in a line; looks:
-        of the second phase, as `training.Learner.fit` has them. The result's model is good until the next training.
-        Raises UserError for bad settings, InternalError where a frozen weight changed.
+        resume: the last snapshot of an unfinished run of the same job. The result's model is good until the next
+        training. Raises UserError for bad settings, InternalError where a frozen weight changed.
         """
         network = self._network(params, data)
         body = network.backbone.model
         if network.backbone.loaded:
-            on_plan(str(network.backbone.loaded))
-        if params.head.classifier != "dense":
-            return self._shallow(params, data, network, on_plan, on_epoch)
+            watch.on_weights(network.backbone.loaded)
+        if not params.head.is_dense:
+            return self._fit_sklearn(params, data, network, watch)
         train_batch_norm = _trains_batch_norm(params, network)
         stages = course.stages(params, body)
-        history = list(resume.history) if resume else []
+        history = list(resume.position.history) if resume else []
         head = next((stage.phase for stage in stages if stage.phase.name == "head"), None)
         key = _head_key(params, data, head)
         first = next((stage for stage in stages if stage.phase.name == "finetune"), None)  # it starts from the head
@@ -96,7 +93,7 @@ class Trainer:
                 history = history or list(trained.history)
                 left = [stage for stage in left if stage.phase.name != "head"]
         plan = _plan(params, network, left, data, self.store)
-        on_plan(_told(plan, left))
+        watch.on_plan(_told(plan, left))
         for stage in left:
             phase, line = stage.phase, stage.line
             freezing.freeze(body, phase.frozen_layers, train_batch_norm)
@@ -105,33 +102,26 @@ class Trainer:
                 learner = network.learner(stage, train_batch_norm)
                 learned, checked = _examples(params, data, plan if line else None, stage.name)
                 here = resume if stage is left[0] else None
-                looked = looks if phase.name == "finetune" else ()
+                seen = watch if phase.name == "finetune" else replace(watch, looks=())
                 start = key if stage is first else None
-                history = learner.fit(phase, learned, checked, history, here, on_epoch, looked, start)
+                history = learner.fit(phase, learned, checked, history, here, seen, start)
             audit = freezing.audit(body, network.whole, phase.frozen_layers, before)
             if phase.name == "head":
                 network.heads.put(key, TrainedHead(backend.values(network.head.top.variables), list(history)))
         kept = phases.kept(history, stages[-1].phase.stopping)
-        made_from = self._made_from(params, data, network.backbone, audit)
-        made_from["groups"] = [asdict(group) for group in course.groups(stages, body, network.head.top)]
-        return Result(classifier.Bundle(network.whole, data.validation.layout, made_from), history, kept, audit)
+        groups = course.groups(stages, body, network.head.top)
+        made_from = self._made_from(params, data, network.backbone, audit, groups)
+        return Result(bundles.Bundle(network.whole, data.validation.layout, made_from), history, kept, audit)
 
-    def _shallow(
-        self,
-        params: Params,
-        data: Data,
-        network: Network,
-        on_plan: Callable[[str], None],
-        on_epoch: loop.OnEpoch,
-    ) -> Result:
+    def _fit_sklearn(self, params: Params, data: TrainingData, network: Network, watch: Watch) -> Result:
         """Train one of scikit-learn's classifiers on the frozen features of all variants."""
         body, layout = network.backbone.model, data.validation.layout
-        stage = course.shallow(params, body, len(data.variants))
+        stage = course.one_pass(params, body, len(data.variants))
         frozen, classes = stage.phase.frozen_layers, len(layout.classes)
         freezing.freeze(body, frozen, train_batch_norm=False)
         before = freezing.fingerprint(body)
         plan = _plan(params, network, [stage], data, self.store)
-        on_plan(_told(plan, [stage]))
+        watch.on_plan(_told(plan, [stage]))
         learned, checked = _examples(params, data, plan, stage.name)
         known = [_vectors(rows) for rows in learned.variants]
         labels = np.tile(learned.labels, len(known))
@@ -140,7 +130,7 @@ class Trainer:
             settings.classifier, settings.classifier_args, np.concatenate(known), labels, is_balanced, params.seed
         )
         top = sklearn_layers.convert(fitted, known[0].shape[1], classes)
-        whole = classifier.whole(network.backbone, classifier.Head(network.head.pool, top, classes))
+        whole = assembly.whole(network.backbone, heads.Head(network.head.pool, top, classes))
         audit = freezing.audit(body, whole, frozen, before)
         loss, accuracy = _measured(top, known[0], learned.labels)
         val_loss, val_accuracy = _measured(top, _vectors(checked.variants[0]), checked.labels)
@@ -155,39 +145,44 @@ class Trainer:
             val_accuracy=val_accuracy,
             frozen_layers=frozen,
         )
-        on_epoch(row, lambda: loop.Snapshot("head", 1, 0, False, 0, val_loss, [], [], [], [], [row]))
-        made_from = self._made_from(params, data, network.backbone, audit)
-        made_from["groups"] = [asdict(group) for group in course.groups([], body, top)]
-        return Result(classifier.Bundle(whole, layout, made_from), [row], row, audit)
+        watch.on_epoch(row, lambda: Snapshot("head", Position(1, [row], best_value=val_loss)))
+        made_from = self._made_from(params, data, network.backbone, audit, course.groups([], body, top))
+        return Result(bundles.Bundle(whole, layout, made_from), [row], row, audit)
 
     def _made_from(
-        self, params: Params, data: Data, backbone: backbones.Backbone, audit: freezing.Audit
-    ) -> dict[str, Any]:
-        """What a bundle says of itself."""
-        return {
-            "seed": params.seed,
-            "backbone": _backbone(params, self.locate, backbone),
-            "head": params.head.model_dump(),
-            "finetune": {**params.finetune.model_dump(), "precision": _precision(params)},
-            "cache_dtype": params.cache.dtype,
-            "augment": params.augment.model_dump(include={"mode", "mixup", "cutmix"}),
-            "copies": len(data.variants) - 1,
-            "audit": asdict(audit),
-            "data": {"train": data.variants[0].source_digest(), "val": data.validation.source_digest()},
-            "keras": keras.__version__,
-        }
+        self,
+        params: Params,
+        data: TrainingData,
+        backbone: backbones.Backbone,
+        audit: Audit,
+        groups: Sequence[LayerGroup],
+    ) -> MadeFrom:
+        """What the bundle records."""
+        content = files.content(self.locate(params.backbone.weights))
+        origin = BackboneOrigin(**params.backbone.model_dump(), weights_sha256=content, loaded=backbone.loaded)
+        return MadeFrom(
+            seed=params.seed,
+            backbone=origin,
+            head=params.head.model_dump(),
+            finetune={**params.finetune.model_dump(), "precision": _precision(params)},
+            cache_dtype=params.cache.dtype,
+            augment=params.augment.model_dump(include={"mode", "mixup", "cutmix"}),
+            copies=len(data.variants) - 1,
+            audit=audit,
+            data=SourceDigests(data.variants[0].source_digest(), data.validation.source_digest()),
+            keras=keras.__version__,
+            groups=tuple(groups),
+        )
 
     def range_test(
-        self, params: Params, data: Data, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
+        self, params: Params, data: TrainingData, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
     ) -> list[float]:
         """The losses of batches at rising learning rates, as fine-tuning (or the head, where nothing is fine-tuned)
         would begin: behind the final freeze line, with the head trained. is_over: see `training.Learner.range_test`."""
         settings = params.finetune
         if settings.head_epochs and settings.epochs:
             alone = settings.model_copy(update={"epochs": 0})
-            self.run(
-                params.model_copy(update={"finetune": alone}), data, None, lambda plan: None, lambda row, now: None
-            )
+            self.run(params.model_copy(update={"finetune": alone}), data)
             network = self._network(params, data, is_fresh=False)
         else:
             network = self._network(params, data)
@@ -200,7 +195,7 @@ class Trainer:
             learned, _ = _examples(params, data, plan, stage.name)
             return network.learner(stage, train_batch_norm).range_test(stage.phase, learned, rates, is_over)
 
-    def _network(self, params: Params, data: Data, is_fresh: bool = True) -> Network:
+    def _network(self, params: Params, data: TrainingData, is_fresh: bool = True) -> Network:
         """The network of those settings, as it is before any training, or as the last one left it."""
         layout = data.validation.layout
         named, precision = params.backbone, _precision(params)
@@ -214,8 +209,8 @@ class Trainer:
             backbone = backbones.build(named.name, start, layout.image_size, named.until, named.alpha)
             shape = backbone.model.output.shape[1:]
             params.head.require_fit(len(layout.classes))
-            head = classifier.build_head(shape, len(layout.classes), **params.head.model_dump(exclude=NOT_BUILT))
-            network = Network(backbone, head, classifier.whole(backbone, head))
+            head = heads.build(shape, len(layout.classes), **params.head.model_dump(exclude=NOT_BUILT))
+            network = Network(backbone, head, assembly.whole(backbone, head))
             self._networks.put(key, network)
         if is_fresh:
             network.reset()
@@ -223,17 +218,10 @@ class Trainer:
         return network
 
 
-def _head_key(params: Params, data: Data, phase: phases.Phase | None) -> Hashable:
+def _head_key(params: Params, data: TrainingData, phase: phases.Phase | None) -> Hashable:
     """What the first phase's outcome depends on besides the network."""
     pictures = [each.digest for each in (*data.variants, data.validation)]
     return (phase, str(params.head.dropout), params.finetune.class_weight, params.cache.dtype, *pictures)
-
-
-def _backbone(params: Params, locate: files.Locate, backbone: backbones.Backbone) -> dict[str, Any]:
-    """What a bundle says of its backbone: the settings, the digest of the weights, and what they gave."""
-    content = files.content(locate(params.backbone.weights))
-    made = {**params.backbone.model_dump(), "weights_sha256": content}
-    return made | ({"loaded": asdict(backbone.loaded)} if backbone.loaded else {})
 
 
 def _trains_batch_norm(params: Params, network: Network) -> bool:
@@ -264,11 +252,13 @@ def _precision(params: Params) -> str:
     return backend.best_precision() if named == "auto" else named
 
 
-def _plan(params: Params, network: Network, stages: Sequence[Stage], data: Data, store: Store) -> planning.Plan | None:
+def _plan(
+    params: Params, network: Network, stages: Sequence[TrainingStage], data: TrainingData, store: Store
+) -> planning.Plan | None:
     """Where the stages that begin behind a freeze line take their features; None where none does."""
     variants = len(data.variants)
     planned = [
-        planning.Phase(
+        planning.Demand(
             stage.name,
             stage.line,
             len(stage.phase.stage),
@@ -283,7 +273,7 @@ def _plan(params: Params, network: Network, stages: Sequence[Stage], data: Data,
     return planning.make(network.source, planned, data.variants, data.validation, store, cache.mode, cache.dtype)
 
 
-def _told(plan: planning.Plan | None, stages: Sequence[Stage]) -> str:
+def _told(plan: planning.Plan | None, stages: Sequence[TrainingStage]) -> str:
     """The plan in a line."""
     drawn = "every batch is drawn afresh and goes through all layers, nothing of it is stored"
     parts = [plan.text] if plan else []
@@ -293,7 +283,7 @@ def _told(plan: planning.Plan | None, stages: Sequence[Stage]) -> str:
 
 
 def _examples(
-    params: Params, data: Data, plan: planning.Plan | None, stage: str
+    params: Params, data: TrainingData, plan: planning.Plan | None, stage: str
 ) -> tuple[batching.Examples, batching.Examples]:
     """Training and validation examples of a stage: features as planned, else the pictures themselves."""
     train, validation = data.variants[0], data.validation

@@ -1,0 +1,105 @@
+"""A bundle's own account of itself, `bundle.json`: read and checked before its network is loaded.
+
+It ends with `digest`, over the rest of it and the bytes of `model.keras`, so that one changed bit is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from frostline.core import digest
+from frostline.data.shards import Layout
+from frostline.errors import DataError
+from frostline.models import made_from, weight_files
+from frostline.models.made_from import MadeFrom
+
+ACCOUNT, MODEL = "bundle.json", "model.keras"
+LONGEST = 2**26  # bytes of an account
+SIDES = range(1, 8193)  # of images, in pixels
+RESIZES = ["crop", "pad", "stretch"]
+
+
+@dataclass(frozen=True)
+class Account:
+    """layout: classes in label order, and how images are resized; made_from: all that the network came from."""
+
+    layout: Layout
+    made_from: MadeFrom
+
+
+def write(folder: Path, account: Account) -> None:
+    """Write the account of the network that already lies in the folder."""
+    values = {**asdict(account.layout), "made_from": account.made_from.recorded()}
+    values["classes"] = list(account.layout.classes)
+    whole = {**values, "digest": _digest(folder, values)}
+    (folder / ACCOUNT).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Account:
+    """What a bundle says of itself. Raises DataError where it is damaged, is none, or holds what is not loaded from a
+    stranger."""
+    try:
+        values = _values(folder)
+        known = _account(values)
+        _check_model(folder, values)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{folder}: holds no classifier ({reason}); run `dvc repro`, or name another one") from error
+    return known
+
+
+def peek(folder: Path) -> Account:
+    """As `read`, without a look at the network, which may be large. Raises OSError or ValueError where it is none."""
+    return _account(_values(folder))
+
+
+def _values(folder: Path) -> dict[str, Any]:
+    path = folder / ACCOUNT
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > LONGEST:
+        raise ValueError(f"{ACCOUNT} is not a regular file of at most {LONGEST // 2**20} MB")
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{ACCOUNT} is damaged: {error}") from None
+    return read if isinstance(read, dict) else {}
+
+
+def _account(values: dict[str, Any]) -> Account:
+    for is_wrong, reason in _faults(values):
+        if is_wrong:
+            raise ValueError(f"{reason} in {ACCOUNT}")
+    layout = Layout(tuple(values["classes"]), values["image_size"], values["resize"])
+    try:
+        return Account(layout, made_from.read(values["made_from"]))
+    except ValueError as error:
+        raise ValueError(f"{error} in {ACCOUNT}") from None
+
+
+def _check_model(folder: Path, values: dict[str, Any]) -> None:
+    if not stat.S_ISREG((folder / MODEL).stat().st_mode):
+        raise ValueError(f"{MODEL} is not a regular file")
+    rest = {key: value for key, value in values.items() if key != "digest"}
+    if "digest" in values and values["digest"] != _digest(folder, rest):
+        raise ValueError(f"{ACCOUNT} or {MODEL} is damaged: their digest differs")
+    weight_files.require_safe(folder / MODEL)
+
+
+def _faults(read: dict[str, Any]) -> Iterator[tuple[bool, str]]:
+    missing = [key for key in ("classes", "image_size", "resize", "made_from") if key not in read]
+    yield bool(missing), f"no {', '.join(missing)}"
+    classes, size, resize = read["classes"], read["image_size"], read["resize"]
+    is_names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    yield not is_names or len(classes) < 2, "classes that are no list of two names or more"
+    yield len(set(classes)) < len(classes), "a class that is named twice"
+    yield type(size) is not int or size not in SIDES, f"an image_size that is not 1 to {SIDES[-1]}"
+    yield resize not in RESIZES, f"a resize that is not one of {', '.join(RESIZES)}"
+
+
+def _digest(folder: Path, account: dict[str, Any]) -> str:
+    return digest.of_value([account, digest.of_file(folder / MODEL)])
