@@ -8,10 +8,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from frostline import paths
 from frostline.core import temporary
@@ -20,6 +23,7 @@ from frostline.errors import DataError, FrostlineError, of_system
 
 if TYPE_CHECKING:
     from frostline.params.schema import Params
+
 
 app = typer.Typer(
     help="Transfer learning on a folder of images, with every run reproducible and tracked.",
@@ -30,66 +34,78 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-debug = False
+
+class _Command(TyperCommand):
+    """A command that lets no error through that is not one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with _errors(ctx.find_root().params["debug"]):
+            return super().invoke(ctx)
+
+
+command = partial(app.command, cls=_Command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"frostline {version('frostline')}")
+        raise typer.Exit
 
 
 @app.callback()
 def _options(
-    show_traceback: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    global debug
-    debug = show_traceback
+    """What holds for all commands."""
 
 
-@app.command()
+@command()
 def prepare() -> None:
     """Decode data.source into shards; say what is wrong with it."""
-    with _errors():
-        from frostline.stages import prepare as stage
+    from frostline.stages import prepare as stage
 
-        print(stage.run(_params()))
+    print(stage.run(_params()))
 
 
-@app.command()
+@command()
 def augment() -> None:
     """Make the seeded variants of the training split."""
-    with _errors():
-        from frostline.stages import augment as stage
+    from frostline.stages import augment as stage
 
-        print(stage.run(_params()))
+    print(stage.run(_params()))
 
 
-@app.command()
+@command()
 def finetune() -> None:
     """Train: the head first, then everything above the freeze line."""
-    with _errors():
-        from frostline.stages import finetune as stage
+    from frostline.stages import finetune as stage
 
-        print(stage.run(_params()))
+    print(stage.run(_params()))
 
 
-@app.command()
+@command()
 def evaluate() -> None:
     """Measure the classifier on the test split."""
-    with _errors():
-        from frostline.stages import evaluate as stage
+    from frostline.stages import evaluate as stage
 
-        print(stage.run(_params()))
+    print(stage.run(_params()))
 
 
-@app.command()
+@command()
 def sweep(
     apply: Annotated[bool, typer.Option("--apply", help="Write the best values into params.yaml.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
 ) -> None:
     """Search freeze depth, learning rate and what you like."""
-    with _errors():
-        from frostline.commands import sweep as stage
+    from frostline.commands import sweep as stage
 
-        print(stage.run(_params(), apply, as_json))
+    print(stage.run(_params(), apply, as_json))
 
 
-@app.command(name="lr-find")
+@command(name="lr-find")
 def lr_find(
     low: Annotated[float, typer.Option(help="The first learning rate.")] = 1e-7,
     high: Annotated[float, typer.Option(help="The last, if training does not break before.")] = 1.0,
@@ -97,58 +113,53 @@ def lr_find(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Draw loss against learning rate; name a range to search."""
-    with _errors():
-        from frostline.commands import lr_find as stage
+    from frostline.commands import lr_find as stage
 
-        print(stage.run(_params(), low, high, steps, as_json))
+    print(stage.run(_params(), low, high, steps, as_json))
 
 
-@app.command()
+@command()
 def features(
     layer: Annotated[str, typer.Option(help="Any layer of the backbone, by its name.")],
     out: Annotated[Path, typer.Option(metavar="F.parquet", help="The table: path, label, split, f0, f1, ...")],
     split: Annotated[str, typer.Option(help="all, train, val or test.")] = "all",
 ) -> None:
     """Write what a layer makes of the pictures, as a table."""
-    with _errors():
-        from frostline.commands import features as stage
+    from frostline.commands import features as stage
 
-        print(stage.run(_params(), layer, split, out))
+    print(stage.run(_params(), layer, split, out))
 
 
-@app.command()
+@command()
 def register() -> None:
     """Register the trained classifier, as the challenger."""
-    with _errors():
-        from frostline.commands import register as stage
+    from frostline.commands import register as stage
 
-        print(stage.run(_params()))
+    print(stage.run(_params()))
 
 
-@app.command()
+@command()
 def promote(
     version: Annotated[str | None, typer.Argument(help="Number or alias of the version; default: challenger.")] = None,
     reevaluate: Annotated[bool, typer.Option("--reevaluate", help="Test both on the present test split.")] = False,
 ) -> None:
     """Make a version the champion, if it is at least as good."""
-    with _errors():
-        from frostline.commands import promote as stage
+    from frostline.commands import promote as stage
 
-        print(stage.promote(_params(), version, reevaluate))
+    print(stage.promote(_params(), version, reevaluate))
 
 
-@app.command()
+@command()
 def rollback(
     reason: Annotated[str, typer.Option("--reason", "-m", help="Why; it is recorded.")] = "no reason given",
 ) -> None:
     """Give the alias champion back to who had it before."""
-    with _errors():
-        from frostline.commands import promote as stage
+    from frostline.commands import promote as stage
 
-        print(stage.rollback(_params(), reason))
+    print(stage.rollback(_params(), reason))
 
 
-@app.command()
+@command()
 def predict(
     pictures: Annotated[list[str], typer.Argument(metavar="PATH...|-", help="Files, folders, globs; - for stdin.")],
     model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(paths.BUNDLE),
@@ -156,13 +167,12 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Say what the classifier sees in pictures."""
-    with _errors():
-        from frostline.commands import predict as stage
+    from frostline.commands import predict as stage
 
-        stage.run(_params_here(), pictures, model, "json" if as_json else "csv" if as_csv else "table", sys.stdout)
+    stage.run(_params_here(), pictures, model, "json" if as_json else "csv" if as_csv else "table", sys.stdout)
 
 
-@app.command()
+@command()
 def serve(
     model: Annotated[str, typer.Argument(help="A bundle's folder or models:/NAME@ALIAS.")] = str(paths.BUNDLE),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -174,68 +184,63 @@ def serve(
     max_megapixels: Annotated[float, typer.Option(help="Refuse images that have more.")] = 50.0,
 ) -> None:
     """Answer over HTTP, with a page for a person at /."""
-    with _errors():
-        from frostline.commands import serve as stage
+    from frostline.commands import serve as stage
 
-        settings = stage.ServerSettings(host, port, allow_paths, tuple(allow_host or ()), max_megapixels)
-        stage.run(_params_here(), model, settings)
+    settings = stage.ServerSettings(host, port, allow_paths, tuple(allow_host or ()), max_megapixels)
+    stage.run(_params_here(), model, settings)
 
 
-@app.command()
+@command()
 def export(
     target: Annotated[Path, typer.Argument(help="A new folder.")],
     model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(paths.BUNDLE),
     form: Annotated[str, typer.Option("--format", help="saved_model, litert or onnx.")] = "saved_model",
 ) -> None:
     """Write the classifier's network for another runtime."""
-    with _errors():
-        from frostline.commands import export as stage
+    from frostline.commands import export as stage
 
-        print(stage.run(_params_here(), model, form, target))
+    print(stage.run(_params_here(), model, form, target))
 
 
-@app.command()
+@command()
 def lineage(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a version was made from, and the way back there."""
-    with _errors():
-        from frostline.commands import lineage as stage
+    from frostline.commands import lineage as stage
 
-        print(stage.run(_params(), model, as_json))
+    print(stage.run(_params(), model, as_json))
 
 
-@app.command()
+@command()
 def sync(
     revisions: Annotated[
         list[str] | None, typer.Argument(metavar="[REVISION]...", help="Commits or DVC experiments; default: here.")
     ] = None,
 ) -> None:
     """Give a state that MLflow does not know its run."""
-    with _errors():
-        from frostline.commands import sync as stage
+    from frostline.commands import sync as stage
 
-        print(stage.run(_params(), revisions or []))
+    print(stage.run(_params(), revisions or []))
 
 
-@app.command()
+@command()
 def report(as_json: Annotated[bool, typer.Option("--json", help="Print reports/metrics.json.")] = False) -> None:
     """Say again what the last evaluation found."""
-    with _errors():
-        from frostline.evaluation import summary
+    from frostline.evaluation import summary
 
-        if not paths.METRICS.is_file():
-            raise DataError(f"{paths.METRICS}: not found; run `dvc repro` first")
-        text = paths.METRICS.read_text(encoding="utf-8")
-        if as_json:
-            print(text.rstrip())
-        else:
-            freeze = _params().finetune.freeze
-            print(summary.text(json.loads(text), paths.MODEL_CARD, freeze))
+    if not paths.METRICS.is_file():
+        raise DataError(f"{paths.METRICS}: not found; run `dvc repro` first")
+    text = paths.METRICS.read_text(encoding="utf-8")
+    if as_json:
+        print(text.rstrip())
+    else:
+        freeze = _params().finetune.freeze
+        print(summary.text(json.loads(text), paths.MODEL_CARD, freeze))
 
 
-@app.command()
+@command()
 def recipe(
     name: Annotated[str | None, typer.Argument(help="Default: list them all.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Make it params.yaml; data: stays.")] = False,
@@ -243,28 +248,25 @@ def recipe(
     image_size: Annotated[bool, typer.Option("--image-size", help="Take the recipe's data.image_size too.")] = False,
 ) -> None:
     """List recipes, show one, or make it params.yaml."""
-    with _errors():
-        from frostline.commands import recipe as stage
+    from frostline.commands import recipe as stage
 
-        print(stage.run(name, apply, yes, image_size))
+    print(stage.run(name, apply, yes, image_size))
 
 
-@app.command()
+@command()
 def backbones(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False) -> None:
     """List the backbones, with their sizes."""
-    with _errors():
-        from frostline.commands import backbones as stage
+    from frostline.commands import backbones as stage
 
-        print(stage.run(as_json))
+    print(stage.run(as_json))
 
 
-@app.command()
+@command()
 def doctor() -> None:
     """Check params.yaml, its files and places before anything runs."""
-    with _errors():
-        from frostline.commands import doctor
+    from frostline.commands import doctor
 
-        print(doctor.check(_params()))
+    print(doctor.check(_params()))
 
 
 def _params() -> Params:
@@ -280,7 +282,7 @@ def _params_here() -> Params | None:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def _errors(debug: bool) -> Iterator[None]:
     """Turn errors into one line on standard error and the exit code: 2 the user's mistake, 1 ours, 130 interrupted."""
     try:
         yield

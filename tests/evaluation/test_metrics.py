@@ -20,7 +20,7 @@ CLASSES = 5
 def test_metrics_agree_with_scikit_learn(n: int, classes: int) -> None:
     labels, probabilities = make_predictions(n, seed=n, classes=classes)
     predicted = probabilities.argmax(axis=1)
-    found = metrics.metrics(labels, probabilities, top_k=1, resamples=100, seed=0)
+    found = metrics.compute(labels, probabilities, top_k=1, resamples=100, seed=0)
     assert found["accuracy"] == found["top_1_accuracy"] == pytest.approx(reference.accuracy_score(labels, predicted))
     assert found["macro_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
     assert found["weighted_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="weighted"))
@@ -34,9 +34,9 @@ def test_metrics_agree_with_scikit_learn(n: int, classes: int) -> None:
 def test_top_k_agrees_with_scikit_learn_and_k_is_at_most_the_classes() -> None:
     labels, probabilities = make_predictions()
     for k in (2, 3):
-        found = metrics.metrics(labels, probabilities, k, 100, 0)[f"top_{k}_accuracy"]
+        found = metrics.compute(labels, probabilities, k, 100, 0)[f"top_{k}_accuracy"]
         assert found == pytest.approx(reference.top_k_accuracy_score(labels, probabilities, k=k))
-    assert metrics.metrics(labels, probabilities, 99, 100, 0)["top_5_accuracy"] == 1
+    assert metrics.compute(labels, probabilities, 99, 100, 0)["top_5_accuracy"] == 1
 
 
 def test_the_confusion_matrix_and_the_table_of_classes_agree_with_scikit_learn() -> None:
@@ -53,7 +53,7 @@ def test_the_confusion_matrix_and_the_table_of_classes_agree_with_scikit_learn()
 def test_a_class_that_never_occurs_counts_for_nothing() -> None:
     labels = np.array([0, 0, 1, 1])
     probabilities = np.eye(4, dtype=np.float32)[[0, 0, 1, 0]]
-    found = metrics.metrics(labels, probabilities, 1, 100, 0)
+    found = metrics.compute(labels, probabilities, 1, 100, 0)
     assert found["macro_f1"] == pytest.approx(reference.f1_score(labels, probabilities.argmax(axis=1), average="macro"))
     table = metrics.per_class(labels, probabilities.argmax(axis=1), tuple("abcd"))
     assert table.loc[3, ["precision", "recall", "f1", "support"]].tolist() == [0, 0, 0, 0]
@@ -103,12 +103,12 @@ def test_the_bootstraps_intervals_agree_with_resampling_pictures() -> None:
         rows = rng.integers(0, len(labels), len(labels))
         table = metrics.per_class(labels[rows], predicted[rows], tuple("abcde"))
         scores.append((table["f1"].mean(), metrics.losses(labels[rows], probabilities[rows]).mean()))
-    found = metrics.metrics(labels, probabilities, 1, 2000, 7)
+    found = metrics.compute(labels, probabilities, 1, 2000, 7)
     low, high = np.quantile(scores, [0.025, 0.975], axis=0)
     for at, name in enumerate(("macro_f1", "log_loss")):
         assert found[f"{name}_ci95"] == pytest.approx([low[at], high[at]], abs=0.1 * (high[at] - low[at]))
         assert found[f"{name}_ci95"][0] < found[name] < found[f"{name}_ci95"][1]
-    assert found == metrics.metrics(labels, probabilities, 1, 2000, 7)
+    assert found == metrics.compute(labels, probabilities, 1, 2000, 7)
 
 
 def test_the_hardest_are_the_worst_mistakes_or_the_least_sure_right_answers() -> None:
@@ -129,6 +129,6 @@ def test_confusions_count_each_pair_of_classes() -> None:
 
 
 def test_one_picture_is_enough() -> None:
-    found = metrics.metrics(np.array([1]), np.array([[0.25, 0.75]], np.float32), 3, 100, 0)
+    found = metrics.compute(np.array([1]), np.array([[0.25, 0.75]], np.float32), 3, 100, 0)
     assert found["accuracy"] == found["macro_f1"] == 1
     assert found["accuracy_ci95"][0] == pytest.approx(0.2065, abs=1e-3)

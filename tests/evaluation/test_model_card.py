@@ -37,7 +37,7 @@ def made(labels, probabilities, names, binary=False, **more):
         "digests": {split: {"source": split} for split in ("train", "val", "test")},
     }
     predicted = probabilities.argmax(axis=1)
-    metrics = evaluation.metrics(labels, probabilities, 3, 100, 0) | ranking.summary(labels, probabilities).metrics
+    metrics = evaluation.compute(labels, probabilities, 3, 100, 0) | ranking.summary(labels, probabilities).metrics
     metrics |= {"test_digest": "feed"}
     confusion = evaluation.confusion_matrix(labels, predicted, len(names))
     table = evaluation.per_class(labels, predicted, tuple(names))

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from conftest import make_bundle
 
-from frostline.commands import predict
 from frostline.errors import DataError, WeightsError
 from frostline.models import account, backbones, bundles, weight_files
 from frostline.models.weight_files import UnsafeFileError, require_safe
+from frostline.serving import loading
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_a_damaged_network_is_one_line_in_every_command(tmp_path, bundle):
     data = bytearray((copy / "model.keras").read_bytes())
     data[len(data) // 2] ^= 1
     (copy / "model.keras").write_bytes(bytes(data))
-    for load in (bundles.load, predict.scorer_of):
+    for load in (bundles.load, loading.scorer_of):
         with pytest.raises(DataError, match=r"copy: holds no classifier \(.*damaged.*run `dvc repro`"):
             load(copy)
     values = json.loads((copy / "bundle.json").read_text())

@@ -81,7 +81,7 @@ def test_a_file_that_is_damaged_while_it_is_used_is_one_line_too(tmp_path):
 def in_a_study(postgres, tmp_path, patience, work):
     with (
         storages.opened(postgres.url, tmp_path, patience) as opened,
-        search.study("s", opened, tmp_path / "s", SPACE, settings(2)) as study,
+        search.join("s", opened, tmp_path / "s", SPACE, settings(2)) as study,
     ):
         work(study)
 
@@ -158,7 +158,7 @@ def test_what_was_done_before_the_answer_was_lost_is_done_once(tmp_path, postgre
     with (
         databases.losing(postgres.port, lambda writes: next(commits) % 14 == 0) as port,
         storages.opened(postgres.at(port), tmp_path, 30) as opened,
-        search.study("s", opened, tmp_path / "s", SPACE, settings(4)) as study,
+        search.join("s", opened, tmp_path / "s", SPACE, settings(4)) as study,
     ):
         begun = []
         deadline = time.monotonic() + 60
@@ -193,8 +193,8 @@ def test_a_trial_that_was_put_back_is_left_to_who_took_it_before_the_repeat(tmp_
         databases.losing(postgres.port, loses) as port,
         storages.opened(postgres.at(port), tmp_path / "far", 30) as far,
         storages.opened(postgres.url, tmp_path / "near") as near,
-        search.study("s", far, tmp_path / "far" / "s", SPACE, settings(1)) as one,
-        search.study("s", near, tmp_path / "near" / "s", SPACE, settings(1)) as other,
+        search.join("s", far, tmp_path / "far" / "s", SPACE, settings(1)) as one,
+        search.join("s", near, tmp_path / "near" / "s", SPACE, settings(1)) as other,
     ):
         trial = one.take(None)
         is_armed.set()

@@ -39,7 +39,7 @@ patience, storages.HEARTBEAT = float(sys.argv[4]), int(sys.argv[5])
 settings = Settings(trials, "tpe", "halving", True, 1, 100, 4, (50, 100), True)
 with (
     storages.opened(named, state, patience) as opened,
-    search.study("s", opened, state / "s", SPACE, settings) as study,
+    search.join("s", opened, state / "s", SPACE, settings) as study,
 ):
     while True:
         study.reclaim()
@@ -254,7 +254,7 @@ def test_a_killed_workers_file_is_removed_by_the_next(tmp_path, named):
     with storages.opened(named, tmp_path) as opened:
         alive = search.Study("s", opened, tmp_path / "s", SPACE, settings(12))
         assert [file.name for file in (tmp_path / "s").glob("worker-*")] == [f"worker-{alive.worker}"]
-        with search.study("s", opened, tmp_path / "s", SPACE, settings(12)):
+        with search.join("s", opened, tmp_path / "s", SPACE, settings(12)):
             assert (tmp_path / "s" / f"worker-{alive.worker}").exists()
         alive.close()
     assert not list((tmp_path / "s").glob("worker-*"))

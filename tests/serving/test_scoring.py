@@ -254,7 +254,7 @@ def test_names_cannot_steer_the_terminal(tmp_path, monkeypatch, capsys):
     (tmp_path / "\x9b2J.png").write_bytes(b"hello")
     monkeypatch.chdir(tmp_path)
     out = io.StringIO()
-    with pytest.raises(predict.DataError, match="1 of 2 pictures"):
+    with pytest.raises(predict.DataError, match="1 of 2 images"):
         predict.run(None, [str(each) for each in sorted(Path().glob("*.png"))], "bundle", "table", out)
     assert all(line.isprintable() for line in [*out.getvalue().splitlines(), *capsys.readouterr().err.splitlines()])
     label, _, path = out.getvalue().split()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import workspace
 from conftest import make_bundle, make_row
 from mlflow_server import Server
 
@@ -186,7 +187,7 @@ def test_an_evaluation_is_not_lost_where_the_server_is_away(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     params = load(Path(__file__).parents[2] / "params.yaml")
     monkeypatch.chdir(tmp_path)
-    evaluate.record(params, params.model_dump(), "0" * 64, {"accuracy": 1.0, "test_digest": "1" * 64})
+    evaluate.record(params, workspace.made_from(), "0" * 64, {"accuracy": 1.0, "test_digest": "1" * 64})
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: http://127.0.0.1:1: tracking is not reachable")
     assert line.endswith("the evaluation is in reports, and `frostline sync` records it when the server is back")

@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import pytest
+import workspace
+from conftest import make_params
 
 from frostline.errors import StateError, UnreachableError
 from frostline.tracking import lineage, run_log
@@ -185,10 +187,10 @@ def test_telemetry_is_off(tracker):
 
 
 def test_a_run_is_named_by_its_settings():
-    settings = {"backbone": {"name": "frostnet"}, "finetune": {"freeze": "block6_out", "learning_rate": 0.0003}}
-    dense, knn = ({**settings, "head": {"classifier": kind}} for kind in ("dense", "knn"))
+    dense = make_params(finetune__freeze="block6_out", finetune__learning_rate=0.0003)
     assert run_log.name(dense) == "frostnet freeze=block6_out lr=0.0003"
-    assert run_log.name(knn) == "frostnet knn"
+    knn = make_params(finetune__freeze="all", head__classifier="knn")
+    assert run_log.name(knn) == run_log.name_of(workspace.made_from(head=knn.head.model_dump())) == "frostnet knn"
 
 
 def test_what_is_wrong_with_the_databases_file_is_told_and_not_that_a_server_is_away(tmp_path):

@@ -15,6 +15,7 @@ from frostline import paths
 from frostline.commands import export, features, predict, serve, sweep
 from frostline.errors import ParamsError
 from frostline.features import store
+from frostline.serving import loading
 from frostline.stages import augment, evaluate, finetune, prepare
 
 ARGUMENTS = {
@@ -94,7 +95,7 @@ def test_a_classifier_goes_all_the_way(project, kind, tmp_path, capsys):
     found = [list(each["probabilities"].values()) for each in answers]
     np.testing.assert_allclose(found, np.stack(predicted["probabilities"]), atol=2e-3)
 
-    scorer = predict.scorer_of(paths.BUNDLE)
+    scorer = loading.scorer_of(paths.BUNDLE)
     shown = serve.explainer(paths.BUNDLE, scorer)((project / "pictures" / predicted["path"][0]).read_bytes())
     assert Image.open(io.BytesIO(shown)).size == (32, 32)
 

@@ -3,13 +3,13 @@
 import pytest
 from conftest import make_params, make_row
 
-from frostline.stages import finetune
+from frostline.training import tensorboard
 
 
 def test_epochs_are_there_for_tensorboard(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    write = finetune._board(make_params(finetune__callbacks={"TensorBoard": {"log_dir": "boards"}}), "a" * 32)
+    write = tensorboard.writer(make_params(finetune__callbacks={"TensorBoard": {"log_dir": "boards"}}), "a" * 32)
     for step in (1, 2):
         write(make_row(step=step, loss=1 / step, val_loss=2 / step))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,4 +23,4 @@ def test_epochs_are_there_for_tensorboard(tmp_path, monkeypatch):
 
 
 def test_without_it_nothing_is_written():
-    assert finetune._board(make_params(), "a" * 32)(make_row()) is None
+    assert tensorboard.writer(make_params(), "a" * 32)(make_row()) is None

@@ -7,7 +7,7 @@ from typing import Any
 
 from frostline import paths
 from frostline.params.schema import Params
-from frostline.tracking import lineage, registry, tracker
+from frostline.tracking import lineage, registry, run_log
 
 
 def run(params: Params, uri: str, as_json: bool) -> str:
@@ -44,7 +44,7 @@ def _text(found: dict[str, Any]) -> str:
     ]
     for name, stage in found["stages"].items():
         lines += ["", f"stage {name}"]
-        flat = tracker.flat(stage["params"])
+        flat = run_log.flat(stage["params"])
         lines += [f"  {kind}   {md5:<36}  {path}" for kind in ("deps", "outs") for path, md5 in stage[kind].items()]
         lines += [f"  param  {key} = {json.dumps(value)}" for key, value in flat.items()]
     lines += ["", "To bring it back, in a clone of the repository:", *(f"  {line}" for line in found["commands"])]

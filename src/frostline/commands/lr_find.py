@@ -10,14 +10,12 @@ import pandas as pd
 
 from frostline import paths
 from frostline.core import atomic
-from frostline.data import shards
 from frostline.errors import ParamsError
-from frostline.features import store
-from frostline.models import backbones, backend
+from frostline.models import backend
 from frostline.params.schema import Params
 from frostline.search import lr_range
-from frostline.stages.finetune import augmented
 from frostline.tracking import registry
+from frostline.training import inputs
 
 
 def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> str:
@@ -27,16 +25,14 @@ def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> s
     """
     if not 0 < low < high:
         raise ParamsError(f"--low {low:g} and --high {high:g}: the rates must rise from above 0; mend them")
-    locate, named = registry.locator(params.tracking), params.backbone
-    backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
+    locate = registry.locator(params.tracking)
+    inputs.check(params, locate)
+    given = inputs.opened(params)
     with backend.quiet():
-        from frostline.training import trainer
+        from frostline.training.trainer import Trainer
 
-    features = store.opened(params.cache)
-    train, validation = (shards.open_folder(paths.PREPARED / name, features.memory) for name in ("train", "val"))
-    data = trainer.TrainingData([train, *augmented(train, params.augment)], validation)
     rates = lr_range.rates(low, high, steps)
-    losses = np.asarray(trainer.Trainer(features, locate).range_test(params, data, rates, lr_range.is_over))
+    losses = np.asarray(Trainer(given.features, locate).range_test(params, given.data, rates, lr_range.is_over))
     found = lr_range.find(rates[: len(losses)], losses)
     table = pd.DataFrame({"learning_rate": rates[: len(losses)], "loss": losses})
     with atomic.folder(paths.LR_FIND) as folder:

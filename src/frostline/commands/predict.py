@@ -1,194 +1,33 @@
-"""`frostline predict`: what a classifier says of pictures in files, in folders, or on standard input."""
+"""`frostline predict`: what a classifier says of images in files, in folders, or on standard input."""
 
 from __future__ import annotations
 
-import csv
-import glob
-import json
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Sequence
+from typing import IO
 
-from frostline.core import machine, progress
-from frostline.core.escaping import cell, printable
-from frostline.data import images
+from frostline.core.escaping import printable
 from frostline.errors import DataError
-from frostline.ingest.folders import PICTURES
-from frostline.models import account, backend
 from frostline.params.schema import Params
-from frostline.serving import inputs
+from frostline.serving import batch, loading
 from frostline.tracking import registry
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
-    from frostline.serving.scoring import Scorer
+def run(params: Params | None, names: Sequence[str], model: str, form: batch.Form, out: IO[str]) -> None:
+    """Predict files, folders (the images below them), globs, or `-`, and write a line for each to `out` as it comes.
 
-STDIN = "-"
-SUFFIXES = {*PICTURES, ".heic", ".heif", ".pbm", ".pgm", ".ppm"}
-Form = Literal["table", "json", "csv"]
-
-# What was asked for: the name of a file, or `-` and the bytes of a picture on standard input.
-Asked = tuple[str, Path | bytes]
-# A line of the outcome: path, and either label, probability and probabilities, or error.
-Row = dict[str, Any]
-
-
-def run(params: Params | None, asked: Sequence[str], model: str, form: Form, out: IO[str]) -> None:
-    """Predict files, folders (the pictures below them), globs, or `-`, and write a line for each to `out` as it comes.
-
-    model: a bundle's folder or a registered model's URI. `-` is a picture, or the names of files, one a line. Raises
-    DataError for what is not there, and, after all the others are predicted, where some pictures could not be read.
+    model: a bundle's folder or a registered model's URI. `-` is an image, or the names of files, one a line. Raises
+    DataError for what is not there, and, after all the others are predicted, where some images could not be read.
     """
-    wanted = _found(asked)
-    folder = registry.bundle_folder(params.tracking if params else None, model)
-    scorer = scorer_of(folder)
-    writers: dict[Form, type[_Writer]] = {"table": _Table, "json": _Json, "csv": _Csv}
-    writer = writers[form](out, scorer.classes)
+    requests = batch.requested(names)
+    scorer = loading.scorer_of(registry.bundle_folder(params.tracking if params else None, model))
+    writer = batch.WRITERS[form](out, scorer.classes)
     broken = 0
-    for row in _rows(scorer, wanted):
-        if "error" in row:
+    for answer in batch.answers(scorer, requests):
+        if "error" in answer:
             broken += 1
-            print(f"{printable(row['path'])}: {printable(row['error'])}", file=sys.stderr)
-        writer.row(row)
+            print(f"{printable(answer['path'])}: {printable(answer['error'])}", file=sys.stderr)
+        writer.row(answer)
     writer.end()
     if broken:
-        raise DataError(f"{broken} of {len(wanted)} pictures could not be read: see above; the others are predicted")
-
-
-def scorer_of(folder: Path, limits: inputs.Limits | None = None) -> Scorer:
-    """The scorer of a bundle's folder. Raises DataError where it holds none."""
-    account.read(folder)
-    with backend.quiet():
-        import keras  # noqa: F401
-    from frostline.serving.scoring import Scorer
-
-    try:
-        return Scorer(folder, limits)
-    except Exception as error:  # whatever Keras trips over in a foreign archive
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{folder}: holds no classifier ({reason}); run `dvc repro`, or name another one") from error
-
-
-def _found(asked: Sequence[str]) -> list[Asked]:
-    """The pictures that were asked for, in the order of the arguments and of their names."""
-    wanted: list[Asked] = []
-    for name in asked:
-        path = Path(name)
-        if name == STDIN:
-            wanted += _standard_input()
-        elif path.is_dir():
-            below = sorted(_pictures_below(path))
-            if not below:
-                raise DataError(f"{path}: no pictures are below it; name a folder that has some")
-            wanted += [(str(each), each) for each in below]
-        elif path.exists() or not glob.has_magic(name):
-            wanted.append((name, path))
-        else:
-            matching = sorted(each for each in glob.glob(name, recursive=True) if Path(each).is_file())  # noqa: PTH207
-            if not matching:
-                raise DataError(f"{name}: matches no file; mend the pattern")
-            wanted += [(each, Path(each)) for each in matching]
-    return wanted
-
-
-def _pictures_below(folder: Path) -> Iterator[Path]:
-    """Files whose names say that they are pictures; hidden ones aside, links to folders not followed."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(parent) / name
-
-
-def _standard_input() -> list[Asked]:
-    data = sys.stdin.buffer.read()
-    if not data:
-        raise DataError("standard input: is empty; pipe a picture or the names of files into it")
-    try:
-        lines = data.decode("utf-8").splitlines()
-    except UnicodeDecodeError:
-        return [(STDIN, data)]
-    return [(line, Path(line)) for line in lines if line]
-
-
-def _rows(scorer: Scorer, wanted: Sequence[Asked]) -> Iterator[Row]:
-    """Answers in the order of the pictures, decoded by all cores ahead of the network, some batches at a time."""
-    from frostline.serving.scoring import BATCH
-
-    def picture(asked: Asked) -> NDArray[np.uint8] | str:
-        try:
-            return scorer.picture(asked[1])
-        except images.UnreadableImageError as reason:
-            return str(reason)
-
-    def answered() -> Iterable[list[Row]]:
-        with ThreadPoolExecutor(machine.cores()) as pool:
-            for start in range(0, len(wanted), BATCH):
-                part = wanted[start : start + BATCH]
-                read = list(pool.map(picture, part))
-                answers = iter(scorer.answers([each for each in read if not isinstance(each, str)]))
-                yield [
-                    {"path": name, **({"error": each} if isinstance(each, str) else next(answers))}
-                    for (name, _), each in zip(part, read, strict=True)
-                ]
-
-    for rows in progress.track(answered(), len(wanted), "predict", BATCH):
-        yield from rows
-
-
-class _Writer(Protocol):
-    """Writes rows as they come."""
-
-    def __init__(self, out: IO[str], classes: Sequence[str]) -> None: ...
-    def row(self, row: Row) -> None: ...
-    def end(self) -> None: ...
-
-
-class _Table:
-    """Label, probability and path, for a person; what could not be read is on standard error."""
-
-    def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
-        self.out, self.width = out, max(len(printable(name)) for name in classes)
-
-    def row(self, row: Row) -> None:
-        if "error" not in row:
-            label, path = printable(row["label"]), printable(row["path"])
-            print(f"{label:<{self.width}}  {row['probability']:.4f}  {path}", file=self.out)
-
-    def end(self) -> None: ...
-
-
-class _Json:
-    """A JSON array, one object a line."""
-
-    def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
-        self.out, self.before = out, "["
-
-    def row(self, row: Row) -> None:
-        text = json.dumps(row, ensure_ascii=False)
-        print(self.before, text if text.isprintable() else json.dumps(row), sep="\n", end="", file=self.out)
-        self.before = ","
-
-    def end(self) -> None:
-        print("\n]" if self.before == "," else "[]", file=self.out)
-
-
-class _Csv:
-    """path, label, probability, error, then the probability of each class in a column of its own."""
-
-    def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
-        self.writer, self.classes = csv.writer(out, lineterminator="\n"), classes
-        self.writer.writerow(["path", "label", "probability", "error", *(cell(f"p({name})") for name in classes)])
-
-    def row(self, row: Row) -> None:
-        named = row.get("probabilities", {})
-        texts = [cell(row.get(key, "")) for key in ("path", "label", "error")]
-        own = [*texts[:2], row.get("probability", ""), texts[2]]
-        self.writer.writerow([*own, *(named.get(name, "") for name in self.classes)])
-
-    def end(self) -> None: ...
+        raise DataError(f"{broken} of {len(requests)} images could not be read: see above; the others are predicted")

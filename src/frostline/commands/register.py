@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 from frostline import paths
-from frostline.commands import sync
 from frostline.core import digest
 from frostline.core.escaping import code
 from frostline.params.schema import Params
-from frostline.tracking import lineage, registry, run_log, tracker
+from frostline.tracking import lineage, registry, run_log, states, tracker
 
 
 def run(params: Params) -> str:
@@ -21,7 +20,7 @@ def run(params: Params) -> str:
     with registry.registry(params.tracking, params.registry.name) as known:
         lineage.require_up_to_date()
         tags = lineage.state_tags(Path(), paths.DVC_LOCK)
-        sync.bring(tracker.tracker(params.tracking), Path(), tags)
+        states.bring(tracker.tracker(params.tracking), Path(), tags)
         metrics = json.loads(paths.METRICS.read_text(encoding="utf-8"))
         numbers = {f"test_{key}": f"{value:.6g}" for key, value in metrics.items() if isinstance(value, int | float)}
         low, high = metrics["accuracy_ci95"]

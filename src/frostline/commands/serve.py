@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from frostline.commands import predict
 from frostline.errors import UserError
 from frostline.models import account
 from frostline.params.schema import Params
-from frostline.serving import app, guarding, inputs, listening, scoring
+from frostline.serving import app, guarding, inputs, listening, loading, scoring
 from frostline.tracking import registry
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def application(
     bounds: app.Bounds | None = None,
 ) -> ASGIApp:
     """The web application of a bundle's folder, ready to answer. Raises DataError where it holds none."""
-    scorer = predict.scorer_of(folder, limits)
+    scorer = loading.scorer_of(folder, limits)
     return app.application(scorer, about(folder, model), explainer(folder, scorer), hosts, bounds)
 
 

@@ -5,24 +5,12 @@ A stage that DVC restores from its run cache logs nothing, nor does one that ran
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
-
 from frostline import paths
-from frostline.core import atomic, digest
-from frostline.core.history import HistoryRow
-from frostline.core.masking import masked
-from frostline.errors import DataError, StateError
-from frostline.models import account
+from frostline.errors import StateError
 from frostline.params.schema import Params
-from frostline.tracking import lineage, run_log
-from frostline.tracking import tracker as tracking
-
-STATE_FILES = (paths.PARAMS, Path("dvc.yaml"), paths.DVC_LOCK)
+from frostline.tracking import lineage, states, tracker
 
 
 def run(params: Params, revisions: list[str]) -> str:
@@ -30,96 +18,20 @@ def run(params: Params, revisions: list[str]) -> str:
 
     One line a state. Raises StateError where tracking is off, or a revision's files are not in DVC's cache.
     """
-    tracker = tracking.tracker(params.tracking)
-    if tracker.uri == "none":
+    place = tracker.tracker(params.tracking)
+    if place.uri == "none":
         raise StateError("params.yaml: tracking.uri is none, so no run can be made; set it to auto or a URI")
     if not revisions:
         lineage.require_up_to_date()
-        return bring(tracker, Path(), lineage.state_tags(Path(), paths.DVC_LOCK))
+        return states.bring(place, Path(), lineage.state_tags(Path(), paths.DVC_LOCK))
     lines = []
     for revision in revisions:
-        with _checked_out(revision) as (folder, commit, is_experiment):
+        with states.checked_out(revision) as (folder, commit, is_experiment):
             tags = {
                 **lineage.state_tags(folder, paths.DVC_LOCK),
                 lineage.COMMIT: commit,
                 lineage.DIRTY: "false",
                 **({lineage.EXPERIMENT: revision} if is_experiment else {}),
             }
-            lines.append(f"{revision}: {bring(tracker, folder, tags)}")
+            lines.append(f"{revision}: {states.bring(place, folder, tags)}")
     return "\n".join(lines)
-
-
-def bring(tracker: tracking.Tracker, folder: Path, tags: Mapping[str, str]) -> str:
-    """Bring the runs up to a state whose files lie in a folder, tags being its lineage; a line on what was missing."""
-    bundle = folder / paths.BUNDLE
-    try:
-        made_from = account.read(bundle).made_from
-        metrics = json.loads((folder / paths.METRICS).read_text(encoding="utf-8"))
-    except (DataError, OSError, ValueError) as error:
-        raise DataError(f"{bundle}: no trained and evaluated classifier ({error}); run `dvc repro`") from error
-    stages = lineage.stages(folder / paths.DVC_LOCK)
-    settings = tracking.flat({key: value for stage in stages.values() for key, value in stage.params.items()})
-    added = []
-    name = run_log.name_of(made_from)
-    with tracker.result(digest.of_folder(bundle), name) as log:
-        if not log.state.has_model:
-            added.append("training")
-            log.params({key: value for key, value in settings.items() if not key.startswith("evaluate.")})
-            for context, images in {"training": made_from.data.train, "validation": made_from.data.val}.items():
-                log.dataset(settings.get("data.source", "unknown"), images, context)
-            history = pd.read_csv(folder / paths.HISTORY).to_dict("records")
-            log.epochs([HistoryRow(**row) for row in history])
-            run_log.trained(
-                log,
-                made_from,
-                bundle,
-                [folder / path for path in (paths.HISTORY, paths.DATA_REPORT, paths.CONTACT_SHEET)],
-            )
-        if log.state.tags.get(run_log.TEST_DIGEST) != metrics["test_digest"]:
-            added.append("evaluation")
-            run_log.evaluated(log, settings.get("data.source", "unknown"), metrics, folder)
-        if log.state.tags.get(lineage.LOCK) != tags[lineage.LOCK]:
-            added.append("lineage")
-            place = run_log.STATE.format(run_log.short(tags[lineage.LOCK]))
-            with _masked(folder) as files:
-                log.files(files, place)
-            log.tags(tags)
-    return f"its run was given its {', '.join(added)}" if added else "its run has everything already"
-
-
-@contextmanager
-def _masked(folder: Path) -> Iterator[list[Path]]:
-    """The state's files; of one with a password in a URL a copy without it, for as long as the block lasts."""
-    with atomic.scratch(paths.state() / "masked") as scratch:
-        files = []
-        for path in (folder / name for name in STATE_FILES):
-            text = path.read_text(encoding="utf-8")
-            if masked(text) != text:
-                path = scratch / path.name
-                path.write_text(masked(text), encoding="utf-8")
-            files.append(path)
-        yield files
-
-
-@contextmanager
-def _checked_out(revision: str) -> Iterator[tuple[Path, str, bool]]:
-    """The files of a revision in a temporary folder, its commit, and whether it is the name of a DVC experiment."""
-    from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
-    from dvc.scm import SCMError
-
-    wanted = [*STATE_FILES, paths.BUNDLE, paths.REPORTS]
-    with atomic.scratch(paths.state() / "revision") as scratch:
-        try:
-            files = DVCFileSystem(str(paths.root()), rev=revision)
-            commit = files.repo.get_rev()
-            for path in wanted:
-                target = scratch / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                files.get(path.as_posix(), str(target), recursive=files.isdir(path.as_posix()))
-        except (DvcException, SCMError, OSError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise StateError(
-                f"{revision}: its files are not available ({reason}); try `dvc fetch --all-commits`"
-            ) from error
-        yield scratch, commit, not lineage.is_revision(revision)

@@ -94,6 +94,14 @@ def lock(path: Path, waiting: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
+def shared_lock(path: Path) -> Iterator[None]:
+    """Hold a lock together with others that share it; `lock` and `try_lock` wait for all of them, or find it taken."""
+    with path.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
 def try_lock(path: Path) -> Iterator[str | None]:
     """Take a lock if it is free: None. Otherwise the process that holds it, in words, and the block runs without.
 

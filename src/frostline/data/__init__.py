@@ -4,4 +4,4 @@ It may use params and core, and knows no Keras. images.py is used by everything 
 everything that trains.
 """
 
-__all__ = ["augmentation", "images", "shards"]
+__all__ = ["augmentation", "images", "shards", "variants"]

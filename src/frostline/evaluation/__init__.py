@@ -4,4 +4,4 @@ It may use models, and it neither writes to MLflow nor reads params.yaml. Start 
 that a challenger must pass.
 """
 
-__all__ = ["gate", "gradcam", "metrics", "model_card", "plots", "ranking", "summary"]
+__all__ = ["gate", "gradcam", "plots", "report", "summary"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
 
@@ -10,7 +10,7 @@ from frostline.core.escaping import code
 from frostline.models.made_from import LayerGroup, MadeFrom
 
 
-def training(made_from: MadeFrom, data: dict[str, Any]) -> str:
+def training(made_from: MadeFrom, data: Mapping[str, Any]) -> str:
     """Data, preprocessing, settings and layer groups. data: prepare's report."""
     counts = data["images"]
     kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in data["problem_counts"].items())
@@ -61,7 +61,7 @@ def _groups(groups: Sequence[LayerGroup]) -> str:
 """
 
 
-def specifications(made_from: MadeFrom, bundle_digest: str, data: dict[str, Any]) -> str:
+def specifications(made_from: MadeFrom, bundle_digest: str, data: Mapping[str, Any]) -> str:
     """Architecture, and the digests of all that the model is made of."""
     digests = {
         "bundle (`models/classifier`)": bundle_digest,

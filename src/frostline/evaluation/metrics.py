@@ -16,7 +16,7 @@ Probabilities = NDArray[np.float32]
 Counts = NDArray[Any]  # of whole pictures; float where they are weights
 
 
-def metrics(labels: Labels, probabilities: Probabilities, top_k: int, resamples: int, seed: int) -> dict[str, Any]:
+def compute(labels: Labels, probabilities: Probabilities, top_k: int, resamples: int, seed: int) -> dict[str, Any]:
     """The metrics of a test split.
 
     labels: int (n,); probabilities: float (n, classes), rows summing to 1. Ranges: log_loss [0, inf), all others

@@ -6,6 +6,7 @@ and the front matter is what their hub reads.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -35,8 +36,8 @@ METRICS = {  # of metrics.json, in this order, where they are there
 def write(
     made_from: MadeFrom,
     bundle_digest: str,
-    data: dict[str, Any],
-    metrics: dict[str, Any],
+    data: Mapping[str, Any],
+    metrics: Mapping[str, Any],
     per_class: pd.DataFrame,
     confusions: pd.DataFrame,
 ) -> str:
@@ -59,7 +60,7 @@ def write(
     return "\n".join(parts)
 
 
-def _front_matter(made_from: MadeFrom, data: dict[str, Any], metrics: dict[str, Any]) -> str:
+def _front_matter(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     measured = [
         {"type": kind, "name": METRICS[key], "value": round(metrics[key], 4)}
         for key, kind in {"accuracy": "accuracy", "macro_f1": "f1", "roc_auc": "roc_auc"}.items()
@@ -77,7 +78,7 @@ def _front_matter(made_from: MadeFrom, data: dict[str, Any], metrics: dict[str, 
     return f"---\n{card_making.as_yaml(matter)}---\n"
 
 
-def _details(made_from: MadeFrom, data: dict[str, Any], metrics: dict[str, Any]) -> str:
+def _details(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     backbone, audit = made_from.backbone, made_from.audit
     low, high = metrics["accuracy_ci95"]
     return f"""# Model Card for {markdown(_title(made_from, data))}
@@ -99,7 +100,7 @@ training never saw: **{metrics["accuracy"]:.3f}** (95% interval {low:.3f} to {hi
 """
 
 
-def _uses(data: dict[str, Any], metrics: dict[str, Any]) -> str:
+def _uses(data: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     return f"""## Uses
 
 ### Direct Use
@@ -115,7 +116,7 @@ Pictures like those of {code(data["source"])}, each of exactly one of the classe
 """
 
 
-def _limits(made_from: MadeFrom, data: dict[str, Any], metrics: dict[str, Any], per_class: pd.DataFrame) -> str:
+def _limits(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, Any], per_class: pd.DataFrame) -> str:
     low, high = metrics["accuracy_ci95"]
     trained = data["images_per_class"]["train"]
     thinnest = min(trained, key=trained.__getitem__)
@@ -156,7 +157,7 @@ how far a probability can be taken at its word.
 """
 
 
-def _start(made_from: MadeFrom, data: dict[str, Any]) -> str:
+def _start(made_from: MadeFrom, data: Mapping[str, Any]) -> str:
     said = (
         "print(classes[1], float(model.predict(picture[None])[0, 0]))  # one sigmoid unit: of the second class"
         if made_from.head["binary"]
@@ -180,7 +181,7 @@ picture = images.prepare(Path("picture.jpg"), {data["image_size"]}, "{data["resi
 """
 
 
-def _evaluation(data: dict[str, Any], metrics: dict[str, Any], per_class: pd.DataFrame) -> str:
+def _evaluation(data: Mapping[str, Any], metrics: Mapping[str, Any], per_class: pd.DataFrame) -> str:
     top = {key: key.replace("_", "-", 1).replace("_", " ") for key in metrics if key.startswith("top_")}
     rows = [
         f"| {name} | {metrics[key]:.4f} | {_interval(metrics.get(f'{key}_ci95'))} |"
@@ -227,7 +228,7 @@ choice of test pictures, and not what another seed of training would change.
 """
 
 
-def _examination(data: dict[str, Any], confusions: pd.DataFrame) -> str:
+def _examination(data: Mapping[str, Any], confusions: pd.DataFrame) -> str:
     names = data["classes"]
     pairs = "\n".join(
         f"- {markdown(names[row['true']])} taken for {markdown(names[row['predicted']])}: {row['count']}"
@@ -244,7 +245,7 @@ def _examination(data: dict[str, Any], confusions: pd.DataFrame) -> str:
 """
 
 
-def _near_copies(data: dict[str, Any]) -> str:
+def _near_copies(data: Mapping[str, Any]) -> str:
     sets = data["near_duplicates"]
     if sets is None:
         return "near-copies were not looked for."
@@ -265,7 +266,7 @@ def _calibration(made_from: MadeFrom) -> str:
     return f", calibrated by a temperature of {made_from.temperature:g} that was fitted on the validation split"
 
 
-def _title(made_from: MadeFrom, data: dict[str, Any]) -> str:
+def _title(made_from: MadeFrom, data: Mapping[str, Any]) -> str:
     return f"{made_from.backbone.name} for {len(data['classes']):,} classes of {data['source']}"
 
 

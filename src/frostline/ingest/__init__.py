@@ -4,4 +4,4 @@ It may use data, and knows no Keras. Start with sources.py; decoding.py reads al
 says what is wrong with them, splits.py who is trained on.
 """
 
-__all__ = ["checks", "decoding", "folders", "near_copies", "problems", "report", "sources", "splits", "thumbnails"]
+__all__ = ["checks", "decoding", "folders", "gathering", "report", "sources", "splits"]

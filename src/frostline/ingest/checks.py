@@ -38,6 +38,11 @@ class Findings:
         self.problems += [Problem(*values) for values in zip(*columns, strict=True)]
         self.usable = self.usable.drop(index=rows.index)
 
+    def keep(self, mask: NDArray[np.bool_]) -> int:
+        """Keep those of the usable rows; how many others there were."""
+        self.usable = self.usable[mask]
+        return int((~mask).sum())
+
     @property
     def counts(self) -> pd.DataFrame:
         """Pictures by split (rows, all three) and class (columns); the rows have their final split."""

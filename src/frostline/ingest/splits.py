@@ -113,12 +113,14 @@ def _sides(places: pd.Series, widths: dict[str, float], settled: set[str]) -> di
     return result
 
 
-def few_labels(table: pd.DataFrame, per_class: int, seed: int) -> NDArray[np.bool_]:
+def few_labels(table: pd.DataFrame, per_class: int | None, seed: int) -> NDArray[np.bool_]:
     """Which rows stay when only `per_class` labelled images of each class may be trained on; others are all kept.
 
-    The choice follows the pixels too: the 10 images of one setting are among the 50 of another.
-    Raises DataError where a class has fewer training images than that.
+    per_class: None for all. The choice follows the pixels too: the 10 images of one setting are among the 50 of
+    another. Raises DataError where a class has fewer training images than that.
     """
+    if per_class is None:
+        return np.ones(len(table), bool)
     keep = (table["split"] != "train").to_numpy(copy=True)
     train = table[~keep]
     place = train["sha256"].map(lambda sha: position(sha, seed, "few labels"))

@@ -4,4 +4,4 @@ It may use training and tracking, and it alone knows Optuna. Start with worker.p
 study.py is what the workers of a sweep share.
 """
 
-__all__ = ["lr_range", "report", "rungs", "sampling", "space", "storages", "study", "study_log", "worker"]
+__all__ = ["lr_range", "report", "setup", "space", "storages", "study", "study_log", "trial_data", "worker"]

@@ -9,16 +9,19 @@ reports/sweep/
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from frostline.core import atomic
 from frostline.core.escaping import cells
 from frostline.search import plots
 from frostline.search.space import FREEZE, Choice, Interval
 from frostline.search.study import SECONDS, Study
+from frostline.search.study_log import StudyLog
 
 
 def table(study: Study) -> pd.DataFrame:
@@ -72,6 +75,28 @@ def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float]) 
         figures["frost_line"] = plots.frost_line(trials, FREEZE, cuts, metric, maximize)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png")
+
+
+@contextmanager
+def written_at_the_end(
+    folder: Path, study: Study, log: StudyLog, metric: str, shares: Mapping[str, float]
+) -> Iterator[None]:
+    """Write the reports and close the log when the block ends; of a search that is interrupted too, but then its error
+    is the one to tell."""
+
+    def finish() -> None:
+        with study.alone():
+            with atomic.folder(folder) as temporary:
+                write(temporary, study, metric, shares)
+            log.close(study.best(), folder, is_over=all(trial.is_finished for trial in study.tried()))
+
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            finish()
+        raise
+    finish()
 
 
 def summary(study: Study, metric: str, folder: Path) -> str:

@@ -315,7 +315,7 @@ class Study:
 
 
 @contextlib.contextmanager
-def study(
+def join(
     name: str, opened: BaseStorage, folder: Path, space: Sequence[Dimension], settings: Settings
 ) -> Iterator[Study]:
     """Take part in a study, which is made where it is new; what this worker is at when it leaves goes back."""

@@ -46,6 +46,12 @@ def _name(backbone: str, classifier: str, freeze: Any, rate: float) -> str:
     return f"{backbone} freeze={freeze} lr={rate:g}" if classifier == "dense" else f"{backbone} {classifier}"
 
 
+def started(log: Run, settings: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+    """What is known of a training before it begins. settings: all that belong to it; tags: where it comes from."""
+    log.params(flat(settings))
+    log.tags(tags)
+
+
 def trained(log: Run, made_from: MadeFrom, bundle: Path, files: list[Path]) -> None:
     """What came of a training. files: kept beside the model."""
     audit, finetune, loaded = made_from.audit, made_from.finetune, made_from.backbone.loaded
@@ -91,3 +97,14 @@ def evaluated(log: Run, source: str, metrics: Mapping[str, Any], folder: Path) -
     log.files([folder / path for path in reports])
     log.files([folder / paths.PREDICTIONS, folder / paths.METRICS], EVALUATION.format(short(metrics["test_digest"])))
     log.tags({TEST_DIGEST: metrics["test_digest"]})
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out

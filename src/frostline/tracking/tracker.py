@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from frostline import paths
 from frostline.core import atomic, digest
@@ -165,14 +164,3 @@ def tracker(settings: TrackingSection) -> Tracker:
         if relative != uri and not relative.startswith("/"):  # to the root: the working directory may be a passing one
             uri = f"sqlite:///{paths.root() / relative}"
     return Tracker(uri, settings.experiment, paths.tracking_artifacts(), paths.state())
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            out |= flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = value
-    return out

@@ -4,4 +4,4 @@ It may use features and models, and knows neither MLflow nor Optuna. Start with 
 loop.py is what happens in an epoch, course.py which phases there are.
 """
 
-__all__ = ["checkpoints", "job", "loop", "trainer"]
+__all__ = ["checkpoints", "inputs", "job", "loop", "tensorboard", "trainer"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from frostline.core import digest
+from frostline import paths
+from frostline.core import atomic, digest
 from frostline.data import shards
+from frostline.errors import StateError
 from frostline.models import weights
 from frostline.params.schema import Params
 
@@ -45,3 +49,34 @@ def key(params: Params, sets: Sequence[shards.Shards], locate: weights.Locate = 
             "keras": version("keras"),
         }
     )[:32]
+
+
+def note_origin(job: str, study: str, trial: int) -> None:
+    """Note which trial of a sweep a training will repeat."""
+    atomic.require_writable(paths.origins())
+    atomic.write_json(paths.origins() / f"{job}.json", {"study": study, "trial": trial})
+
+
+def origin(job: str) -> dict[str, str]:
+    """Which trial of a sweep this training repeats, as tags; none where it repeats none."""
+    try:
+        noted = json.loads((paths.origins() / f"{job}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {f"frostline.{key}": str(value) for key, value in noted.items()}
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One training at a time works in a folder: two would join one run in MLflow and overwrite each other's bundle.
+
+    Raises StateError where another one works.
+    """
+    lock = paths.training_lock()
+    atomic.require_writable(lock.parent)
+    with atomic.try_lock(lock) as holder:
+        if holder is not None:
+            raise StateError(
+                f"{paths.BUNDLE}: another training works in this folder ({holder}); wait for its end, or end it"
+            )
+        yield

@@ -1,0 +1,78 @@
+"""Stored variants: the augmented copies of the training split, row by row alike, and what they look like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from frostline.core import machine, progress
+from frostline.data import augmentation, shards
+from frostline.data.augmentation import Policy
+from frostline.errors import DataError
+from frostline.params.schema import AugmentSection
+
+SHEET_ROWS, SHEET_VARIANTS = 8, 7
+SHEET_SIDE = 256  # images of twice that side and more are thinned out on the sheet
+
+
+def write(settings: AugmentSection, train: shards.Shards, seed: int, folder: Path) -> None:
+    """Make the stored variants of the training split, none where they are drawn live, in an empty folder."""
+    policy = Policy.of(settings)
+    for variant in range(1, (settings.copies if settings.stored else 0) + 1):
+        place = folder / f"variant-{variant:05d}"
+        place.mkdir()
+        images = progress.track(_drawn(train, policy, variant, seed), len(train), f"augment {variant}")
+        shards.write(place, train.layout, train.index, images)
+
+
+def stored(folder: Path, settings: AugmentSection, train: shards.Shards) -> list[shards.Shards]:
+    """The variants in a folder, of exactly these training images; none where they are drawn live.
+
+    Raises DataError where `augment` has not run for them.
+    """
+    copies = settings.copies if settings.stored else 0
+    variants = [shards.open_folder(path, train.memory) for path in sorted(folder.glob("variant-*"))]
+    originals = train.index["sha256"]
+    if len(variants) != copies or not all(variant.index["sha256"].equals(originals) for variant in variants):
+        raise DataError(
+            f"{folder}: does not hold augment.copies = {copies} variants of the images in {train.folder}; "
+            "run `dvc repro`"
+        )
+    return variants
+
+
+def _drawn(train: shards.Shards, policy: Policy, variant: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+    """One variant of every training image, in the order of the shards."""
+    digests = train.index["sha256"].tolist()
+
+    def make(row: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        drawn = augmentation.draw(policy, digests[row], variant, seed)
+        return augmentation.apply(pixels, drawn, policy.fill_mode)
+
+    with ThreadPoolExecutor(machine.cores()) as pool:  # SciPy lets go of the interpreter lock
+        for start in range(0, len(train), 64):
+            rows = np.arange(start, min(start + 64, len(train)))
+            yield from pool.map(make, rows.tolist(), train.take(rows))
+
+
+def contact_sheet(settings: AugmentSection, train: shards.Shards, seed: int) -> Image.Image:
+    """A row an image, spread over the classes: the original first, then its variants."""
+    policy = Policy.of(settings)
+    variants = range(1, 1 + (SHEET_VARIANTS if settings.mode == "live" else min(settings.copies, SHEET_VARIANTS)))
+    rows = np.argsort(train.labels, kind="stable")
+    rows = rows[np.linspace(0, len(rows) - 1, min(SHEET_ROWS, len(rows))).astype(int)]
+    step = max(1, train.layout.image_size // SHEET_SIDE)
+    lines = []
+    for row, pixels in zip(rows, train.take(rows), strict=True):
+        drawn = [augmentation.draw(policy, train.index["sha256"].iat[row], v, seed) for v in variants]
+        made = [pixels, *(augmentation.apply(pixels, d, policy.fill_mode) for d in drawn)]
+        line = [picture[::step, ::step] for picture in made]
+        lines.append(np.concatenate([np.pad(p, ((2, 2), (2, 2), (0, 0)), constant_values=255) for p in line], axis=1))
+    sheet = Image.fromarray(np.concatenate(lines))
+    scale = max(1, round(96 / train.layout.image_size))
+    return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)

@@ -1,0 +1,126 @@
+"""All that an evaluation finds, as numbers, tables, figures and a model card; and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from frostline import paths
+from frostline.core import atomic
+from frostline.core.escaping import cells
+from frostline.data import shards
+from frostline.evaluation import gallery, metrics, model_card, plots, ranking
+from frostline.evaluation.metrics import Probabilities
+from frostline.models import calibration
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from frostline.models.bundles import Bundle
+
+
+@dataclass(frozen=True)
+class Report:
+    """metrics: of metrics.json; predictions: one row an image; per_class: one row a class; figures, tables: of plots/,
+    by name; card: the model card as Markdown."""
+
+    metrics: dict[str, Any]
+    predictions: pd.DataFrame
+    per_class: pd.DataFrame
+    figures: Mapping[str, Figure]
+    tables: Mapping[str, pd.DataFrame]
+    card: str
+
+
+def build(
+    bundle: Bundle,
+    digest: str,
+    test: shards.Shards,
+    probabilities: Probabilities,
+    data: Mapping[str, Any],
+    history: pd.DataFrame,
+    top_k: int,
+    resamples: int,
+    seed: int,
+) -> Report:
+    """Compare what a bundle says of the test images with their labels.
+
+    digest: of the bundle; probabilities: float32 (n, classes), row by row as `test`; data: what `prepare` reported;
+    history: of the training; top_k, resamples, seed: see `metrics.compute`.
+    """
+    classes, labels, predicted = test.layout.classes, test.labels, probabilities.argmax(axis=1)
+    ranked = ranking.summary(labels, probabilities)
+    numbers = metrics.compute(labels, probabilities, top_k, resamples, seed) | ranked.metrics
+    numbers |= _uncalibrated(labels, probabilities, bundle.temperature) | {"test_digest": test.source_digest()}
+    confusion = metrics.confusion_matrix(labels, predicted, len(classes))
+    per_class = metrics.per_class(labels, predicted, classes).join(ranked.areas.set_index("number"))
+    reliability = metrics.reliability(labels, probabilities)
+    names = np.asarray(classes, object)[ranked.areas["number"]].tolist()
+    figures = {
+        "learning_curves": plots.learning_curves(history),
+        "confusion": plots.confusion(confusion, classes),
+        "reliability": plots.reliability(reliability, numbers["ece"]),
+        "roc": plots.roc(ranked.roc, ranking.GRID, names, numbers.get("roc_auc")),
+        "precision_recall": plots.precision_recall(
+            ranked.precision_recall, ranking.GRID, names, numbers.get("average_precision")
+        ),
+        "mistakes": gallery.figure(bundle, test, probabilities),
+    }
+    tables = {
+        "reliability": reliability,
+        "roc": ranking.table(ranked.roc, "false_positive_rate", names),
+        "precision_recall": ranking.table(ranked.precision_recall, "recall", names),
+    }
+    card = model_card.write(bundle.made_from, digest, data, numbers, per_class, metrics.confusions(confusion))
+    return Report(numbers, _predictions(test, probabilities), per_class, figures, tables, card)
+
+
+def write(report: Report) -> None:
+    """Write all files of a report, each of which appears whole; metrics.json last."""
+    with atomic.folder(paths.PLOTS) as folder:
+        for name, figure in report.figures.items():
+            figure.savefig(folder / f"{name}.png")
+        for name, table in report.tables.items():
+            cells(table).to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    with atomic.file(paths.PREDICTIONS) as path:
+        report.predictions.to_parquet(path, index=False, write_page_checksum=True)
+    with atomic.file(paths.CONFUSION) as path:
+        pairs = report.predictions[["label", "predicted"]].rename(columns={"label": "actual"})
+        cells(pairs).to_csv(path, index=False)
+    with atomic.file(paths.PER_CLASS) as path:
+        cells(report.per_class).to_csv(path, index=False, float_format="%.6g")
+    with atomic.file(paths.MODEL_CARD) as path:
+        path.write_text(report.card, encoding="utf-8")
+    atomic.write_json(paths.METRICS, report.metrics)
+
+
+def _predictions(test: shards.Shards, probabilities: Probabilities) -> pd.DataFrame:
+    names = np.asarray(test.layout.classes, object)
+    predictions = pd.DataFrame(
+        {
+            "path": test.index["path"],
+            "sha256": test.index["sha256"],
+            "label": names[test.labels],
+            "predicted": names[probabilities.argmax(axis=1)],
+            "probability": probabilities.max(axis=1),
+            "probabilities": list(probabilities),
+        }
+    )
+    predictions.attrs["classes"] = list(test.layout.classes)
+    return predictions
+
+
+def _uncalibrated(labels: metrics.Labels, probabilities: Probabilities, temperature: float) -> dict[str, float]:
+    """What the temperature changed, where there is one."""
+    if temperature == 1:
+        return {}
+    before = calibration.uncalibrated(probabilities, temperature)
+    return {
+        "temperature": temperature,
+        "ece_uncalibrated": metrics.expected_calibration_error(labels, before),
+        "log_loss_uncalibrated": float(metrics.losses(labels, before).mean()),
+    }

@@ -1,0 +1,84 @@
+"""From a source to the images that can be used: decoded, without copies, and enough of them to learn from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from frostline.errors import DataError
+from frostline.ingest import checks, near_copies, thumbnails
+from frostline.ingest.checks import Findings
+from frostline.ingest.decoding import Decoder
+from frostline.ingest.problems import Problem
+from frostline.ingest.sources import Source
+from frostline.params.schema import DataSection
+
+
+def gather(source: Source, decoder: Decoder, data: DataSection) -> Findings:
+    """The usable images of a source with the splits that it gives them, and what is wrong with the others.
+
+    Raises DataError where nothing can be learned from them, and for any problem where `data.on_problem` says so.
+    """
+    given = set(source.table["split"].dropna())
+    readable, problems = _decoded(source, decoder)
+    pairs = _near_copies(readable, decoder)
+    findings = checks.copies(readable, problems, pairs, data.near_duplicates, decoder.pixel_digests)
+    _require_classes(findings, given, data)
+    return findings
+
+
+def _decoded(source: Source, decoder: Decoder) -> tuple[pd.DataFrame, list[Problem]]:
+    """The readable pictures with the columns sha256, prepared, is_coded, width and height; all others' problems."""
+    table, problems = source.table, list(source.problems)
+    paths, labels = table["path"].to_numpy(), table["label"].to_numpy()
+    rows = []
+    shas = np.empty(len(table), object)
+    numbers = np.empty((len(table), 4), np.int64)
+    for row, picture in enumerate(decoder.all(paths)):
+        if picture.kind:
+            problems.append(Problem(paths[row], labels[row], picture.kind, picture.reason))
+            continue
+        rows.append(row)
+        shas[row] = picture.sha256.hex()
+        numbers[row] = picture.prepared, picture.is_coded, *picture.size
+    known = pd.DataFrame(numbers, columns=["prepared", "is_coded", "width", "height"]).astype({"is_coded": bool})
+    known.insert(0, "sha256", pd.Series(shas, dtype=object))
+    return pd.concat([table, known], axis=1).iloc[rows], problems
+
+
+def _near_copies(readable: pd.DataFrame, decoder: Decoder) -> NDArray[np.int64]:
+    """Pairs of near-copies by the number of their row; what is smaller than a thumbnail can't be told from its like."""
+    places = np.flatnonzero(readable[["width", "height"]].min(axis=1) >= thumbnails.SIDE)
+    records = readable.index.to_numpy()[places]
+
+    def read(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack(list(decoder.thumbnails(records[chosen].tolist())))
+
+    return places[near_copies.find(len(places), read)]
+
+
+def _require_classes(findings: Findings, given: set[str], data: DataSection) -> None:
+    """Refuse what nothing can be learned from, and where `data.on_problem` says so, any problem."""
+    problems = checks.as_records(findings.problems)
+    if problems and data.on_problem == "error":
+        first, more = problems[0], f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        path = " ".join(first["path"].split())
+        raise DataError(
+            f"{data.source}/{path}: {first['reason']}{more}; mend or remove it, or set data.on_problem to drop"
+        )
+    why = f" ({problems[0]['path']}: {problems[0]['reason']})" if problems else ""
+    if findings.usable.empty:
+        raise DataError(f"{data.source}: holds no usable picture{why}; add class folders with pictures")
+    if findings.usable["split"].notna().all() and "train" not in set(findings.usable["split"]):
+        raise DataError(f"{data.source}: no picture is in train{why}; add some, or leave all splits to data.split")
+    lost = sorted(given - set(findings.usable["split"].dropna()))
+    if lost:
+        raise DataError(
+            f"{data.source}: no picture of the given split {lost[0]!r} is usable; fix its files or remove the split"
+        )
+    if findings.usable["label"].nunique() < 2:
+        raise DataError(
+            f"{data.source}: holds the single class {findings.usable['label'].iat[0]!r}{why}, but a classifier needs "
+            "at least two; add another class folder"
+        )

@@ -1,0 +1,104 @@
+"""What a sweep searches, worked out of params.yaml, the data and the backbone before a study is opened."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from frostline import paths
+from frostline.core import atomic, digest
+from frostline.errors import DataError
+from frostline.models import backbones, freezing, weights
+from frostline.params.schema import Auto, Params
+from frostline.search import rungs, sampling, space
+from frostline.search.sampling import Settings
+from frostline.search.space import Dimension
+from frostline.tracking import run_log
+from frostline.training import job
+from frostline.training.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """name: of the study; shares: of parameters frozen, by freeze rule; body: the backbone, for the depths of rules."""
+
+    name: str
+    dimensions: Sequence[Dimension]
+    settings: Settings
+    shares: Mapping[str, float]
+    body: keras.Model
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's own files lie."""
+        return paths.sweeps() / self.name
+
+    def is_cheap(self, trial: Params) -> bool:
+        """Whether a trial with these settings trains nothing but the head."""
+        return freezing.depth(self.body, trial.finetune.freeze) == len(self.body.layers)
+
+
+def bring_data_up_to_date() -> None:
+    """Let DVC run `prepare` and `augment` where they are out of date, in a project that has them."""
+    if not Path("dvc.yaml").is_file():
+        return
+    atomic.require_writable(paths.state())
+    with atomic.lock(paths.state() / "sweep-data.lock"):
+        done = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "augment"], check=False)
+    if done.returncode:
+        raise DataError("dvc.yaml: `dvc repro augment` failed; fix what it says above")
+
+
+def plan(params: Params, given: Inputs, locate: weights.Locate) -> SearchPlan:
+    """Raises ParamsError for a space that does not fit the backbone or the sampler."""
+    backbone, freeze = params.backbone, params.sweep.space.get(space.FREEZE)
+    size = given.train.layout.image_size
+    body = backbones.build(backbone.name, locate(backbone.weights), size, backbone.until, backbone.alpha).model
+    dimensions = space.dimensions(params, freezing.spread(body, freeze.auto) if isinstance(freeze, Auto) else [])
+    shares = {
+        str(value): freezing.frozen_share(body, value)  # type: ignore[arg-type]
+        for dimension in dimensions
+        if dimension.key == space.FREEZE and isinstance(dimension, space.Choice)
+        for value in dimension.values
+    }
+    settings = Settings(
+        trials=params.sweep.trials,
+        sampler=params.sweep.sampler,
+        pruner=params.sweep.pruner,
+        maximize=params.sweep.metric == "val_accuracy",
+        seed=params.sweep.seed,
+        pictures=len(given.train),
+        epochs=params.finetune.epochs,
+        rungs=_rungs(params, len(given.train)),
+        by_loss=not space.IN_LOSS & params.sweep.space.keys(),
+    )
+    sampling.require_sampler(settings, dimensions)
+    return SearchPlan(_name(params, given, dimensions, locate), dimensions, settings, shares, body)
+
+
+def _rungs(params: Params, images: int) -> tuple[int, ...]:
+    """Where trials pause, in images seen in the second phase; none for other pruners."""
+    epochs = params.finetune.epochs
+    if params.sweep.pruner != "halving" or epochs == 0:
+        return ()
+    levels = rungs.levels(epochs, math.ceil(images / params.finetune.batch_size))
+    return tuple(round(level * images) for level in levels)
+
+
+def _name(params: Params, given: Inputs, dimensions: Sequence[Dimension], locate: weights.Locate) -> str:
+    """A study is its data, its settings and its space: where those change, another one is begun.
+
+    What is searched counts as its space alone, so that the study stays the same when its best values are applied.
+    """
+    settings = run_log.flat(job.settings(params))
+    fixed = {key: value for key, value in settings.items() if key not in params.sweep.space}
+    images = [given.train.digest, given.validation.digest]
+    content = weights.content(locate(params.backbone.weights))
+    described = [fixed, content, images, [repr(dimension) for dimension in dimensions], params.sweep.metric]
+    return f"{params.backbone.name}-{digest.of_value(described)[:10]}"

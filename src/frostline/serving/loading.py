@@ -1,0 +1,27 @@
+"""A bundle's folder as something that can be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from frostline.errors import DataError
+from frostline.models import account, backend
+from frostline.serving import inputs
+
+if TYPE_CHECKING:
+    from frostline.serving.scoring import Scorer
+
+
+def scorer_of(folder: Path, limits: inputs.Limits | None = None) -> Scorer:
+    """The scorer of a bundle's folder. Raises DataError where it holds none."""
+    account.read(folder)
+    with backend.quiet():
+        import keras  # noqa: F401
+    from frostline.serving.scoring import Scorer
+
+    try:
+        return Scorer(folder, limits)
+    except Exception as error:  # whatever Keras trips over in a foreign archive
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{folder}: holds no classifier ({reason}); run `dvc repro`, or name another one") from error

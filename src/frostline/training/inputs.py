@@ -1,0 +1,52 @@
+"""What a training works on, opened and checked: the store, the prepared images, their variants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from frostline import paths
+from frostline.data import shards, variants
+from frostline.features import store
+from frostline.models import backbones, sklearn_fit, weights
+from frostline.params.schema import Params
+
+if TYPE_CHECKING:
+    from frostline.training.trainer import TrainingData
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """features: the activation store; train, validation: the prepared splits; variants: the training split first, then
+    its stored variants."""
+
+    features: store.Store
+    train: shards.Shards
+    validation: shards.Shards
+    variants: list[shards.Shards]
+
+    @property
+    def data(self) -> TrainingData:
+        """The same for `Trainer`."""
+        from frostline.training.trainer import TrainingData
+
+        return TrainingData(self.variants, self.validation)
+
+
+def check(params: Params, locate: weights.Locate) -> None:
+    """What can be checked before Keras is loaded, so that a mistake in params.yaml shows at once and not after seconds.
+
+    locate: where `backbone.weights` lies on this machine. Raises UserError.
+    """
+    backbone = params.backbone
+    backbones.check(backbone.name, locate(backbone.weights), params.data.image_size, backbone.alpha)
+    if not params.head.is_dense:
+        sklearn_fit.check(params.head.classifier, params.head.classifier_args)
+
+
+def opened(params: Params) -> Inputs:
+    """Open all of it. Raises DataError where `prepare` or `augment` has not run for it."""
+    features = store.opened(params.cache)
+    train, validation = (shards.open_folder(paths.PREPARED / name, features.memory) for name in ("train", "val"))
+    params.head.require_fit(len(train.layout.classes))
+    return Inputs(features, train, validation, [train, *variants.stored(paths.AUGMENTED, params.augment, train)])
