@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test test-all lint bench bench-faults bench-sweep ui frostnet lock
+.PHONY: repro help test test-most test-all lint bench bench-faults bench-sweep ui frostnet lock
 .DEFAULT_GOAL := repro
 
 repro: $(VENV)/.ready  ## train and evaluate what params.yaml says
@@ -11,11 +11,17 @@ repro: $(VENV)/.ready  ## train and evaluate what params.yaml says
 	@dvc repro
 	@frostline report
 
-test: $(VENV)/.ready  ## the tests but those marked slow
+test: $(VENV)/.ready  ## the quick tests, and the main job from end to end
+	python -m pytest -m "not slow and not process" -n 2 --dist loadfile
+
+test-most: $(VENV)/.ready  ## those too that start processes or run whole pipelines; what CI runs
 	python -m pytest -m "not slow" -n 2 --dist loadfile
 
-test-all: $(VENV)/.ready
+test-all: $(VENV)/.ready  ## all tests; about an hour
 	python -m pytest
+
+help:  ## what can be made
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## +/:/' | awk -F: '{printf "make %-13s %s\n", $$1, $$2}'
 
 lint: $(VENV)/.ready  ## style, types, architecture
 	ruff format --check .

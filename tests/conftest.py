@@ -22,6 +22,26 @@ with backend.quiet():
 
 ROOT = Path(__file__).parent.parent
 
+# The files that take longest, so that none of them is left over at the end while another worker has nothing to do.
+LONGEST = (
+    "stages/test_e2e_registry.py",
+    "training/test_loop.py",
+    "search/test_worker.py",
+    "stages/test_e2e.py",
+    "models/test_applications.py",
+    "tracking/test_tracker.py",
+    "training/test_same_bits.py",
+    "models/test_graph.py",
+    "features/test_predictor.py",
+    "tracking/test_runs.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; the order within a file stays."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
 
 def make_params(**changes: Any) -> Params:
     """The repository's own params.yaml with some dotted keys (`finetune__epochs=2`) changed; no tracking."""

@@ -120,6 +120,7 @@ def keys_read(tmp_path_factory):
     return found
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_keys_it_reads(stage, keys_read):
     declared = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"][stage]["params"]

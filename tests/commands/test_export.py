@@ -16,6 +16,7 @@ def bundle(tmp_path_factory):
     return make_bundle(tmp_path_factory.mktemp("exported") / "bundle", ("cat", "dog"))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("form", ["saved_model", "litert"])
 def test_the_exported_network_gives_the_same(bundle, tmp_path, form):
     import tensorflow as tf

@@ -31,8 +31,10 @@ def make(folder, layout, binary, frozen, temperature):
     return bundles.load(folder)
 
 
-@pytest.mark.parametrize(("binary", "temperature"), [(False, 1.7), (True, 0.6)])
-@pytest.mark.parametrize(("frozen", "stored"), [(66, 42), (34, 42), (0, 0)])
+@pytest.mark.parametrize(
+    ("binary", "temperature", "frozen", "stored"),
+    [(False, 1.7, 66, 42), (True, 0.6, 34, 42), (False, 1.7, 34, 42), (True, 0.6, 0, 0)],
+)
 def test_the_same_as_the_saved_model_and_stored_for_the_next(
     tmp_path, store, small_sets, binary, temperature, frozen, stored
 ):

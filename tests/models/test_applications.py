@@ -21,10 +21,14 @@ from frostline.features.store import Store
 from frostline.models import assembly, backbones, bundles, freezing, graph, heads
 from frostline.training.trainer import Trainer, TrainingData
 
-QUICK = ("MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny", "MobileNet")
+QUICK = ("MobileNetV3Small", "EfficientNetB0")
+SMALL = ("ConvNeXtTiny", "MobileNet")
 SIDE = 64
 APPLICATIONS = [name for name in backbones.TABLE if name != "frostnet"]
-EACH = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in APPLICATIONS]
+EACH = [
+    pytest.param(name, marks=[] if name in QUICK else pytest.mark.process if name in SMALL else pytest.mark.slow)
+    for name in APPLICATIONS
+]
 
 
 def random_state(model, given):
@@ -199,6 +203,7 @@ def test_a_bundle_round_trips(network, saved):
     assert [layer.name for layer in body.layers] == [layer.name for layer in network.body.layers]
 
 
+@pytest.mark.process
 def test_plain_keras_loads_the_bundles(saved):
     """In a process that does not know frostline."""
     code = """if True:

@@ -39,8 +39,8 @@ def test_an_unknown_layer_is_refused_with_the_nearest_name(body):
     ("name", "count"),
     [
         ("MobileNetV2", 73),
-        ("ResNet50", 38),
-        ("VGG16", 18),
+        pytest.param("ResNet50", 38, marks=pytest.mark.process),
+        pytest.param("VGG16", 18, marks=pytest.mark.process),
         pytest.param("InceptionV3", 28, marks=pytest.mark.slow),
         ("frostnet", 19),
     ],

@@ -135,6 +135,7 @@ def run_tiny(project, name):
 QUICK = ("small-similar",)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )

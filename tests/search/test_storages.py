@@ -13,6 +13,8 @@ from frostline.errors import StateError
 from frostline.search import storages
 from frostline.search import study as search
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def postgres(tmp_path):

@@ -244,6 +244,7 @@ def check_all_done(named, tmp_path, trials):
     assert len({tuple(trial.params.values()) for trial in known}) == trials
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("named", ["auto", "journal"])
 def test_a_killed_workers_file_is_removed_by_the_next(tmp_path, named):
     killed = worker(tmp_path, named, 12)
@@ -260,6 +261,7 @@ def test_a_killed_workers_file_is_removed_by_the_next(tmp_path, named):
     assert not list((tmp_path / "s").glob("worker-*"))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("named", ["auto", pytest.param("journal", marks=pytest.mark.slow)])
 def test_killed_at_any_moment_no_trial_is_lost_or_doubled(tmp_path, named):
     rng = random.Random(5)
@@ -275,6 +277,7 @@ def test_killed_at_any_moment_no_trial_is_lost_or_doubled(tmp_path, named):
     check_all_done(named, tmp_path, 12)
 
 
+@pytest.mark.process
 def test_two_workers_on_one_journal_share_the_trials(tmp_path):
     both = [worker(tmp_path, "journal", 16) for _ in range(2)]
     outputs = [process.communicate(timeout=120)[0].split() for process in both]

@@ -25,6 +25,8 @@ from frostline.search import study
 from frostline.stages import finetune
 from frostline.tracking import tracker as tracking
 
+pytestmark = pytest.mark.process
+
 SPACE = {
     "finetune.freeze": ["block4_out", "block6_out", "block7_out"],
     "finetune.learning_rate": {"low": 1e-4, "high": 3e-2, "log": True},

@@ -30,6 +30,8 @@ from frostline.errors import StateError, UserError
 from frostline.serving import app, guarding, listening
 from frostline.serving.scoring import Scorer
 
+pytestmark = pytest.mark.process
+
 CLASSES = (
     "cat",
     "Katze & <b>Hund</b>",

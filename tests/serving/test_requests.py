@@ -8,6 +8,8 @@ from conftest import make_bundle
 from frostline.commands import serve
 from frostline.serving import app, inputs
 
+pytestmark = pytest.mark.process
+
 CASES = hostile_requests.cases()
 
 

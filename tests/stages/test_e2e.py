@@ -92,6 +92,7 @@ def test_the_run_says_all_that_matters(project):
     np.testing.assert_allclose([list(row.values()) for row in found["probabilities"]], expected, atol=1e-5)
 
 
+@pytest.mark.process
 def test_a_second_repro_runs_nothing_and_dvcs_own_commands_work(project):
     project.commit()
     printed = project("dvc", "repro")
@@ -182,6 +183,7 @@ def test_your_own_folder_is_one_line_and_an_added_picture_is_noticed(project):
     assert "Stage 'augment' didn't change, skipping" in printed or "Running stage 'augment'" not in printed
 
 
+@pytest.mark.process
 def test_variants_of_other_pictures_are_refused(project):
     project.change({"augment": {"copies": 1}})
     shutil.rmtree(project.folder / "data/augmented")
@@ -190,6 +192,7 @@ def test_variants_of_other_pictures_are_refused(project):
     project("dvc", "checkout")
 
 
+@pytest.mark.process
 def test_a_mistake_in_a_stage_leaves_no_half_output(project):
     project.change({"finetune": {"freeze": "no_such_layer"}})
     started = time.monotonic()

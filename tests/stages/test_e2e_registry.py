@@ -20,6 +20,8 @@ import pytest
 from PIL import Image
 from project import Project
 
+pytestmark = pytest.mark.process
+
 PETS = {
     "data": {"source": "data/pets", "train_per_class": None, "image_size": 32},
     "augment": {"copies": 0},

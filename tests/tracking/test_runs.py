@@ -21,6 +21,8 @@ from frostline.stages import evaluate
 from frostline.tracking import contact, outbox
 from frostline.tracking.tracker import BUNDLE, JOB, Tracker
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

@@ -18,6 +18,7 @@ from frostline.models import backbones, bundles, freezing
 from frostline.params.schedules import Flat
 from frostline.training import batching, checkpoints, loop, phases, thawing
 from frostline.training.loop import Position, Snapshot, balanced
+from frostline.training.networks import Recent
 from frostline.training.trainer import Trainer, TrainingData
 
 GOLDEN = [1.61175, 1.35835, 1.52421, 0.136127, 0.117194]
@@ -41,22 +42,16 @@ def kept_trainer():
 @pytest.fixture
 def train(tmp_path, small_sets, kept_trainer):
     """`train(copies=..., resume=..., **changes)` -> Result, with every snapshot in `train.snapshots`."""
-    return trains(tmp_path, small_sets, lambda: kept_trainer)
 
-
-@pytest.fixture
-def train_anew(tmp_path, small_sets):
-    """The same in a trainer of its own, which remembers no head, so that each epoch is seen."""
-    return trains(tmp_path, small_sets, lambda: Trainer(None))
-
-
-def trains(folder, small_sets, make_trainer):
     def run(copies=1, resume=None, trainer=None, looks=(), **changes):
         *variants, validation = small_sets(copies)
         params = make_params(**{**QUICK, **changes})
-        store = Store(folder / "features", params.cache.disk_gb * 1e9, Memory(params.cache.memory_gb * 1e9))
+        store = Store(tmp_path / "features", params.cache.disk_gb * 1e9, Memory(params.cache.memory_gb * 1e9))
         run.snapshots, run.plans = [], []
-        trainer = trainer or make_trainer()
+        if trainer is None:
+            trainer = kept_trainer
+            for network in trainer._networks._values.values():
+                network.heads = Recent(1)  # no head is remembered, so that each epoch is trained and seen
         trainer.store = store
         watch = loop.Watch(lambda _, snapshot: run.snapshots.append(snapshot()), looks, on_plan=run.plans.append)
         return trainer.run(params, TrainingData(variants, validation), resume, watch)
@@ -125,32 +120,32 @@ def test_a_kept_network_trains_as_a_fresh_one(train, tmp_path):
         assert kept_best == best_values(train.snapshots)
 
 
-def test_looking_in_the_middle_of_an_epoch_changes_nothing_and_can_be_gone_on_from(train_anew, tmp_path):
-    straight = train_anew()
-    looked = train_anew(looks=(0.5, 1.4, 2))
+def test_looking_in_the_middle_of_an_epoch_changes_nothing_and_can_be_gone_on_from(train, tmp_path):
+    straight = train()
+    looked = train(looks=(0.5, 1.4, 2))
     assert looked.history == straight.history
     assert_same(weights(looked), weights(straight))
-    assert [snapshot.position.epoch for snapshot in train_anew.snapshots] == [1, 2, 0, 1, 1, 2, 3]
+    assert [snapshot.position.epoch for snapshot in train.snapshots] == [1, 2, 0, 1, 1, 2, 3]
     checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
     for middle in (2, 4):
-        train_anew(looks=(0.5, 1.4, 2))
-        checkpoint.save(train_anew.snapshots[middle])
+        train(looks=(0.5, 1.4, 2))
+        checkpoint.save(train.snapshots[middle])
         assert checkpoint.load().position.batch > 0
-        resumed = train_anew(resume=checkpoint.load())
+        resumed = train(resume=checkpoint.load())
         assert resumed.history == straight.history
         assert_same(weights(resumed), weights(straight))
 
 
 @pytest.mark.parametrize("after", [1, 2, 4])
-def test_a_resumed_training_ends_with_the_same_weights(train_anew, tmp_path, after):
+def test_a_resumed_training_ends_with_the_same_weights(train, tmp_path, after):
     stopping = {"finetune__early_stopping": {"monitor": "val_loss", "patience": 2}}
-    straight = train_anew(**stopping)
+    straight = train(**stopping)
     checkpoint = checkpoints.Checkpoint(tmp_path / "checkpoints" / "job.snapshot")
-    checkpoint.save(train_anew.snapshots[after - 1])
-    resumed = train_anew(resume=checkpoint.load(), **stopping)
+    checkpoint.save(train.snapshots[after - 1])
+    resumed = train(resume=checkpoint.load(), **stopping)
     assert_same(weights(resumed), weights(straight))
     assert resumed.history == straight.history
-    assert len(train_anew.snapshots) == len(straight.history) - after
+    assert len(train.snapshots) == len(straight.history) - after
 
 
 def test_a_checkpoint_that_is_damaged_is_none(tmp_path, capsys):
@@ -374,9 +369,9 @@ def test_data_that_do_not_fit_the_budget_are_not_stored(train, tmp_path):
     assert dataclasses.asdict(passed.audit) == dataclasses.asdict(stored.audit)
 
 
-def test_a_backbone_thaws_block_by_block_and_can_be_resumed(train_anew, tmp_path):
+def test_a_backbone_thaws_block_by_block_and_can_be_resumed(train, tmp_path):
     changes = {"finetune__freeze": "gradual", "finetune__epochs": 7, "copies": 2}
-    straight = train_anew(**changes)
+    straight = train(**changes)
     rows = [row for row in straight.history if row.phase == "finetune"]
     assert [row.epoch for row in rows] == list(range(1, 8))
     depths = [row.frozen_layers for row in rows]
@@ -389,10 +384,10 @@ def test_a_backbone_thaws_block_by_block_and_can_be_resumed(train_anew, tmp_path
     assert thawed == sorted(thawed, reverse=True)
     assert sum(group.parameters for group in groups) == straight.bundle.model.count_params()
     checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
-    snapshots = list(train_anew.snapshots)
+    snapshots = list(train.snapshots)
     for after in (3, 5):  # at the end of a stage, within one
         checkpoint.save(snapshots[after])
-        resumed = train_anew(resume=checkpoint.load(), **changes)
+        resumed = train(resume=checkpoint.load(), **changes)
         assert resumed.history == straight.history
         assert_same(weights(resumed), weights(straight))
 
@@ -481,21 +476,21 @@ def test_cutmix_without_feature_maps_is_refused_naming_both_keys():
         make_params(augment__cutmix=1.0, finetune__freeze="all")
 
 
-def test_live_variants_are_drawn_afresh_and_alike_in_every_training(train_anew, tmp_path):
+def test_live_variants_are_drawn_afresh_and_alike_in_every_training(train, tmp_path):
     changes = {"augment__mode": "live", "finetune__freeze": "block2_out", "finetune__epochs": 3, "copies": 0}
     trainer = Trainer(Store(tmp_path / "warm", 1e9, Memory(1e9)))
-    first = train_anew(trainer=trainer, **changes)
-    assert "finetune on live variants" in train_anew.plans[0]
-    assert "head on" in train_anew.plans[0]
+    first = train(trainer=trainer, **changes)
+    assert "finetune on live variants" in train.plans[0]
+    assert "head on" in train.plans[0]
     kept_weights = weights(first)
-    warm = train_anew(trainer=trainer, **changes)
+    warm = train(trainer=trainer, **changes)
     assert_same(weights(warm), kept_weights)
-    assert warm.history == first.history == train_anew(**changes).history
-    assert first.history != train_anew(**{**changes, "augment__mode": "stored"}).history
+    assert warm.history == first.history == train(**changes).history
+    assert first.history != train(**{**changes, "augment__mode": "stored"}).history
     checkpoint = checkpoints.Checkpoint(tmp_path / "job.snapshot")
-    train_anew(**changes)
-    checkpoint.save(train_anew.snapshots[3])
-    resumed = train_anew(resume=checkpoint.load(), **changes)
+    train(**changes)
+    checkpoint.save(train.snapshots[3])
+    resumed = train(resume=checkpoint.load(), **changes)
     assert resumed.history == first.history
     assert_same(weights(resumed), kept_weights)
 

@@ -12,6 +12,8 @@ from frostline.core import digest
 from frostline.models import backend
 from frostline.stages import augment, evaluate, finetune, prepare
 
+pytestmark = pytest.mark.process
+
 # Stored; computed, because the store was full from the beginning, or became so on the way; and never stored.
 ROUTES = {
     "stored": {"cache__mode": "always"},

@@ -18,6 +18,8 @@ from frostline.features import store
 from frostline.serving import loading
 from frostline.stages import augment, evaluate, finetune, prepare
 
+pytestmark = pytest.mark.process
+
 ARGUMENTS = {
     "logistic_regression": {"C": 0.1},
     "linear_svm": {},

@@ -38,6 +38,9 @@ QUIET = {
 }
 
 
+DATABASE_TRIES = 5  # within 3 seconds; MLflow's own 10 keep a person waiting for 102 seconds
+
+
 @dataclass(frozen=True)
 class Tracker:
     """Where runs go.
@@ -108,8 +111,10 @@ class Tracker:
         import logging
 
         import mlflow
+        from mlflow.store.db import utils as databases
         from sqlalchemy.exc import SQLAlchemyError
 
+        databases.MAX_RETRY_COUNT = DATABASE_TRIES
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         atomic.require_writable(self.state)
