@@ -1,6 +1,6 @@
 """What a project of faults.py holds: what must be the same whether a command was killed or not, and what is left over.
 
-Times, process numbers and random ids are left out. Databases are read by SQL, so that nothing is mended by reading.
+Times, process numbers and random ids are left out. Databases are read by SQL, so that nothing is repaired by reading.
 """
 
 from __future__ import annotations

@@ -159,7 +159,6 @@ def settings(run: Run, changes: dict[str, Any]) -> Any:
                 "sampler": "tpe",
                 "pruner": "halving",
                 "metric": "val_accuracy",
-                "direction": "maximize",
                 "seed": run.seed,
                 "storage": "auto",
                 "space": {
@@ -204,7 +203,7 @@ def ours(run: Run, variant: Ours) -> Outcome:
 def forget() -> None:
     """Let every training of this process begin with a new `Trainer`: no network, compiled step or trained head is kept.
 
-    THE PLACE to mend where the sweep comes to keep things elsewhere than in a `Trainer`. It has to be called before
+    THE PLACE to fix where the sweep comes to keep things elsewhere than in a `Trainer`. It has to be called before
     anything trains.
     """
     from frostline.training import trainer

@@ -118,5 +118,5 @@ def test_unreachable_imagenet_weights_are_one_line(monkeypatch, tmp_path):
         raise OSError("URL fetch failure: <urlopen error [Errno -2] Name or service not known>")
 
     monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", offline)
-    with pytest.raises(WeightsError, match=r"MobileNet's ImageNet weights can't be had .*\*_notop.h5"):
+    with pytest.raises(WeightsError, match=r"MobileNet's ImageNet weights are not available .*\*_notop.h5"):
         backbones.build("MobileNet", "imagenet", 128)

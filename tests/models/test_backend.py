@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from frostline.errors import UserError
 from frostline.models import backend
 
 LAYERS = {
@@ -42,3 +43,27 @@ def test_rounding_by_the_place_is_noticed():
     x = np.random.default_rng(0).random((8, 3), np.float32)
     assert backend.rounds_alike(lambda rows: rows * 2, x)
     assert not backend.rounds_alike(uneven, x)
+
+
+def raised(function):
+    try:
+        function()
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def test_what_the_engine_raises_is_its_own_and_what_we_raise_is_not():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    assert backend.is_its_own(raised(lambda: model(np.ones((1, 4), np.float32))))  # a ValueError
+    assert backend.is_its_own(raised(lambda: keras.ops.matmul(np.ones((2, 3)), np.ones((2, 3)))))
+    assert backend.is_its_own(MemoryError())
+    assert not backend.is_its_own(raised(lambda: int("x")))
+    assert not backend.is_its_own(raised(lambda: np.ones(3).reshape(2, 2)))
+
+
+def test_a_backend_that_is_not_supported_is_refused(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    refused = pytest.raises(UserError, match="KERAS_BACKEND: torch is not supported; set it to one of tensorflow, jax")
+    with refused, backend.quiet():
+        pass

@@ -1,4 +1,4 @@
-"""A mistake in params.yaml is one line that names the key and the mend."""
+"""A mistake in params.yaml is one line that names the key and the fix."""
 
 from __future__ import annotations
 
@@ -78,6 +78,7 @@ def test_every_params_file_of_the_repository_is_valid(path: Path) -> None:
         ("finetune.early_stopping", {"monitr": "val_loss", "patience": 2}, "early_stopping.monitr is not a key; did "),
         ("finetune.early_stopping", {"monitr": "val_loss", "patience": 2}, "you mean monitor?"),
         ("finetune.early_stopping", {"monitor": "val_loss"}, "finetune.early_stopping.patience is missing; add it"),
+        ("finetune.callbacks", {"TerminateOnNaN": {}}, "TerminateOnNaN does, every training does here; remove it"),
         ("finetune.schedule", "cosin", "finetune.schedule: input should be 'constant' or 'cosine', not 'cosin'"),
         ("finetune.schedule", {"CosineDcay": {}}, "schedule.CosineDcay is not a key; did you mean CosineDecay?"),
         ("finetune.schedule", {"CosineDecay": {"warmup_epoch": 2}}, "did you mean warmup_epochs?"),
@@ -144,7 +145,7 @@ def test_nothing_to_train_is_refused(refused: Callable[[str | bytes], str]) -> N
         ("seed: [1\n", "line "),
         ("seed: *nowhere\n", "line 1: found undefined alias"),
         ("seed: !!python/object:os.system 7\n", "line 1: could not determine a constructor"),
-        ("seed: 7\n---\nseed: 8\n", "mend that line"),
+        ("seed: 7\n---\nseed: 8\n", "fix that line"),
         ("seed: 2024-13-45\n", "month must be in 1..12"),
         (b"# caf\xe9\nseed: 7\n", "UTF-8"),
         (b"seed: 7\0\n", "special characters are not allowed"),

@@ -87,8 +87,6 @@ def test_a_trial_is_params_yaml_with_some_keys_changed():
 
 
 def test_a_loss_is_not_compared_where_the_search_changes_what_it_is():
-    params = make_params(
-        sweep__space={"finetune.label_smoothing": [0.0, 0.1]}, sweep__metric="val_loss", sweep__direction="minimize"
-    )
+    params = make_params(sweep__space={"finetune.label_smoothing": [0.0, 0.1]}, sweep__metric="val_loss")
     with pytest.raises(ParamsError, match=r"val_loss can't compare .* set it to val_accuracy"):
         space.dimensions(params, [])

@@ -174,7 +174,7 @@ def test_a_sampler_that_cannot_serve_the_space_is_refused():
 
 
 def test_what_the_sampler_advises_depends_on_the_study_alone(tmp_path):
-    """A sweep that was killed and gone on with draws the points of one that was not."""
+    """A sweep that was killed and resumed draws the points of one that was not."""
 
     def points(folder, restarts):
         drawn = []

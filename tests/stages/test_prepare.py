@@ -178,7 +178,7 @@ def test_a_problem_is_an_error_where_that_is_wanted(pictures: Path) -> None:
     (pictures / "bee" / "words.jpg").write_text("words")
     said = refusal(params(on_problem="error"))
     assert said == (
-        f"pictures/ant/words.jpg: {NOT_AN_IMAGE} (and 1 more); mend or remove it, or set data.on_problem to drop"
+        f"pictures/ant/words.jpg: {NOT_AN_IMAGE} (and 1 more); fix or remove it, or set data.on_problem to drop"
     )
 
 
@@ -344,7 +344,7 @@ def test_a_class_that_train_lacks_is_left_out_and_one_that_validation_lacks_is_w
         "Bees": ("empty_class", "no picture of the class is left")
     }
     assert report()["warnings"] == [{"kind": "class_not_in_split", "reason": "class 'bee' has no picture in val"}]
-    assert "  look: class 'bee' has no picture in val" in said.splitlines()
+    assert "  warning: class 'bee' has no picture in val" in said.splitlines()
     assert report()["classes"] == ["ant", "bee"]
 
 

@@ -476,6 +476,12 @@ def test_cutmix_without_feature_maps_is_refused_naming_both_keys():
         make_params(augment__cutmix=1.0, finetune__freeze="all")
 
 
+@pytest.mark.parametrize("freeze", [66, "block8_out"])
+def test_cutmix_is_refused_too_where_a_number_or_a_layer_freezes_everything(train, freeze):
+    with pytest.raises(UserError, match=rf"augment\.cutmix needs .* finetune\.freeze {freeze}"):
+        train(augment__cutmix=1.0, finetune__freeze=freeze)
+
+
 def test_live_variants_are_drawn_afresh_and_alike_in_every_training(train, tmp_path):
     changes = {"augment__mode": "live", "finetune__freeze": "block2_out", "finetune__epochs": 3, "copies": 0}
     trainer = Trainer(Store(tmp_path / "warm", 1e9, Memory(1e9)))

@@ -18,7 +18,7 @@ def check(params: Params) -> str:
     """What will be trained on what, in a line, and what the activation store holds.
 
     Raises UserError for what would stop a stage later; DVC too stops at a missing source, but with the words of a file
-    system and without a mend.
+    system and without a fix.
     """
     source = Path(params.data.source)
     if not source.exists():

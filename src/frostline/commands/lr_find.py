@@ -24,7 +24,7 @@ def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> s
     Raises ParamsError for rates that don't rise.
     """
     if not 0 < low < high:
-        raise ParamsError(f"--low {low:g} and --high {high:g}: the rates must rise from above 0; mend them")
+        raise ParamsError(f"--low {low:g} and --high {high:g}: the rates must rise from above 0; fix them")
     locate = registry.locator(params.tracking)
     inputs.check(params, locate)
     given = inputs.opened(params)

@@ -15,7 +15,7 @@ from frostline.tracking import lineage, registry, run_log, states, tracker
 def run(params: Params) -> str:
     """Register; a line on what is the challenger now, and one where the state can't be brought back.
 
-    Raises StateError where files and dvc.lock differ, or the registry can't be had.
+    Raises StateError where files and dvc.lock differ, or the registry is not available.
     """
     with registry.registry(params.tracking, params.registry.name) as known:
         lineage.require_up_to_date()

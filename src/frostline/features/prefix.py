@@ -140,12 +140,12 @@ class ComputedRows:
         size = backend.batch_rows()
         for start in range(0, len(rows), size):  # what lies below may be much larger than what is asked for
             made = self.prefix.run(self.first, self.last, self.below.take(rows[start : start + size]))
-            with np.errstate(over="ignore"):  # said below, with the mend
+            with np.errstate(over="ignore"):  # said below, with the fix
                 out[start : start + size] = made
         if not np.isfinite(out).all():
             raise ParamsError(
                 f"params.yaml: features are not finite in cache.dtype {entry.dtype}; set it to float32, "
-                "or mend backbone.weights"
+                "or fix backbone.weights"
             )
         return out
 

@@ -95,7 +95,7 @@ class KaggleCard(_Card):
     dataset: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/\d+)?$")]
 
     def fetch(self) -> Path:
-        """The folder of its files, by kagglehub, which keeps what it fetched. Raises DataError, with the mend."""
+        """The folder of its files, by kagglehub, which keeps what it fetched. Raises DataError, with the fix."""
         try:
             import kagglehub
         except ImportError:

@@ -65,7 +65,7 @@ def _require_classes(findings: Findings, given: set[str], data: DataSection) -> 
         first, more = problems[0], f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         path = " ".join(first["path"].split())
         raise DataError(
-            f"{data.source}/{path}: {first['reason']}{more}; mend or remove it, or set data.on_problem to drop"
+            f"{data.source}/{path}: {first['reason']}{more}; fix or remove it, or set data.on_problem to drop"
         )
     why = f" ({problems[0]['path']}: {problems[0]['reason']})" if problems else ""
     if findings.usable.empty:

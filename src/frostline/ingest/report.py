@@ -47,9 +47,9 @@ def table(report: dict[str, Any]) -> str:
         for kind, count in report["problem_counts"].items():
             first = next(problem for problem in report["problems"] if problem["kind"] == kind)
             lines.append(f"  {kind:<{width}} {count:>7,}  {_short(first['path'])}: {_short(first['reason'])}")
-    lines += [f"  look: {_short(warning['reason'], 2 * WIDEST)}" for warning in report["warnings"][:5]]
+    lines += [f"  warning: {_short(warning['reason'], 2 * WIDEST)}" for warning in report["warnings"][:5]]
     if len(report["warnings"]) > 5:
-        lines.append(f"  look: {len(report['warnings']) - 5} more warnings")
+        lines.append(f"  warning: {len(report['warnings']) - 5} more warnings")
     sets = report["near_duplicates"] or []
     if sets:
         copies = sum(map(len, sets))

@@ -36,7 +36,7 @@ class Source:
 def open_source(path: Path, scratch: Path) -> Source:
     """Open `data.source`. scratch: an existing folder, where an archive is unpacked; the source needs it.
 
-    Raises DataError, naming the path and the mend, where it is no source.
+    Raises DataError, naming the path and the fix, where it is no source.
     """
     try:
         if path.is_dir():

@@ -56,8 +56,8 @@ def listed(table: Path, inside: Path | None = None) -> Listing:
         elif not label:
             listing.leave_out(path, None, "no_label", f"has no label in {where}")
         elif split and known is None:
-            mend = nearest(split, list(SPLIT_FOLDERS)) or "; use train, val or test"
-            listing.leave_out(path, label, "split", f"its split in {where} is {split!r}{mend}")
+            fix = nearest(split, list(SPLIT_FOLDERS)) or "; use train, val or test"
+            listing.leave_out(path, label, "split", f"its split in {where} is {split!r}{fix}")
         elif inside is not None and not _is_inside(inside, table.parent / path):
             listing.leave_out(path, label, "outside", "leads out of the archive")
         else:

@@ -124,12 +124,12 @@ class Backbone:
 def check(name: str, weights: str, size: int, alpha: float | None = None) -> Spec:
     """The table's row, after checking what can be checked without loading Keras.
 
-    Raises ParamsError or WeightsError, one line with the mend.
+    Raises ParamsError or WeightsError, one line with the fix.
     """
     if name not in TABLE:
         near = get_close_matches(name, TABLE, n=1, cutoff=0.5)
-        mend = f"did you mean {near[0]}?" if near else f"use one of {', '.join(TABLE)}"
-        raise ParamsError(f"params.yaml: backbone.name {name!r} is not known; {mend}")
+        fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(TABLE)}"
+        raise ParamsError(f"params.yaml: backbone.name {name!r} is not known; {fix}")
     spec = TABLE[name]
     if size < spec.smallest:
         raise ParamsError(f"params.yaml: data.image_size {size} is too small for {name}; use at least {spec.smallest}")
@@ -191,7 +191,7 @@ def _load(model: keras.Model, name: str, weights: str) -> LoadedWeights:
 
 def _unfit(weights: str, name: str, reason: str) -> WeightsError:
     keys = "backbone.weights or backbone.name" + (" or backbone.alpha" if TABLE[name].alphas else "")
-    return WeightsError(f"{weights}: does not hold the weights of {name} ({reason}); mend {keys}")
+    return WeightsError(f"{weights}: does not hold the weights of {name} ({reason}); fix {keys}")
 
 
 def _application(name: str, weights: str, size: int, alpha: float | None) -> keras.Model:
@@ -215,7 +215,7 @@ def _application(name: str, weights: str, size: int, alpha: float | None) -> ker
             return constructor(weights=weights)
         except Exception as error:  # keras.utils.get_file raises a bare Exception where the download fails
             raise WeightsError(
-                f"{name}'s ImageNet weights can't be had ({_first_line(error)}); connect once, "
+                f"{name}'s ImageNet weights are not available ({_first_line(error)}); connect once, "
                 "or set backbone.weights to a *_notop.h5 file"
             ) from error
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from frostline.errors import UserError
+
 if TYPE_CHECKING:
     import keras
 
@@ -20,13 +22,21 @@ if TYPE_CHECKING:
 CPU_ROWS, GPU_ROWS = 48, 256
 
 
+SUPPORTED = ("tensorflow", "jax")  # backends of Keras
+ENGINES = {"tensorflow", "keras", "jax", "jaxlib"}
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Import Keras inside this block, or the C++ half of TensorFlow prints lines that look like errors and are none.
 
     They go to file descriptor 2 before any log level counts, so the descriptor itself is turned away for the time of
-    the import. Python's own exceptions and warnings about the import are not affected.
+    the import. Python's own exceptions and warnings about the import are not affected. Raises UserError where Keras is
+    to run on a backend that is not supported.
     """
+    chosen = os.environ.get("KERAS_BACKEND", SUPPORTED[0])
+    if chosen not in SUPPORTED:
+        raise UserError(f"KERAS_BACKEND: {chosen} is not supported; set it to one of {', '.join(SUPPORTED)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow leaves oneDNN off on processors without AVX-512; it is quicker there too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -90,9 +100,16 @@ def make_deterministic(seed: int) -> None:
 
 
 def is_its_own(error: Exception) -> bool:
-    """Whether an error comes from the engine at work: memory that is used up, shapes that don't fit."""
-    package = type(error).__module__.partition(".")[0]
-    return isinstance(error, MemoryError | ValueError) or package in {"tensorflow", "keras", "jax", "jaxlib"}
+    """Whether an error comes from the engine at work: memory that is used up, shapes that don't fit.
+
+    Many of them are plain ValueErrors, so what counts is where one was raised: in the engine's code, or in ours.
+    """
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    raised_in = place.tb_frame.f_globals.get("__name__", "") if place is not None else ""
+    packages = {name.partition(".")[0] for name in (type(error).__module__, raised_in)}
+    return isinstance(error, MemoryError) or not packages.isdisjoint(ENGINES)
 
 
 def predict(model: keras.Model, batch: NDArray[Any], rows: int) -> NDArray[Any]:

@@ -77,7 +77,7 @@ def fit(
     try:
         estimator = made(**given).fit(x, labels)
     except (ValueError, TypeError) as error:  # scikit-learn checks its arguments' values here
-        raise ParamsError(f"params.yaml: head.classifier_args: {str(error).splitlines()[0]}; mend it") from error
+        raise ParamsError(f"params.yaml: head.classifier_args: {str(error).splitlines()[0]}; fix it") from error
     if kind == "knn" and estimator.n_neighbors > len(x):
         raise ParamsError(
             f"params.yaml: head.classifier_args.n_neighbors is {estimator.n_neighbors}, but there are {len(x)} "

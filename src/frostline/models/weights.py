@@ -44,7 +44,7 @@ Stored = list[tuple[str, list[NDArray[Any]]]]
 def check(weights: str, name: str, alpha: float | None, words: Sequence[str]) -> None:
     """What can be checked of a file or a bundle's folder without loading Keras.
 
-    words: the keywords that the backbone has. Raises WeightsError, one line with the mend.
+    words: the keywords that the backbone has. Raises WeightsError, one line with the fix.
     """
     path = Path(weights)
     if path.is_dir():
@@ -57,7 +57,7 @@ def check(weights: str, name: str, alpha: float | None, words: Sequence[str]) ->
             f"the copy, or register it and name {REGISTERED}NAME@ALIAS"
         )
     else:
-        raise WeightsError(f"{path}: backbone.weights names no file; use {', '.join(words)}, or mend the path")
+        raise WeightsError(f"{path}: backbone.weights names no file; use {', '.join(words)}, or fix the path")
 
 
 def _check_bundle(folder: Path, name: str, alpha: float | None) -> None:

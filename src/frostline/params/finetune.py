@@ -87,17 +87,12 @@ class _ModelCheckpoint(Section):
     """Keras's callback: keep the weights of the epoch with the best `monitor`, without stopping."""
 
     monitor: Monitor = "val_loss"
-    save_best_only: Literal[True] = True
 
 
 class _TensorBoard(Section):
     """Keras's callback: the epochs' numbers for TensorBoard, in a folder for each training below `log_dir`."""
 
     log_dir: Annotated[str, Field(min_length=1)] = "logs"
-
-
-class _TerminateOnNaN(Section):
-    """Keras's callback; a training always ends where its loss is no number."""
 
 
 class Callbacks(Section):
@@ -108,13 +103,14 @@ class Callbacks(Section):
     def _not_twice(cls, values: Any) -> Any:
         if isinstance(values, dict) and "EarlyStopping" in values:
             raise ValueError("what EarlyStopping does is finetune.early_stopping here; move its arguments there")
+        if isinstance(values, dict) and "TerminateOnNaN" in values:
+            raise ValueError("what TerminateOnNaN does, every training does here; remove it")
         return values
 
     ReduceLROnPlateau: _ReduceLROnPlateau | None = None
     LearningRateScheduler: _LearningRateScheduler | None = None
     ModelCheckpoint: _ModelCheckpoint | None = None
     TensorBoard: _TensorBoard | None = None
-    TerminateOnNaN: _TerminateOnNaN | None = None
 
 
 class FinetuneSection(Section):

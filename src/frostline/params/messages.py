@@ -1,4 +1,4 @@
-"""What is wrong with params.yaml, in one line that names the key and the mend."""
+"""What is wrong with params.yaml, in one line that names the key and the fix."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def broken(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     if mark:
-        return f"line {mark.line + 1}: {one_line(problem)}; mend that line"
-    return f"not YAML in UTF-8 ({one_line(problem)}); mend it"
+        return f"line {mark.line + 1}: {one_line(problem)}; fix that line"
+    return f"not YAML in UTF-8 ({one_line(problem)}); fix it"
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> str:
     """The first problem in one line, with how many more there are."""
     problems = error.errors()
-    # An unknown key first: a misspelt key is also a missing one, and only the former says what to mend.
+    # An unknown key first: a misspelt key is also a missing one, and only the former says what to fix.
     first = min(problems, key=lambda p: p["type"] not in {"extra_forbidden", "invalid_key"})
     location = _location(first)
     key = ".".join(location)

@@ -162,17 +162,10 @@ class SweepSection(Section):
     sampler: Literal["tpe", "random", "grid", "gp"]
     pruner: Literal["halving", "median", "hyperband", "none"]
     metric: Literal["val_accuracy", "val_loss"]
-    direction: Literal["maximize", "minimize"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     storage: Annotated[str, Field(min_length=1)]
     patience: Annotated[float, Field(ge=0)]
     space: Annotated[dict[str, Auto | Range | Choices], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _towards_better(self) -> Self:
-        if (self.metric == "val_accuracy") != (self.direction == "maximize"):
-            raise ValueError(f"{self.metric} can't be {self.direction}d; set direction to the other one")
-        return self
 
 
 class TrackingSection(Section):
@@ -224,7 +217,7 @@ class Params(Section):
             )
         if not self.head.is_dense:
             self._require_shallow()
-        if self.augment.cutmix and self.finetune.freeze == "all":
+        if self.augment.cutmix and self.finetune.freeze in ("all", ["all"]):
             raise ParamsError(
                 "params.yaml: augment.cutmix needs feature maps to cut from, but with finetune.freeze all there are "
                 "none behind the line; set augment.cutmix to 0 (augment.mixup works), or freeze less"
@@ -233,7 +226,7 @@ class Params(Section):
 
     def _require_shallow(self) -> None:
         kind = f"head.classifier {self.head.classifier}"
-        for is_wrong, key, mend in (
+        for is_wrong, key, fix in (
             (self.finetune.freeze != "all", f"finetune.freeze {self.finetune.freeze}", "set the latter to all"),
             (self.head.binary, "head.binary true", "set the latter to false"),
             (bool(self.head.hidden), f"head.hidden {self.head.hidden}", "set the latter to []"),
@@ -242,14 +235,14 @@ class Params(Section):
             if is_wrong:
                 raise ParamsError(
                     f"params.yaml: {kind} is trained on stored features of a frozen backbone and can't go with {key}; "
-                    f"{mend}, or the former to dense"
+                    f"{fix}, or the former to dense"
                 )
 
 
 def load(path: Path) -> Params:
     """Read and check params.yaml.
 
-    Raises ParamsError, one line naming the key and the mend, for a file that is missing or can't be read, broken YAML,
+    Raises ParamsError, one line naming the key and the fix, for a file that is missing or can't be read, broken YAML,
     and missing, unknown or ill-typed keys.
     """
     from ruamel.yaml.error import YAMLError

@@ -101,7 +101,7 @@ def with_values(params: Params, values: Mapping[str, Value]) -> Params:
         first = error.errors()[0]
         said = ", ".join(f"{key} = {value!r}" for key, value in values.items())
         why = first["msg"][0].lower() + first["msg"][1:]
-        raise ParamsError(f"params.yaml: sweep.space: {said} can't be: {why}; mend it") from None
+        raise ParamsError(f"params.yaml: sweep.space: {said} can't be: {why}; fix it") from None
 
 
 def _dimension(

@@ -183,7 +183,7 @@ class Study:
         return self.storage.set_trial_state_values(trial, TrialState.RUNNING)
 
     def put_back(self, trial: Trial) -> None:
-        """Return a trial to the pool, to be gone on with later."""
+        """Return a trial to the pool, to be resumed later."""
         self._current = None
         with contextlib.suppress(UpdateFinishedTrialError):
             self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)

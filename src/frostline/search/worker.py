@@ -78,7 +78,7 @@ class Worker:
             tried = self.study.tried()
             if any(trial.state == "running" for trial in tried):
                 for freed in self.study.reclaim():
-                    self.say(f"trial {freed}: its process is gone; it is gone on with")
+                    self.say(f"trial {freed}: its worker died; resuming")
                 tried = self.study.tried()
             self._require_hope(tried)
             number, lost = self._next(tried)
@@ -246,7 +246,7 @@ class Worker:
         ):
             raise UserError(
                 f"params.yaml: sweep.space: the first {len(self._failed)} trials failed, the last one because "
-                f"{tried[self._failed[-1]].reason}; mend the space"
+                f"{tried[self._failed[-1]].reason}; fix the space"
             )
 
     def _tell_line(self, line: str) -> None:

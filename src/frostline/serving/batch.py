@@ -49,7 +49,7 @@ def requested(asked: Sequence[str]) -> list[Request]:
         else:
             matching = sorted(each for each in glob.glob(name, recursive=True) if Path(each).is_file())  # noqa: PTH207
             if not matching:
-                raise DataError(f"{name}: matches no file; mend the pattern")
+                raise DataError(f"{name}: matches no file; fix the pattern")
             wanted += [(each, Path(each)) for each in matching]
     return wanted
 

@@ -81,8 +81,8 @@ class Registry:
             found = next((version for version in self.versions() if version.number == int(wanted)), None)
         if found is None:
             known = ", ".join(str(version.number) for version in self.versions())
-            mend = f"take one of {known}" if known else "run `frostline register`"
-            raise StateError(f"models:/{self.name}: has no version or alias {wanted}; {mend}")
+            fix = f"take one of {known}" if known else "run `frostline register`"
+            raise StateError(f"models:/{self.name}: has no version or alias {wanted}; {fix}")
         return found
 
     def champion(self) -> Version | None:

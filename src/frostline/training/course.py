@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import keras
 
 from frostline.data import augmentation
+from frostline.errors import ParamsError
 from frostline.models import freezing
 from frostline.models.made_from import LayerGroup
 from frostline.params.schedules import Flat, Piecewise, meant
@@ -37,6 +38,11 @@ def stages(params: Params, body: keras.Model) -> list[TrainingStage]:
     """The head's phase, then fine-tuning, in several stages where the backbone thaws gradually."""
     settings = params.finetune
     found = []
+    if params.augment.cutmix and settings.epochs and freezing.depth(body, settings.freeze) == len(body.layers):
+        raise ParamsError(
+            f"params.yaml: augment.cutmix needs feature maps to cut from, but finetune.freeze {settings.freeze} leaves "
+            "none behind the line; set augment.cutmix to 0 (augment.mixup works), or freeze less"
+        )
     if settings.head_epochs:
         frozen = len(body.layers)
         phase = _phase(params, "head", settings.head_epochs, range(settings.head_epochs), frozen)
