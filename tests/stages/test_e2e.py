@@ -188,7 +188,7 @@ def test_variants_of_other_pictures_are_refused(project):
     project.change({"augment": {"copies": 1}})
     shutil.rmtree(project.folder / "data/augmented")
     printed = project("frostline", "finetune", ok=False)
-    assert "data/augmented: does not hold augment.copies = 1 variants of the pictures in data/prepared/train" in printed
+    assert "data/augmented: does not hold augment.copies = 1 variants of the images in data/prepared/train" in printed
     project("dvc", "checkout")
 
 
