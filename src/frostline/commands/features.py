@@ -40,7 +40,7 @@ def run(params: Params, layer: str, split: str, out: Path) -> str:
         from frostline.features import extraction
 
     size, pooling = next(iter(pictures.values())).layout.image_size, params.head.pooling
-    backbone = backbones.build(named.name, locate(named.weights), size, named.until, named.alpha)
+    backbone = backbones.of_section(named, locate, size)
     extractor = extraction.extractor(backbone, layer, pooling)
     about = {**named.model_dump(), "layer": layer, "pooling": pooling, "image_size": size}
     source = None if params.cache.mode == "never" else kept

@@ -16,7 +16,7 @@ from frostline.tracking import registry, run_log, tracker
 from frostline.training import inputs, job
 
 if TYPE_CHECKING:
-    from frostline.search.study import Study
+    from frostline.search.study import Tried
     from frostline.search.trial_data import TrialData
 
 
@@ -28,6 +28,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
     say = partial(print, flush=True, file=sys.stderr if as_json else sys.stdout)
     locate = registry.locator(params.tracking)
     inputs.check(params, locate)
+    inputs.bring_up_to_date()
     with backend.quiet():
         from frostline.search import report, setup
         from frostline.search.study_log import study_log
@@ -35,7 +36,6 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         from frostline.search.worker import Worker
         from frostline.training.trainer import Trainer
 
-    setup.bring_data_up_to_date()
     given = inputs.opened(params)
     plan = setup.plan(params, given, locate)
     data = TrialData(params, given, plan.folder)
@@ -51,19 +51,18 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         with report.written_at_the_end(paths.SWEEP, joined, log, params.sweep.metric, plan.shares):
             Worker(params, data.of, plan.is_cheap, joined, log, trainer, say).search()
         lines = [report.summary(joined, params.sweep.metric, paths.SWEEP)]
-        if apply and joined.best() is not None:
-            lines.append(_apply(params, data, joined, locate))
+        best = joined.best()
+        if apply and best is not None:
+            lines.append(_apply(params, data, joined.identity, best, locate))
         if as_json:
             return json.dumps(report.as_json(joined, params.sweep.metric), indent=2)
         return "\n".join(lines)
 
 
-def _apply(params: Params, data: TrialData, joined: Study, locate: weights.Locate) -> str:
+def _apply(params: Params, data: TrialData, study_id: str, best: Tried, locate: weights.Locate) -> str:
     """Write the best values into params.yaml, and note which trial the training that will have them repeats."""
-    best = joined.best()
-    assert best is not None
     edit.change(paths.PARAMS, best.values)
     settings = space.with_values(params, best.values)
     images = data.of(settings)
-    job.note_origin(job.key(settings, [*images.variants, images.validation], locate), joined.identity, best.number)
+    job.note_origin(job.key(settings, [*images.variants, images.validation], locate), study_id, best.number)
     return f"wrote {', '.join(best.values)} into {paths.PARAMS}; `dvc repro` trains it"

@@ -4,4 +4,4 @@ It may use models, and it neither writes to MLflow nor reads params.yaml. Start 
 that a challenger must pass.
 """
 
-__all__ = ["gate", "gradcam", "plots", "report", "summary"]
+__all__ = ["card_making", "gate", "gradcam", "plots", "report", "summary"]

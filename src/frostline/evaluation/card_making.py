@@ -48,17 +48,22 @@ def _groups(groups: Sequence[LayerGroup]) -> str:
     """The layer groups as a table."""
     if not groups:
         return ""
-    rows = "\n".join(
-        f"| {code(group.name)} | {group.parameters:,} | "
-        + (f"epoch {group.thawed} | {group.learning_rate:.3g} |" if group.thawed else "never | |")
-        for group in groups
-    )
+    rows = "\n".join(group_rows(groups))
     return f"""#### Layer Groups
 
 | layers | parameters | fine-tuned from | learning rate |
 |---|---|---|---|
 {rows}
 """
+
+
+def group_rows(groups: Sequence[LayerGroup]) -> list[str]:
+    """A row in Markdown for each group: its layers, its parameters, from which epoch it was trained, and how fast."""
+    return [
+        f"| {code(group.name)} | {group.parameters:,} | "
+        + (f"epoch {group.thawed} | {group.learning_rate:.3g} |" if group.thawed else "never | |")
+        for group in groups
+    ]
 
 
 def specifications(made_from: MadeFrom, bundle_digest: str, data: Mapping[str, Any]) -> str:

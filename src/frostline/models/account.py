@@ -48,9 +48,18 @@ def read(folder: Path) -> Account:
         known = _account(values)
         _check_model(folder, values)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{folder}: holds no classifier ({reason}); run `dvc repro`, or name another one") from error
+        raise unusable(folder, getattr(error, "strerror", None) or first_line(error)) from error
     return known
+
+
+def unusable(folder: Path, reason: str) -> DataError:
+    """What is said of a folder that holds no bundle, or one that can't be loaded."""
+    return DataError(f"{folder}: holds no classifier ({reason}); run `dvc repro`, or name another one")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def peek(folder: Path) -> Account:

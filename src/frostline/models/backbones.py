@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from frostline.errors import ParamsError, WeightsError
 from frostline.models import frostnet
 from frostline.models.made_from import LoadedWeights
-from frostline.models.weights import KEYWORDS, layers_of, load
+from frostline.models.weights import KEYWORDS, Locate, layers_of, load
 from frostline.models.weights import check as check_weights
+from frostline.params.schema import BackboneSection
 
 if TYPE_CHECKING:
     import keras
@@ -146,6 +147,11 @@ def check(name: str, weights: str, size: int, alpha: float | None = None) -> Spe
             f"params.yaml: backbone.weights {weights!r} does not exist for {name}; use {' or '.join(words)}, or a path"
         )
     return spec
+
+
+def of_section(section: BackboneSection, locate: Locate, size: int) -> Backbone:
+    """The backbone that params.yaml names. locate: where its weights lie on this machine. Raises as `build` does."""
+    return build(section.name, locate(section.weights), size, section.until, section.alpha)
 
 
 def build(name: str, weights: str, size: int, until: str | None = None, alpha: float | None = None) -> Backbone:

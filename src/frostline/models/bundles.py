@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.data.shards import Layout, Shards
-from frostline.errors import DataError
 from frostline.models import account, assembly, backbones
 from frostline.models.backbones import Backbone
 from frostline.models.heads import Head
@@ -84,8 +83,7 @@ def load(folder: Path) -> Bundle:
     try:
         model = keras.saving.load_model(folder / account.MODEL, compile=False, safe_mode=True)
     except Exception as error:  # whatever Keras trips over in a foreign archive
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{folder}: holds no classifier ({reason}); run `dvc repro`, or name another one") from error
+        raise account.unusable(folder, account.first_line(error)) from error
     return Bundle(model, known.layout, known.made_from)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,7 @@ from pathlib import Path
 import keras
 
 from frostline import paths
-from frostline.core import atomic, digest
-from frostline.errors import DataError
+from frostline.core import digest
 from frostline.models import backbones, freezing, weights
 from frostline.params.schema import Auto, Params
 from frostline.search import rungs, sampling, space
@@ -44,22 +41,10 @@ class SearchPlan:
         return freezing.depth(self.body, trial.finetune.freeze) == len(self.body.layers)
 
 
-def bring_data_up_to_date() -> None:
-    """Let DVC run `prepare` and `augment` where they are out of date, in a project that has them."""
-    if not Path("dvc.yaml").is_file():
-        return
-    atomic.require_writable(paths.state())
-    with atomic.lock(paths.state() / "sweep-data.lock"):
-        done = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "augment"], check=False)
-    if done.returncode:
-        raise DataError("dvc.yaml: `dvc repro augment` failed; fix what it says above")
-
-
 def plan(params: Params, given: Inputs, locate: weights.Locate) -> SearchPlan:
     """Raises ParamsError for a space that does not fit the backbone or the sampler."""
-    backbone, freeze = params.backbone, params.sweep.space.get(space.FREEZE)
-    size = given.train.layout.image_size
-    body = backbones.build(backbone.name, locate(backbone.weights), size, backbone.until, backbone.alpha).model
+    freeze = params.sweep.space.get(space.FREEZE)
+    body = backbones.of_section(params.backbone, locate, given.train.layout.image_size).model
     dimensions = space.dimensions(params, freezing.spread(body, freeze.auto) if isinstance(freeze, Auto) else [])
     shares = {
         str(value): freezing.frozen_share(body, value)  # type: ignore[arg-type]

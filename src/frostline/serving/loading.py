@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frostline.errors import DataError
 from frostline.models import account, backend
 from frostline.serving import inputs
 
@@ -23,5 +22,4 @@ def scorer_of(folder: Path, limits: inputs.Limits | None = None) -> Scorer:
     try:
         return Scorer(folder, limits)
     except Exception as error:  # whatever Keras trips over in a foreign archive
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{folder}: holds no classifier ({reason}); run `dvc repro`, or name another one") from error
+        raise account.unusable(folder, account.first_line(error)) from error

@@ -13,6 +13,7 @@ from typing import Any
 
 from frostline import paths
 from frostline.core.escaping import code
+from frostline.evaluation import card_making
 from frostline.models import account
 from frostline.models.made_from import LayerGroup, MadeFrom
 from frostline.params.schema import Params
@@ -76,13 +77,8 @@ def trained(log: Run, made_from: MadeFrom, bundle: Path, files: list[Path]) -> N
 
 def _groups(groups: Sequence[LayerGroup]) -> str:
     """The layer groups as a table in Markdown: what was trained of them, from which epoch on, and how fast."""
-    lines = [
-        f"| {code(group.name)} | {group.parameters:,} | "
-        + (f"epoch {group.thawed} | {group.learning_rate:.3g} |" if group.thawed else "never | |")
-        for group in groups
-    ]
     head = ["", "", "| layer group | parameters | trained from | learning rate |", "| --- | --- | --- | --- |"]
-    return "\n".join([*head, *lines]) if lines else ""
+    return "\n".join([*head, *card_making.group_rows(groups)]) if groups else ""
 
 
 def evaluated(log: Run, source: str, metrics: Mapping[str, Any], folder: Path) -> None:

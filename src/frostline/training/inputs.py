@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frostline import paths
+from frostline.core import atomic
 from frostline.data import shards, variants
+from frostline.errors import DataError
 from frostline.features import store
 from frostline.models import backbones, sklearn_fit, weights
 from frostline.params.schema import Params
@@ -42,6 +47,17 @@ def check(params: Params, locate: weights.Locate) -> None:
     backbones.check(backbone.name, locate(backbone.weights), params.data.image_size, backbone.alpha)
     if not params.head.is_dense:
         sklearn_fit.check(params.head.classifier, params.head.classifier_args)
+
+
+def bring_up_to_date() -> None:
+    """Let DVC run `prepare` and `augment` where they are out of date, in a project that has them."""
+    if not Path("dvc.yaml").is_file():
+        return
+    atomic.require_writable(paths.state())
+    with atomic.lock(paths.state() / "sweep-data.lock"):
+        done = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "augment"], check=False)
+    if done.returncode:
+        raise DataError("dvc.yaml: `dvc repro augment` failed; fix what it says above")
 
 
 def opened(params: Params) -> Inputs:

@@ -178,7 +178,7 @@ class Trainer:
         self, params: Params, data: TrainingData, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
     ) -> list[float]:
         """The losses of batches at rising learning rates, as fine-tuning (or the head, where nothing is fine-tuned)
-        would begin: behind the final freeze line, with the head trained. is_over: see `training.Learner.range_test`."""
+        would begin: behind the final freeze line, with the head trained. is_over: see `loop.Learner.range_test`."""
         settings = params.finetune
         if settings.head_epochs and settings.epochs:
             alone = settings.model_copy(update={"epochs": 0})
@@ -205,8 +205,7 @@ class Trainer:
         network = self._networks.get(key)
         if network is None:
             backend.make_deterministic(params.seed)
-            start = self.locate(named.weights)
-            backbone = backbones.build(named.name, start, layout.image_size, named.until, named.alpha)
+            backbone = backbones.of_section(named, self.locate, layout.image_size)
             shape = backbone.model.output.shape[1:]
             params.head.require_fit(len(layout.classes))
             head = heads.build(shape, len(layout.classes), **params.head.model_dump(exclude=NOT_BUILT))
