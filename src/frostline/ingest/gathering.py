@@ -15,20 +15,21 @@ from frostline.ingest.sources import Source
 from frostline.params.schema import DataSection
 
 
-def gather(source: Source, decoder: Decoder, data: DataSection) -> Findings:
-    """The usable images of a source with the splits that it gives them, and what is wrong with the others.
+def usable(
+    readable: pd.DataFrame, problems: list[Problem], given: set[str], decoder: Decoder, data: DataSection
+) -> Findings:
+    """The images that can be used, and what is wrong with the others.
 
-    Raises DataError where nothing can be learned from them, and for any problem where `data.on_problem` says so.
+    readable, problems: as `decoded` gives them; given: the splits that the source names. Raises DataError where nothing
+    can be learned from what is left, and for any problem where `data.on_problem` says so.
     """
-    given = set(source.table["split"].dropna())
-    readable, problems = _decoded(source, decoder)
     pairs = _near_copies(readable, decoder)
     findings = checks.copies(readable, problems, pairs, data.near_duplicates, decoder.pixel_digests)
     _require_classes(findings, given, data)
     return findings
 
 
-def _decoded(source: Source, decoder: Decoder) -> tuple[pd.DataFrame, list[Problem]]:
+def decoded(source: Source, decoder: Decoder) -> tuple[pd.DataFrame, list[Problem]]:
     """The readable pictures with the columns sha256, prepared, is_coded, width and height; all others' problems."""
     table, problems = source.table, list(source.problems)
     paths, labels = table["path"].to_numpy(), table["label"].to_numpy()

@@ -25,21 +25,24 @@ def run(params: Params) -> str:
         work.mkdir()
         source = open_source(Path(data.source), work)
         decoder = Decoder(source.reader, data.image_size, data.resize, data.min_side, work / "scratch")
-        findings = gathering.gather(source, decoder, data)
-        del source  # its table is large, and findings have a copy
+        given = set(source.table["split"].dropna())
+        readable, problems = gathering.decoded(source, decoder)
+        del source  # its table is large, and `readable` is a copy
+        findings = gathering.usable(readable, problems, given, decoder, data)
         shares = splits.Shares(**data.split.model_dump())
         findings.usable["split"] = splits.assign(findings.usable, shares, params.seed)
         checks.balance(findings)
         spare = findings.keep(splits.few_labels(findings.usable, data.train_per_class, params.seed))
         usable = findings.usable
         layout = shards.Layout(tuple(sorted(usable["label"].unique())), data.image_size, data.resize)
+        numbers = {name: number for number, name in enumerate(layout.classes)}
         written = {}
         for name in splits.SPLITS:
             rows = usable[usable["split"] == name]
             (folder / name).mkdir()
-            numbers = rows["label"].map(layout.classes.index).astype("int64")
+            index = rows.assign(label=rows["label"].map(numbers).astype("int64"))
             pixels, digests = decoder.pixels(rows.index), list(decoder.digests(rows.index))
-            split = shards.write(folder / name, layout, rows.assign(label=numbers), pixels, digests)
+            split = shards.write(folder / name, layout, index, pixels, digests)
             written[name] = {"source": split.source_digest(), "shards": split.digest}
         shutil.rmtree(work)
         found = report.build(data, findings, layout.classes, spare, written)
