@@ -210,3 +210,11 @@ def test_a_trial_that_was_put_back_is_left_to_who_took_it_before_the_repeat(tmp_
         assert not is_armed.is_set()
         assert taken.number == 0
         assert other.tried()[0].state == "running"
+
+
+def test_every_operation_of_optunas_database_is_repeated_where_the_database_is_away():
+    from optuna.storages import BaseStorage, RDBStorage
+
+    asked = {name for name in vars(RDBStorage) if hasattr(BaseStorage, name) and not name.startswith("_")}
+    assert "get_trial_id_from_study_id_trial_number" in asked  # which is not abstract
+    assert [name for name in asked if not hasattr(getattr(storages.Database, name), "__wrapped__")] == []

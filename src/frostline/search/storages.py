@@ -154,7 +154,8 @@ def _insisting(method: Callable[..., Any]) -> Callable[..., Any]:
     return insisting
 
 
-for _name in (*BaseStorage.__abstractmethods__, *OF_DATABASES):
+# All that a storage is asked for, not only what is abstract: Optuna's database answers some of the rest itself.
+for _name in (*(name for name in dir(BaseStorage) if not name.startswith("_")), *OF_DATABASES):
     setattr(Database, _name, _insisting(getattr(Database, _name)))
 
 
