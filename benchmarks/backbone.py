@@ -2,9 +2,9 @@
 
     FROSTLINE_TEST_ASSETS=.../assets python benchmarks/backbone.py [--minutes N]
 
-Two tables. First the well-known mistake: the same frozen body fed with what its preprocessing makes of the pictures,
+Two tables. First the well-known mistake: the same frozen body fed with what its preprocessing makes of the images,
 with raw [0, 255], and with [0, 1]; on its pooled features a logistic regression is fitted anew each time. Then how much
-is frozen, with the head trained first or not; the same number of epochs of the whole network, the same pictures. With
+is frozen, with the head trained first or not; the same number of epochs of the whole network, the same images. With
 --minutes it stops after the measurement that is running then, and goes on from results/backbone.jsonl the next time.
 """
 
@@ -115,12 +115,12 @@ def _settings(assets: Path, network: str, kind: str, value: str, head_first: boo
 
 
 def _scaled(settings: Params, scaling: str) -> float:
-    """Test accuracy of a linear head on a frozen body that is fed with pictures of that scaling."""
+    """Test accuracy of a linear head on a frozen body that is fed with images of that scaling."""
     named = settings.backbone
     backbone = backbones.build(named.name, named.weights, settings.data.image_size, alpha=named.alpha)
-    pictures = keras.Input(backbone.model.input.shape[1:], dtype="uint8")
-    fed = SCALINGS[scaling](keras.ops.cast(pictures, "float32"), backbone.preprocess)
-    model = keras.Model(pictures, keras.layers.GlobalAveragePooling2D()(backbone.model(fed)))
+    images = keras.Input(backbone.model.input.shape[1:], dtype="uint8")
+    fed = SCALINGS[scaling](keras.ops.cast(images, "float32"), backbone.preprocess)
+    model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(backbone.model(fed)))
     train, test = (shards.open_folder(paths.PREPARED / name) for name in ("train", "test"))
     learned, tested = (model.predict(split.take(np.arange(len(split))), 32, verbose=0) for split in (train, test))
     head = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(learned, train.labels)

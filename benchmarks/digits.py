@@ -2,7 +2,7 @@
 
     python benchmarks/digits.py
 
-All contestants see the same labelled pictures and the same test pictures of each seed; the random network has the same
+All contestants see the same labelled images and the same test images of each seed; the random network has the same
 schedule and variants, and everything of it is trained. The schedule has no early stopping, so that the validation
 split is only reported, never used.
 """
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def pixels() -> float:
-    """Test accuracy of logistic regression on the original 8x8 pixels of the pictures that were prepared here."""
+    """Test accuracy of logistic regression on the original 8x8 pixels of the images that were prepared here."""
     reader = open_source(ROOT / "data" / "digits.yaml", Path()).reader
 
     def original(split: shards.Shards) -> np.ndarray:

@@ -25,9 +25,9 @@ class Kind:
 
 
 KINDS = (
-    Kind("prepared pictures, read by training", "augmented", "data/prepared/[tv][ra]*/*", ["finetune"]),
-    Kind("prepared pictures, read by evaluation", "trained", "data/prepared/test/*", ["evaluate"]),
-    Kind("augmented pictures", "augmented", "data/augmented/*/*", ["finetune"]),
+    Kind("prepared images, read by training", "augmented", "data/prepared/[tv][ra]*/*", ["finetune"]),
+    Kind("prepared images, read by evaluation", "trained", "data/prepared/test/*", ["evaluate"]),
+    Kind("augmented images", "augmented", "data/augmented/*/*", ["finetune"]),
     Kind("stored features", "trained", ".frostline/features/**/*", ["finetune"]),
     Kind("checkpoint of a killed training", "half trained", ".frostline/checkpoints/*.snapshot", ["finetune"]),
     Kind("bundle", "trained", "models/classifier/*", ["evaluate"]),

@@ -217,9 +217,9 @@ def ask_export() -> None:
     """Write down what an exported network answers."""
     import tensorflow as tf
 
-    pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
     loaded = tf.saved_model.load("exported/saved_model")  # its variables live as long as it does
-    answers = loaded.serve(pictures)
+    answers = loaded.serve(images)
     Path("exported/answers").write_bytes(np.asarray(answers).tobytes())
 
 
@@ -239,14 +239,14 @@ def head(folder: Path) -> str:
 
 
 def draw(folder: Path, count: int = 120) -> None:
-    """Pictures of two classes; a class is the side of a bright square."""
+    """Images of two classes; a class is the side of a bright square."""
     rng = np.random.default_rng(0)
     for place, label in enumerate(("cat", "dog")):
         (folder / label).mkdir(parents=True)
         for number in range(count):
-            picture = rng.integers(0, 90, (36, 40, 3), dtype=np.uint8)
-            picture[:18, place * 20 : (place + 1) * 20] += 150
-            Image.fromarray(picture).save(folder / label / f"{number}.png")
+            image = rng.integers(0, 90, (36, 40, 3), dtype=np.uint8)
+            image[:18, place * 20 : (place + 1) * 20] += 150
+            Image.fromarray(image).save(folder / label / f"{number}.png")
 
 
 def clone(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Extraction, frozen, half and full fine-tuning on a GPU against plain Keras `fit`, on generated pictures.
+"""Extraction, frozen, half and full fine-tuning on a GPU against plain Keras `fit`, on generated images.
 
     PYTHONPATH=src python benchmarks/gpu.py [--backbone MobileNetV2] [--size 224] [--images 4096] [--batch 128]
 
@@ -22,7 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from frostline.features.prefix import PICTURES, FeatureSource, Prefix, Rows
+from frostline.features.prefix import IMAGES, FeatureSource, Prefix, Rows
 from frostline.models import assembly, backbones, backend, freezing, heads
 from frostline.params.schedules import Flat
 from frostline.training import batching, loop, phases
@@ -75,7 +75,7 @@ def ceiling(precision: str) -> float:
 
 
 def operations(model: keras.Model, first: int, last: int) -> float:
-    """Multiplications and additions of the convolutions and dense layers in layers[first:last], for one picture."""
+    """Multiplications and additions of the convolutions and dense layers in layers[first:last], for one image."""
     total = 0.0
     for layer in model.layers[first:last]:
         if isinstance(layer, keras.layers.DepthwiseConv2D):
@@ -93,11 +93,9 @@ def seconds_of(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def epochs_of_fit(
-    model: keras.Model, pictures: np.ndarray, targets: np.ndarray, batch: int, rounds: int
-) -> list[float]:
+def epochs_of_fit(model: keras.Model, images: np.ndarray, targets: np.ndarray, batch: int, rounds: int) -> list[float]:
     """Seconds of each epoch of Keras's own loop."""
-    return [seconds_of(lambda: model.fit(pictures, targets, batch_size=batch, verbose=0)) for _ in range(rounds)]
+    return [seconds_of(lambda: model.fit(images, targets, batch_size=batch, verbose=0)) for _ in range(rounds)]
 
 
 def epochs_of_ours(
@@ -124,7 +122,7 @@ def main() -> None:
     backend.make_deterministic(1)
     keras.config.set_dtype_policy(chosen.precision)
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (chosen.images, chosen.size, chosen.size, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (chosen.images, chosen.size, chosen.size, 3), dtype=np.uint8)
     labels = np.arange(chosen.images) % CLASSES
     one_hot = np.eye(CLASSES, dtype=np.float32)[labels]
     backbone = backbones.build(chosen.backbone, "none", chosen.size)
@@ -132,7 +130,7 @@ def main() -> None:
     head = heads.build(body.output.shape[1:], CLASSES, "avg", [], "relu", False)
     layers = len(body.layers)
     top = ceiling(chosen.precision)
-    a_few = batching.Examples([Held(pictures[: chosen.batch])], labels[: chosen.batch])
+    a_few = batching.Examples([Held(images[: chosen.batch])], labels[: chosen.batch])
     rows = []
 
     def show(name: str, ours: list[float], keras_: list[float], operations_each: float) -> None:
@@ -147,35 +145,35 @@ def main() -> None:
     stops = source.stops("float32")
     prefix = Prefix(source, stops[-1:])
     plain = keras.Model(*_plain(backbone, head, pooled=True))
-    plain.predict(pictures[: chosen.batch], batch_size=chosen.batch, verbose=0)
-    prefix.run(PICTURES, 0, pictures[: chosen.batch])
+    plain.predict(images[: chosen.batch], batch_size=chosen.batch, verbose=0)
+    prefix.run(IMAGES, 0, images[: chosen.batch])
     ours, theirs = [], []
     for _ in range(chosen.rounds):
-        theirs.append(seconds_of(lambda: plain.predict(pictures, batch_size=chosen.batch, verbose=0)))
-        ours.append(seconds_of(lambda: prefix.run(PICTURES, 0, pictures)))
+        theirs.append(seconds_of(lambda: plain.predict(images, batch_size=chosen.batch, verbose=0)))
+        ours.append(seconds_of(lambda: prefix.run(IMAGES, 0, images)))
     show("extraction", ours, theirs, operations(body, 0, layers))
 
     # An epoch of training: here on stored features of what is frozen, there through the whole graph.
     for name, depth in (("frozen", layers), ("half", layers // 2), ("full", 0)):
         freezing.freeze(body, depth, False)
         cut = freezing.deepest_cut(body, depth)
-        stored: Rows = Held(pictures)
+        stored: Rows = Held(images)
         if cut is not None:
             prefix = Prefix(source, [stop for stop in stops if stop.cut.layer == cut.layer])
-            stored = Held(prefix.run(PICTURES, 0, pictures))
+            stored = Held(prefix.run(IMAGES, 0, images))
         model = assembly.suffix(backbone, head, cut)
         learned = batching.Examples([stored], labels)
         checked = batching.Examples([Held(stored.take(np.arange(chosen.batch)))], a_few.labels)
         whole = keras.Model(*_plain(backbone, head, pooled=False))
         whole.compile("adam", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-        whole.fit(pictures[: chosen.batch], one_hot[: chosen.batch], batch_size=chosen.batch, verbose=0)
-        theirs = epochs_of_fit(whole, pictures, one_hot, chosen.batch, chosen.rounds)
+        whole.fit(images[: chosen.batch], one_hot[: chosen.batch], batch_size=chosen.batch, verbose=0)
+        theirs = epochs_of_fit(whole, images, one_hot, chosen.batch, chosen.rounds)
         ours = epochs_of_ours(model, learned, checked, chosen.batch, chosen.rounds)
         show(name, ours, theirs, 3 * operations(body, depth, layers))
 
     where = device() if backend.has_gpu() else f"no GPU: {os.cpu_count()} processor cores"
     caption = (
-        f"{chosen.backbone} at {chosen.size} px, {chosen.images:,} generated pictures, batches of {chosen.batch}, "
+        f"{chosen.backbone} at {chosen.size} px, {chosen.images:,} generated images, batches of {chosen.batch}, "
         f"{chosen.precision}, Keras {keras.__version__} on {keras.backend.backend()}, device: {where}. Images a second "
         f"of an epoch, medians of {chosen.rounds}; matrix products reach {top / 1e12:.2f} Tera-operations/s here. The "
         "shares count what has to be computed when features are stored: forward for extraction, three times forward "
@@ -191,7 +189,7 @@ def main() -> None:
 
 
 def _plain(backbone: backbones.Backbone, head: heads.Head, pooled: bool) -> tuple[Any, Any]:
-    """Pictures -> pooled vector or logits, as one would write it with Keras alone."""
+    """Images -> pooled vector or logits, as one would write it with Keras alone."""
     inputs = keras.Input(backbone.model.input.shape[1:], dtype="uint8")
     x = head.pool(backbone.model(backbone.preprocess(inputs)))
     return inputs, x if pooled else head.top(x)

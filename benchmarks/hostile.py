@@ -63,35 +63,35 @@ def card(folder: Path) -> None:
 def formats(folder: Path) -> None:
     """Every format of Pillow's in a file named .jpg."""
     Image.init()
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     rows = []
     for name in sorted(Image.SAVE):
-        content = written(picture, name)
+        content = written(image, name)
         if content is None:
             rows.append((name, "Pillow could not write one here", ""))
             continue
-        rows.append((name, *read(content, folder / "picture.jpg")))
+        rows.append((name, *read(content, folder / "image.jpg")))
     trace = folder / "trace"
     program = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n({trace}) (w) file closefile\nshowpage\n"
-    outcome = read(program.encode(), folder / "picture.jpg")
-    loops = read(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{} loop\n", folder / "picture.jpg")
+    outcome = read(program.encode(), folder / "image.jpg")
+    loops = read(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{} loop\n", folder / "image.jpg")
     rows.append((f"EPS that writes a file (it was{'' if trace.exists() else ' not'} written)", *outcome))
     rows.append(("EPS that never ends", *loops))
     found = subprocess.run(["gs", "--version"], capture_output=True, text=True).stdout.strip()
     show(
         "hostile_images",
-        f"Each format that Pillow can write, in a file named picture.jpg. Ghostscript here: {found or 'none'}.",
+        f"Each format that Pillow can write, in a file named image.jpg. Ghostscript here: {found or 'none'}.",
         ("format", "outcome", "time"),
         rows,
     )
 
 
-def written(picture: Image.Image, name: str) -> bytes | None:
-    """A picture in one of Pillow's formats, in the first mode that it takes."""
+def written(image: Image.Image, name: str) -> bytes | None:
+    """An image in one of Pillow's formats, in the first mode that it takes."""
     for mode in ("RGB", "L", "1", "P", "F"):
         stream = io.BytesIO()
         try:
-            picture.convert(mode).save(stream, name)
+            image.convert(mode).save(stream, name)
         except Exception:  # each plugin has errors of its own
             continue
         return stream.getvalue()

@@ -25,7 +25,7 @@ from table import show
 from frostline.core import digest
 from frostline.data import images
 from frostline.ingest import near_copies, thumbnails
-from frostline.ingest.folders import PICTURES
+from frostline.ingest.folders import IMAGES
 
 SIZE, COPIED = 160, 500
 
@@ -64,7 +64,7 @@ def thumbnail(image: Image.Image) -> NDArray[np.uint8]:
 def measured(name: str, folder: Path) -> list[list[str]]:
     rng = np.random.default_rng(0)
     different: dict[str, Path] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES):
         different.setdefault(digest.of_array(images.decode(path)), path)
     paths = list(different.values())
     originals = [thumbnail(images.load(path, SIZE).image) for path in paths]

@@ -68,7 +68,7 @@ def keras_pass(source: Path) -> float:
 
     start = time.perf_counter()
     for split in ("train", "validation"):
-        pictures = image_dataset_from_directory(
+        images = image_dataset_from_directory(
             source / split,
             image_size=(SIZE, SIZE),
             batch_size=32,
@@ -76,7 +76,7 @@ def keras_pass(source: Path) -> float:
             shuffle=False,
             verbose=False,
         )
-        for _ in pictures:
+        for _ in images:
             pass
     return time.perf_counter() - start
 

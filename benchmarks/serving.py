@@ -97,7 +97,7 @@ def build(folder: Path) -> None:
 
 
 def pixels(photo: bytes) -> np.ndarray:
-    """As the clients of the stock server have to prepare a picture."""
+    """As the clients of the stock server have to prepare an image."""
     from frostline.data import images
 
     return images.resize(images.decode(photo), SIZE, "crop")
@@ -204,13 +204,13 @@ def clients(port: int, file: str, seconds: float) -> None:
 
 
 def garbage(photos: list[bytes], number: int) -> bytes:
-    """What is no request for a picture: truncated, of the wrong type, huge, empty, 50 MB."""
+    """What is no request for an image: truncated, of the wrong type, huge, empty, 50 MB."""
     photo = photos[number % len(photos)]
     chunk = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     header = b"\x89PNG\r\n\x1a\n\x00\x00\x00\r" + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"\x00\x00\x10\x00IDAT"
     kinds = [
         split("image", base64.b64encode(photo[: len(photo) // 2]).decode()),
-        split("image", base64.b64encode(b"<html>not a picture</html>").decode()),
+        split("image", base64.b64encode(b"<html>not an image</html>").decode()),
         split("image", base64.b64encode(header).decode()),
         split("image", ""),
         b"",
@@ -299,10 +299,10 @@ def report(
     bad = {status: count for (is_garbage, status), count in answers.items() if is_garbage}
     show(
         "serving",
-        f"One picture a request (MobileNetV2 1.0, {SIZE} px; photos of clothing-small): p50 latency of one client, and "
+        f"One image a request (MobileNetV2 1.0, {SIZE} px; photos of clothing-small): p50 latency of one client, and "
         f"images a second at {CLIENTS} clients; medians of {chosen.rounds} rounds in turn, clients on the same cores. "
         f"Then {chosen.requests:,} requests to ours at {CLIENTS} clients, 5% of them garbage (truncated, of the "
-        f"wrong type, 50,000 pixels wide, empty, 50 MB): answers to pictures by status {good}, to garbage {bad}; "
+        f"wrong type, 50,000 pixels wide, empty, 50 MB): answers to images by status {good}, to garbage {bad}; "
         f"the server's memory after each tenth of them, in MB: {', '.join(f'{each:.0f}' for each in memory)}.",
         ["", "p50 latency", "x bare", "images/s", "x stock"],
         rows,

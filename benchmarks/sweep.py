@@ -3,7 +3,7 @@
     FROSTLINE_TEST_ASSETS=.../assets python benchmarks/sweep.py [--job digits] [--contestants guide,frostline]
     python benchmarks/sweep.py --table
 
-Every contestant searches the same depths and rates, for as many trials and epochs, on the same pictures: those that
+Every contestant searches the same depths and rates, for as many trials and epochs, on the same images: those that
 stage `prepare` made, for the rivals written out as a folder of PNG files, so that nobody decodes or crops otherwise.
 Each runs in a process and a folder of its own, they alternate, and the time counts from the start of building data and
 study to the end of the sweep, imports aside. The test accuracy of the best trial's model is taken afterwards. What is
@@ -33,13 +33,13 @@ from workspace import ROOT, params, workspace
 
 # seconds, test (accuracy), results (one dict a trial: number, state, value, epochs, seconds, finished, what was tried)
 Outcome = dict[str, Any]
-# A line of results/sweep.jsonl: a Run, its Outcome, machine, pictures (by split) and preparing (seconds).
+# A line of results/sweep.jsonl: a Run, its Outcome, machine, images (by split) and preparing (seconds).
 Record = dict[str, Any]
 
 ASSETS = Path(os.environ.get("FROSTLINE_TEST_ASSETS", "assets")).resolve()
 HEAD_EPOCHS = 10  # of our head start
 EMA_MOMENTUM = 0.99  # of our averaged weights, as in params.yaml
-SAME = 1e-6  # accuracies that differ by less are the same: fewer than one picture
+SAME = 1e-6  # accuracies that differ by less are the same: fewer than one image
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ JOBS = {
 
 @dataclass(frozen=True)
 class Run:
-    """One contestant's sweep. per_class: labelled pictures a class, None for all."""
+    """One contestant's sweep. per_class: labelled images a class, None for all."""
 
     job: str
     contestant: str
@@ -243,7 +243,7 @@ def contest(run: Run) -> None:
 
 
 def prepare(run: Run) -> float:
-    """Stages `prepare` and `augment`, and the prepared pictures as a folder for the rivals; seconds of the stages."""
+    """Stages `prepare` and `augment`, and the prepared images as a folder for the rivals; seconds of the stages."""
     import numpy as np
     from PIL import Image
 
@@ -258,12 +258,12 @@ def prepare(run: Run) -> float:
         stage.run(settings(run, {}))
     seconds = time.perf_counter() - start
     for split in splits.SPLITS:
-        pictures = shards.open_folder(paths.PREPARED / split)
-        for name in pictures.layout.classes:
+        images = shards.open_folder(paths.PREPARED / split)
+        for name in images.layout.classes:
             (Path("photos") / split / name).mkdir(parents=True)
-        for row, label in enumerate(pictures.labels):
-            path = Path("photos") / split / pictures.layout.classes[label] / f"{row:05d}.png"
-            Image.fromarray(pictures.take(np.array([row]))[0]).save(path, compress_level=1)
+        for row, label in enumerate(images.labels):
+            path = Path("photos") / split / images.layout.classes[label] / f"{row:05d}.png"
+            Image.fromarray(images.take(np.array([row]))[0]).save(path, compress_level=1)
     return seconds
 
 
@@ -275,8 +275,8 @@ def alone(run: Run) -> Record:
         preparing = prepare(run)
         command = [sys.executable, __file__, "contest", json.dumps(asdict(run))]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        pictures = json.loads(paths.DATA_REPORT.read_text(encoding="utf-8"))["images"]
-    return {**json.loads(done.stdout.splitlines()[-1]), "pictures": pictures, "preparing": preparing}
+        images = json.loads(paths.DATA_REPORT.read_text(encoding="utf-8"))["images"]
+    return {**json.loads(done.stdout.splitlines()[-1]), "images": images, "preparing": preparing}
 
 
 def records(path: Path) -> list[Record]:
@@ -372,15 +372,15 @@ def described(sides: dict[str, BySeed]) -> str:
     one = every[0]
     job = JOBS[one["job"]]
     counts = ", ".join(
-        f"{between({record['pictures'][split] for record in every})} to {verb}"
+        f"{between({record['images'][split] for record in every})} to {verb}"
         for split, verb in (("train", "learn from"), ("val", "validate"), ("test", "test"))
     )
-    labelled = "all labels" if one["per_class"] is None else f"{one['per_class']} labelled pictures a class"
+    labelled = "all labels" if one["per_class"] is None else f"{one['per_class']} labelled images a class"
     low, high = job.rates
     return (
         f"{job.words}, {labelled}: {counts}. {one['trials']} trials of up to {one['epochs']} epochs over the freeze "
         f"depth (one of {', '.join(map(str, job.cuts))} layers) and the learning rate (log-uniform, {low:g} to "
-        f"{high:g}), batches of {job.batch}, Adam. All read the same decoded pictures (stages prepare and augment took "
+        f"{high:g}), batches of {job.batch}, Adam. All read the same decoded images (stages prepare and augment took "
         f"{statistics.median(record['preparing'] for record in every):.1f} s, not counted); each in its own process, "
         "imports aside. Times: medians of the seeds, accuracies: means. `guide's score after`: until a trial ended "
         "with the best validation accuracy that Optuna around the guide ends with, of the same seed; `speed-up`: the "
@@ -393,7 +393,7 @@ def described(sides: dict[str, BySeed]) -> str:
 
 
 def between(counts: set[int]) -> str:
-    """The lowest and the highest of some counts: which pictures are tested on depends on the seed."""
+    """The lowest and the highest of some counts: which images are tested on depends on the seed."""
     return " to ".join(f"{count:,}" for count in sorted({min(counts), max(counts)}))
 
 
@@ -402,7 +402,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--job", choices=JOBS, default="clothing")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--contestants", default=",".join(LABELS), help=f"some of {','.join(LABELS)}")
-    parser.add_argument("--per-class", help="labelled pictures a class, or `all`; default: the job's")
+    parser.add_argument("--per-class", help="labelled images a class, or `all`; default: the job's")
     parser.add_argument("--trials", type=int, help="default: the job's")
     parser.add_argument("--epochs", type=int, default=8, help=argparse.SUPPRESS)
     parser.add_argument(

@@ -1,6 +1,6 @@
 """The rivals of sweep.py: searches with Optuna and with Keras Tuner around the Keras guide's way of training.
 
-Each takes a `Run` and learns from the pictures in the folder `photos`. Only sweep.py calls them, each in a process of
+Each takes a `Run` and learns from the images in the folder `photos`. Only sweep.py calls them, each in a process of
 its own; Keras is imported before the clock starts.
 """
 

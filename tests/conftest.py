@@ -56,13 +56,13 @@ def make_shards(
     seed: int = 0,
     names: tuple[str, ...] = tuple("abcdefghij"),
 ) -> shards.Shards:
-    """Pictures whose class is the place of a bright square, so that a network can learn it in a few epochs."""
+    """Images whose class is the place of a bright square, so that a network can learn it in a few epochs."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     pixels = rng.integers(0, 80, (count, size, size, 3), dtype=np.uint8)
     side = size // classes
-    for picture, label in zip(pixels, labels, strict=True):
-        picture[label * side : (label + 1) * side, :side] += 150
+    for image, label in zip(pixels, labels, strict=True):
+        image[label * side : (label + 1) * side, :side] += 150
     index = pd.DataFrame(
         {
             "path": [f"{label}/{i}.png" for i, label in enumerate(labels)],

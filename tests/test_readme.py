@@ -85,7 +85,7 @@ def test_what_it_says_of_each_part_is_in_the_committed_table():
 
 def test_its_serving_figures_are_those_of_the_committed_table():
     table = (ROOT / "benchmarks" / "results" / "serving.md").read_text()
-    section = TEXT.split("| [one picture a request]")[1].split("- **Honest")[0]
+    section = TEXT.split("| [one image a request]")[1].split("- **Honest")[0]
     told = re.findall(r"[\d.]+ ms|\b[\d.]+x", section)
     assert len(told) == 4
     assert [each for each in told if each not in table] == []
@@ -94,7 +94,7 @@ def test_its_serving_figures_are_those_of_the_committed_table():
 def test_its_figures_of_prepare_are_those_of_the_committed_tables():
     results = ROOT / "benchmarks" / "results"
     measured = re.findall(r"\| ([\d.]+ s) \| [\d,]+/s \| ([\d.]+) \|", (results / "prepare.md").read_text())
-    section = TEXT.split("| [`prepare`]")[1].split("| [one picture")[0]
+    section = TEXT.split("| [`prepare`]")[1].split("| [one image")[0]
     assert re.findall(r"[\d.]+ s(?= \|)", section) == [seconds for seconds, _ in measured]
     assert f"**{measured[-1][1]}x** of the bare limit" in section
     copies = re.findall(

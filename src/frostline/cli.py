@@ -124,7 +124,7 @@ def features(
     out: Annotated[Path, typer.Option(metavar="F.parquet", help="The table: path, label, split, f0, f1, ...")],
     split: Annotated[str, typer.Option(help="all, train, val or test.")] = "all",
 ) -> None:
-    """Write what a layer makes of the pictures, as a table."""
+    """Write what a layer makes of the images, as a table."""
     from frostline.commands import features as stage
 
     print(stage.run(_params(), layer, split, out))
@@ -161,15 +161,15 @@ def rollback(
 
 @command()
 def predict(
-    pictures: Annotated[list[str], typer.Argument(metavar="PATH...|-", help="Files, folders, globs; - for stdin.")],
+    images: Annotated[list[str], typer.Argument(metavar="PATH...|-", help="Files, folders, globs; - for stdin.")],
     model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(paths.BUNDLE),
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """Say what the classifier sees in pictures."""
+    """Say what the classifier sees in images."""
     from frostline.commands import predict as stage
 
-    stage.run(_params_here(), pictures, model, "json" if as_json else "csv" if as_csv else "table", sys.stdout)
+    stage.run(_params_here(), images, model, "json" if as_json else "csv" if as_csv else "table", sys.stdout)
 
 
 @command()

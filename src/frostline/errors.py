@@ -3,7 +3,7 @@
 FrostlineError            the base; its text is one line that names the file or key and the fix
 ├── UserError             the user's mistake: exit code 2
 │   ├── ParamsError       a key of params.yaml
-│   ├── DataError         a picture, a folder of pictures, a card
+│   ├── DataError         an image, a folder of images, a card
 │   ├── WeightsError      a backbone's weights
 │   ├── DivergedError     a training whose loss is no longer finite
 │   ├── StateError        a place outside the stage outputs: cache, checkpoints, tracking database, registry

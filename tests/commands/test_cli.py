@@ -116,9 +116,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(project, before, after, command, 
 
 def test_the_doctor_says_what_will_be_trained_and_names_a_cache_that_cannot_be_written(project, monkeypatch, frostline):
     about = {"backbone": "frostnet", "layer": "block4_out", "image_size": 64}
-    pictures = np.array(["a", "b"], "S32")
+    images = np.array(["a", "b"], "S32")
     Store(project / ".frostline" / "features", 1e9, Memory(0)).add(
-        Entry("0" * 64, (1000,), "float32", about), pictures, lambda rows: np.ones((len(rows), 1000), np.float32), 8
+        Entry("0" * 64, (1000,), "float32", about), images, lambda rows: np.ones((len(rows), 1000), np.float32), 8
     )
     said = frostline("doctor", cwd=project).stdout.splitlines()
     assert said[0].startswith("doctor: frostnet (builtin) on data/digits.yaml")

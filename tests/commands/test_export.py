@@ -22,15 +22,15 @@ def test_the_exported_network_gives_the_same(bundle, tmp_path, form):
     import tensorflow as tf
 
     said = export.run(None, str(bundle), form, tmp_path / "out")
-    pictures = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
-    expected = keras.saving.load_model(bundle / "model.keras").predict(pictures, verbose=0)
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    expected = keras.saving.load_model(bundle / "model.keras").predict(images, verbose=0)
     if form == "saved_model":
         loaded = tf.saved_model.load(str(tmp_path / "out" / "saved_model"))
-        found = loaded.serve(pictures)
+        found = loaded.serve(images)
     else:
         network = tf.lite.Interpreter(str(tmp_path / "out" / "classifier.tflite"))
         network.allocate_tensors()
-        network.set_tensor(network.get_input_details()[0]["index"], pictures)
+        network.set_tensor(network.get_input_details()[0]["index"], images)
         network.invoke()
         found = network.get_tensor(network.get_output_details()[0]["index"])
     np.testing.assert_allclose(np.asarray(found), expected, atol=1e-5)

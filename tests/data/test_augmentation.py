@@ -1,4 +1,4 @@
-"""Variants are functions of the picture, the seed and the number; and geometry goes where it should."""
+"""Variants are functions of the image, the seed and the number; and geometry goes where it should."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_same_inputs_give_the_same_bytes(noise: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(one, two)
 
 
-def test_picture_seed_and_number_each_change_the_draw() -> None:
+def test_image_seed_and_number_each_change_the_draw() -> None:
     draws = [draw(ALL, SHA, 1, 7), draw(ALL, OTHER, 1, 7), draw(ALL, SHA, 2, 7), draw(ALL, SHA, 1, 8)]
     assert len(set(draws)) == 4
 
@@ -82,10 +82,10 @@ def test_flips_are_exact(noise: NDArray[np.uint8]) -> None:
 
 
 def test_a_positive_shift_moves_right_and_down() -> None:
-    picture = dot(4, 6)
-    assert where(apply(picture, replace(STILL, shift_x=3 / 17), "constant")) == (4, 9)
-    assert where(apply(picture, replace(STILL, shift_y=3 / 17), "constant")) == (7, 6)
-    assert where(apply(picture, replace(STILL, shift_y=-3 / 17), "constant")) == (1, 6)
+    image = dot(4, 6)
+    assert where(apply(image, replace(STILL, shift_x=3 / 17), "constant")) == (4, 9)
+    assert where(apply(image, replace(STILL, shift_y=3 / 17), "constant")) == (7, 6)
+    assert where(apply(image, replace(STILL, shift_y=-3 / 17), "constant")) == (1, 6)
 
 
 def test_a_quarter_turn_is_exact_and_clockwise(noise: NDArray[np.uint8]) -> None:

@@ -1,4 +1,4 @@
-"""One decoder for every picture that people have, and a reason in words for every file that is none."""
+"""One decoder for every image that people have, and a reason in words for every file that is none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 @pytest.fixture
-def picture() -> NDArray[np.uint8]:
+def image() -> NDArray[np.uint8]:
     """uint8 (4, 6, 3), every pixel another."""
     return np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
 
@@ -50,14 +50,14 @@ def png(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
-def test_lossless_formats_come_back_exactly(picture: NDArray[np.uint8], kind: str) -> None:
-    pixels = decode(encoded(picture, kind))
+def test_lossless_formats_come_back_exactly(image: NDArray[np.uint8], kind: str) -> None:
+    pixels = decode(encoded(image, kind))
     assert pixels.dtype == np.uint8
-    np.testing.assert_array_equal(pixels, picture)
+    np.testing.assert_array_equal(pixels, image)
 
 
-def test_webp_and_jpeg_are_decoded(picture: NDArray[np.uint8]) -> None:
-    np.testing.assert_array_equal(decode(encoded(picture, "WEBP", lossless=True)), picture)
+def test_webp_and_jpeg_are_decoded(image: NDArray[np.uint8]) -> None:
+    np.testing.assert_array_equal(decode(encoded(image, "WEBP", lossless=True)), image)
     assert decode(encoded(np.full((8, 8, 3), 77, np.uint8), "JPEG")).tolist() == [[[77] * 3] * 8] * 8
 
 
@@ -175,8 +175,8 @@ def test_images_share_a_budget_and_wait_for_their_turn() -> None:
         budget.take(60)  # who holds some gets more
 
 
-def test_a_path_bytes_and_an_open_file_give_the_same(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
-    data = encoded(picture, "JPEG")
+def test_a_path_bytes_and_an_open_file_give_the_same(tmp_path: Path, image: NDArray[np.uint8]) -> None:
+    data = encoded(image, "JPEG")
     path = tmp_path / "upper.JPG"
     path.write_bytes(data)
     with path.open("rb") as file:
@@ -185,7 +185,7 @@ def test_a_path_bytes_and_an_open_file_give_the_same(tmp_path: Path, picture: ND
     np.testing.assert_array_equal(from_file, decode(data))
 
 
-UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright
+UPRIGHT = {  # EXIF orientation -> what turns the stored image upright
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
     3: lambda p: p[::-1, ::-1],
@@ -198,15 +198,15 @@ UPRIGHT = {  # EXIF orientation -> what turns the stored picture upright
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_exif_orientation_is_applied(picture: NDArray[np.uint8], orientation: int) -> None:
+def test_exif_orientation_is_applied(image: NDArray[np.uint8], orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    np.testing.assert_array_equal(decode(encoded(picture, "PNG", exif=exif)), UPRIGHT[orientation](picture))
+    np.testing.assert_array_equal(decode(encoded(image, "PNG", exif=exif)), UPRIGHT[orientation](image))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_broken_exif_does_not_cost_the_picture(picture: NDArray[np.uint8], kind: str) -> None:
-    assert decode(encoded(picture, kind, exif=b"Exif\0\0garbage")).shape == picture.shape
+def test_broken_exif_does_not_cost_the_image(image: NDArray[np.uint8], kind: str) -> None:
+    assert decode(encoded(image, kind, exif=b"Exif\0\0garbage")).shape == image.shape
 
 
 def test_palettes_are_looked_up() -> None:
@@ -241,7 +241,7 @@ def test_1_bit_becomes_black_and_white() -> None:
     assert decode(encoded(image, "PNG")).tolist() == [[[0] * 3, [255] * 3]]
 
 
-def test_float_pictures_are_clipped_not_wrapped() -> None:
+def test_float_images_are_clipped_not_wrapped() -> None:
     values = np.array([[np.nan, -1, 0.5, 1]], np.float32)
     assert decode(encoded(values, "TIFF"))[0, :, 0].tolist() == [0, 0, 128, 255]
 
@@ -268,7 +268,7 @@ def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
     ids=["empty", "text", "svg", "bomb", "no-pixels", "short-png", "short-jpeg"],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_what_is_no_picture_has_a_reason_without_the_files_name(tmp_path: Path, data: bytes, reason: str) -> None:
+def test_what_is_no_image_has_a_reason_without_the_files_name(tmp_path: Path, data: bytes, reason: str) -> None:
     path = tmp_path / "named.jpg"
     path.write_bytes(data)
     for source in (path, data):
@@ -326,8 +326,8 @@ def test_the_ways_of_resizing_differ_where_they_should() -> None:
     assert (stretched[:, -1] == BLUE).all()
 
 
-def test_a_picture_of_the_right_size_is_left_alone(picture: NDArray[np.uint8]) -> None:
-    square = picture[:, :4]
+def test_a_image_of_the_right_size_is_left_alone(image: NDArray[np.uint8]) -> None:
+    square = image[:, :4]
     for how in ("stretch", "crop", "pad"):
         np.testing.assert_array_equal(resize(square, 4, how), square)
 
@@ -347,9 +347,9 @@ def photo(seed: int, width: int = 400, height: int = 300) -> Image.Image:
 @pytest.mark.parametrize(("least", "size"), [(None, (400, 300)), (151, (400, 300)), (150, (200, 150)), (40, (100, 75))])
 def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size(least: int | None, size: tuple[int, int]) -> None:
     data = encoded(np.asarray(photo(1)), "JPEG")
-    picture = load(data, least)
-    assert picture.image.size == size
-    assert picture.size == (400, 300)
+    loaded = load(data, least)
+    assert loaded.image.size == size
+    assert loaded.size == (400, 300)
     assert load(encoded(np.asarray(photo(1)), "PNG"), least).image.size == (400, 300)
 
 
@@ -365,10 +365,10 @@ def test_a_turned_jpeg_is_turned_at_a_fraction_too() -> None:
     exif[0x0112] = 6
     buffer = BytesIO()
     photo(3).save(buffer, "JPEG", exif=exif)
-    picture = load(buffer.getvalue(), 60)
-    assert picture.size == (300, 400)
-    assert picture.image.size == (75, 100)
-    assert picture.orientation == 6
+    loaded = load(buffer.getvalue(), 60)
+    assert loaded.size == (300, 400)
+    assert loaded.image.size == (75, 100)
+    assert loaded.orientation == 6
 
 
 def test_a_truncated_jpeg_is_found_at_a_fraction_too() -> None:
@@ -378,7 +378,7 @@ def test_a_truncated_jpeg_is_found_at_a_fraction_too() -> None:
             load(data[:-cut], 40)
 
 
-def test_a_jpeg_s_digest_is_that_of_its_picture_not_of_what_is_said_of_it() -> None:
+def test_a_jpeg_s_digest_is_that_of_its_image_not_of_what_is_said_of_it() -> None:
     image, exif = photo(5), Image.Exif()
     exif[0x010E] = "a description"
 

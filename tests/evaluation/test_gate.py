@@ -57,7 +57,7 @@ def test_a_little_worse_passes_where_the_margin_allows_it(rng):
 
 
 @pytest.mark.parametrize("metric", ["accuracy", pytest.param("macro_f1", marks=pytest.mark.slow), "log_loss"])
-def test_the_bound_is_that_of_a_bootstrap_picture_by_picture(rng, metric):
+def test_the_bound_is_that_of_a_bootstrap_image_by_image(rng, metric):
     labels = rng.integers(0, CLASSES, 120)
     one, other = (predictions(labels, rng.random(120) < share, rng) for share in (0.8, 0.7))
     found = compared(labels, one, other, metric)

@@ -25,14 +25,14 @@ def make(binary, pooling, name="frostnet", weights="builtin", size=32):
 def test_heat_is_the_feature_maps_weighted_by_mean_gradients(binary, pooling):
     bundle = make(binary, pooling)
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     classes = np.array([0, 1, 1, 0, 0])
-    heat = gradcam.GradCam(bundle)(pictures, classes)
+    heat = gradcam.GradCam(bundle)(images, classes)
     assert heat.shape == (5, 32, 32)
     assert heat.dtype == np.float32
 
     backbone, head = bundles.parts(bundle)
-    maps = np.array(backbone.model(backbone.preprocess(pictures.astype(np.float32))))
+    maps = np.array(backbone.model(backbone.preprocess(images.astype(np.float32))))
 
     def logit(maps, at):
         logits = np.array(head.top(head.pool(maps)))
@@ -47,13 +47,13 @@ def test_heat_is_the_feature_maps_weighted_by_mean_gradients(binary, pooling):
         np.testing.assert_allclose(heat[at], expected / max(expected.max(), 1e-9), atol=0.02)
 
 
-def test_one_picture_or_many_compile_once_and_give_the_same():
+def test_one_image_or_many_compile_once_and_give_the_same():
     bundle = make(False, "avg")
     cam = gradcam.GradCam(bundle)
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    together = cam(pictures, np.array([0, 1, 2]))
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    together = cam(images, np.array([0, 1, 2]))
     for at in range(3):
-        np.testing.assert_allclose(cam(pictures[at : at + 1], np.array([at]))[0], together[at], atol=1e-5)
+        np.testing.assert_allclose(cam(images[at : at + 1], np.array([at]))[0], together[at], atol=1e-5)
     assert cam._compiled.experimental_get_tracing_count() == 1
     assert 0 <= together.min() <= together.max() <= 1
 
@@ -66,10 +66,10 @@ def test_a_keras_application_can_be_explained():
 
 
 def test_an_overlay_leaves_cold_places_grey_and_reddens_hot_ones():
-    picture = np.full((1, 2, 2, 3), 100, np.uint8)
-    picture[0, 1, 1] = 0, 0, 255
+    image = np.full((1, 2, 2, 3), 100, np.uint8)
+    image[0, 1, 1] = 0, 0, 255
     heat = np.array([[[0, 1], [0.5, 0]]], np.float32)
-    made = gradcam.overlay(picture, heat)
+    made = gradcam.overlay(image, heat)
     assert made.dtype == np.uint8
     assert made[0, 0, 0].tolist() == [100, 100, 100]
     assert made[0, 1, 1].tolist() == [29, 29, 29]
@@ -104,8 +104,8 @@ def shallow_bundle(kind, pooling="avg"):
 def test_every_head_says_how_it_is_explained(kind, pooling, method):
     cam = gradcam.GradCam(shallow_bundle(kind, pooling))
     assert cam.method == method
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    heat = cam(pictures, np.array([0, 1, 2]))
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    heat = cam(images, np.array([0, 1, 2]))
     assert heat.shape == (3, 32, 32)
     assert heat.dtype == np.float32
     assert 0 <= heat.min() <= heat.max() <= 1

@@ -78,7 +78,7 @@ def test_the_calibration_error_agrees_with_a_plain_loop() -> None:
     assert metrics.reliability(labels, probabilities)["count"].tolist() == counts
 
 
-def test_the_bins_of_reliability_hold_every_picture_once() -> None:
+def test_the_bins_of_reliability_hold_every_image_once() -> None:
     labels, probabilities = make_predictions()
     table = metrics.reliability(labels, probabilities)
     assert table["count"].sum() == len(labels)
@@ -94,7 +94,7 @@ def test_certainty_is_well_calibrated_when_right_and_finite_when_wrong() -> None
     assert metrics.expected_calibration_error(wrong, certain) == 1
 
 
-def test_the_bootstraps_intervals_agree_with_resampling_pictures() -> None:
+def test_the_bootstraps_intervals_agree_with_resampling_images() -> None:
     labels, probabilities = make_predictions(200)
     predicted = probabilities.argmax(axis=1)
     rng = np.random.default_rng(1)
@@ -128,7 +128,7 @@ def test_confusions_count_each_pair_of_classes() -> None:
     assert metrics.confusions(np.diag([1, 2])).empty
 
 
-def test_one_picture_is_enough() -> None:
+def test_one_image_is_enough() -> None:
     found = metrics.compute(np.array([1]), np.array([[0.25, 0.75]], np.float32), 3, 100, 0)
     assert found["accuracy"] == found["macro_f1"] == 1
     assert found["accuracy_ci95"][0] == pytest.approx(0.2065, abs=1e-3)

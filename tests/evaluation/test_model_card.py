@@ -55,7 +55,7 @@ def test_the_sections_are_the_template_s_and_the_front_matter_is_yaml():
     for said in (
         "1 not an image",
         "`b0b0`",
-        "fewest training pictures is a, with 1",
+        "fewest training images is a, with 1",
         "not calibrated",
         "taken for",
         "off by 0.1",
@@ -80,11 +80,11 @@ def test_of_a_thousand_classes_the_weakest_are_listed_with_a_note():
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_one_test_picture_is_said_to_be_few(right):
+def test_one_test_image_is_said_to_be_few(right):
     probabilities = np.array([[0.25, 0.75]], np.float32)
     card = made(np.array([int(right)]), probabilities, ["cat", "dog"], binary=True, temperature=1.25)
     assert "calibrated by a temperature of 1.25" in card
-    assert "Fewer than 30 test pictures" in card
+    assert "Fewer than 30 test images" in card
     assert "of the second class" in card
-    assert ("No test picture was mistaken" in card) == right
+    assert ("No test image was mistaken" in card) == right
     assert "roc_auc" not in card

@@ -1,4 +1,4 @@
-"""Figures are drawn for every shape of a test split: a thousand classes, one class, one picture."""
+"""Figures are drawn for every shape of a test split: a thousand classes, one class, one image."""
 
 from io import BytesIO
 
@@ -41,9 +41,9 @@ def test_of_many_classes_those_are_shown_that_are_confused():
 
 
 def test_the_gallery_has_a_panel_for_each_mistake():
-    pictures = np.zeros((5, 16, 16, 3), np.uint8)
+    images = np.zeros((5, 16, 16, 3), np.uint8)
     captions = [plots.caption("cat", "a very long name of a dog indeed", 0.5)] * 5
-    figure = plots.mistakes(pictures, pictures, captions, "title")
+    figure = plots.mistakes(images, images, captions, "title")
     used = [axes for axes in figure.axes if axes.images]
     assert len(used) == 5
     assert used[0].get_title(loc="left") == "true: cat\npredicted: a very long name of a d… (0.50)"

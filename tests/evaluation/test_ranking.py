@@ -44,7 +44,7 @@ def test_curves_agree_with_scikit_learn(make):
         np.testing.assert_allclose(precisions, expected, atol=1e-12)
 
 
-def test_intervals_agree_with_a_bootstrap_of_the_pictures():
+def test_intervals_agree_with_a_bootstrap_of_the_images():
     labels, probabilities = make_predictions(400, 1, 3)
     rng = np.random.default_rng(0)
     scores = []
@@ -58,10 +58,10 @@ def test_intervals_agree_with_a_bootstrap_of_the_pictures():
         assert found[f"{name}_ci95"] == pytest.approx([low[at], high[at]], abs=0.15 * (high[at] - low[at]))
 
 
-def test_influence_is_the_derivative_by_the_weight_of_a_picture():
+def test_influence_is_the_derivative_by_the_weight_of_a_image():
     labels, probabilities = rounded(60, 5, 3)
     base = ranking.Ranking(probabilities[:, 0], labels == 0)
-    times = 1000  # a thousandth of a picture more: every picture a thousand times, one of them once more
+    times = 1000  # a thousandth of an image more: every image a thousand times, one of them once more
     many, truth = np.tile(base.scores, times), np.tile(base.is_positive, times)
     for extra in (0, 7, 13):
         more = ranking.Ranking(np.append(many, base.scores[extra]), np.append(truth, base.is_positive[extra]))

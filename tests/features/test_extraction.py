@@ -37,9 +37,9 @@ def extract(layer="block4_out", split="all", out="out/f.parquet", **changes):
 def expected(layer, split, pooling):
     """By the layer's own model, pooled by NumPy."""
     backbone = backbones.build("frostnet", "builtin", 32)
-    pictures = keras.Input((32, 32, 3), dtype="uint8")
+    images = keras.Input((32, 32, 3), dtype="uint8")
     body = keras.Model(backbone.model.input, backbone.model.get_layer(layer).output)
-    model = keras.Model(pictures, body(backbone.preprocess(pictures)))
+    model = keras.Model(images, body(backbone.preprocess(images)))
     given = shards.open_folder(paths.PREPARED / split)
     maps = model.predict(given.take(np.arange(len(given))), verbose=0)
     return {"avg": maps.mean((1, 2)), "max": maps.max((1, 2)), "flatten": maps.reshape(len(maps), -1)}[pooling]
@@ -61,9 +61,9 @@ def test_a_row_an_image_as_the_layer_itself_gives_it(project, layer, pooling, mo
         rows = table[table["split"] == split].filter(regex=r"^f\d+$")
         assert set(rows.dtypes) == {np.dtype(np.float32)}
         np.testing.assert_allclose(rows.to_numpy(), expected(layer, split, pooling), atol=1e-4)
-    assert "121 pictures" in said
+    assert "121 images" in said
     held = store.opened(params.cache).kept()
-    assert sum(each.pictures for each in held) == (0 if mode == "never" else 121)
+    assert sum(each.images for each in held) == (0 if mode == "never" else 121)
     before = (project / "out" / "f.parquet").read_bytes()
     extract(layer, cache__mode=mode, head__pooling=pooling)
     assert (project / "out" / "f.parquet").read_bytes() == before

@@ -38,15 +38,15 @@ def make(folder, layout, binary, frozen, temperature):
 def test_the_same_as_the_saved_model_and_stored_for_the_next(
     tmp_path, store, small_sets, binary, temperature, frozen, stored
 ):
-    pictures = small_sets()[0]
-    bundle = make(tmp_path / "bundle", pictures.layout, binary, frozen, temperature)
-    expected = bundle.probabilities(pictures)
+    images = small_sets()[0]
+    bundle = make(tmp_path / "bundle", images.layout, binary, frozen, temperature)
+    expected = bundle.probabilities(images)
     assert expected.shape == (42, 2 if binary else 3)
     for _ in range(2):
-        found = predictor.probabilities(bundle, pictures, store, "always")
+        found = predictor.probabilities(bundle, images, store, "always")
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-    assert sum(kept.pictures for kept in store.kept()) == stored
-    assert_alike(predictor.probabilities(bundle, pictures, store, "never"), found)
-    logits = predictor.logits(bundle, pictures, store, "always") / temperature
+    assert sum(kept.images for kept in store.kept()) == stored
+    assert_alike(predictor.probabilities(bundle, images, store, "never"), found)
+    logits = predictor.logits(bundle, images, store, "always") / temperature
     squashed = keras.ops.sigmoid(logits) if binary else keras.ops.softmax(logits)
     np.testing.assert_allclose(assembly.by_class(np.array(squashed)), expected, rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Features of pictures: the same bits from wherever they are taken."""
+"""Features of images: the same bits from wherever they are taken."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from conftest import assert_alike
 
 from frostline.core.mapped import Memory
 from frostline.errors import ParamsError
-from frostline.features.prefix import PICTURES, ComputedRows, FeatureSource, Prefix
+from frostline.features.prefix import IMAGES, ComputedRows, FeatureSource, Prefix
 from frostline.features.store import Store
 from frostline.models import assembly, backbones, backend, heads
 
@@ -36,41 +36,41 @@ def everything(rows):
 
 
 def test_the_chain_gives_what_the_backbone_gives(prefix, small_sets):
-    pictures = small_sets()[0]
+    images = small_sets()[0]
     body = assembly.suffix(prefix.source.backbone, prefix.source.head, None)
-    got = everything(ComputedRows(prefix, PICTURES, 2, pictures))
+    got = everything(ComputedRows(prefix, IMAGES, 2, images))
     assert got.shape == (42, 160)
     logits = assembly.suffix(prefix.source.backbone, prefix.source.head, prefix.stops[2].cut).predict(got, verbose=0)
-    expected = body.predict(everything(pictures), verbose=0)
+    expected = body.predict(everything(images), verbose=0)
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_same_bits_from_the_store_a_shallower_place_or_the_fly_in_any_batch(prefix, store, small_sets):
-    pictures = small_sets()[0]
-    direct = everything(ComputedRows(make(places=(-1,)), PICTURES, 0, pictures))
-    plain = prefix.rows(2, set(), set(), store, pictures)
+    images = small_sets()[0]
+    direct = everything(ComputedRows(make(places=(-1,)), IMAGES, 0, images))
+    plain = prefix.rows(2, set(), set(), store, images)
     order = np.random.default_rng(0).permutation(42)
     assert_alike(plain.take(order[:40]), direct[order[:40]])
     assert_alike(plain.take(order[40:]), direct[order[40:]])
     for kept, read in ({0}, set()), ({1}, {0}), ({2}, {0, 1}), (set(), {1}):
-        rows = prefix.rows(2, kept, read, store, pictures)
+        rows = prefix.rows(2, kept, read, store, images)
         assert len(rows) == 42
         assert_alike(rows.take(order), direct[order])
-    assert [store.count(stop.entry, pictures.identities) for stop in prefix.stops] == [42, 42, 42]
+    assert [store.count(stop.entry, images.identities) for stop in prefix.stops] == [42, 42, 42]
 
 
 def test_a_place_that_is_only_read_is_not_added_to(prefix, store, small_sets):
     train, variant, _ = small_sets(1)
     everything(prefix.rows(0, {0}, set(), store, train))
     rows = prefix.rows(2, set(), {0}, store, variant)
-    assert_alike(everything(rows), everything(ComputedRows(prefix, PICTURES, 2, variant)))
+    assert_alike(everything(rows), everything(ComputedRows(prefix, IMAGES, 2, variant)))
     assert store.count(prefix.stops[0].entry, variant.identities) == 0
-    mixed = dataclasses.replace(  # half of these pictures are there
+    mixed = dataclasses.replace(  # half of these images are there
         rows.below, identities=np.concatenate([train.identities[:21], variant.identities[21:]])
     )
     taken = everything(mixed)
-    assert_alike(taken[:21], everything(ComputedRows(prefix, PICTURES, 0, train))[:21])
-    assert_alike(taken[21:], everything(ComputedRows(prefix, PICTURES, 0, variant))[21:])
+    assert_alike(taken[:21], everything(ComputedRows(prefix, IMAGES, 0, train))[:21])
+    assert_alike(taken[21:], everything(ComputedRows(prefix, IMAGES, 0, variant))[21:])
 
 
 def test_float16_features_are_near(store, small_sets):
@@ -106,5 +106,5 @@ def test_rows_below_are_asked_for_a_batch_at_a_time(prefix, small_sets):
     size = backend.batch_rows()
     below = Counting(small_sets()[0])
     rows = np.resize(np.arange(42), size + 10)
-    assert len(ComputedRows(prefix, PICTURES, 2, below).take(rows)) == size + 10
+    assert len(ComputedRows(prefix, IMAGES, 2, below).take(rows)) == size + 10
     assert below.asked == [size, 10]

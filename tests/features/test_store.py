@@ -24,7 +24,7 @@ def names(*numbers):
 
 
 def value(identity):
-    """What the features of a picture are made of here: its own name."""
+    """What the features of an image are made of here: its own name."""
     return np.full((5, 3), int(identity, 16), np.float32)
 
 
@@ -33,23 +33,23 @@ def store(tmp_path):
     return Store(tmp_path / "features", 1e9, Memory(1e9))
 
 
-def add(store, pictures, entry=ENTRY, batch=2):
-    """Store features; the numbers of the pictures that had to be computed."""
+def add(store, images, entry=ENTRY, batch=2):
+    """Store features; the numbers of the images that had to be computed."""
     computed = []
 
     def make(rows):
-        computed.extend(int(pictures[row], 16) for row in rows)
-        return np.stack([value(pictures[row]) for row in rows]).astype(entry.dtype)
+        computed.extend(int(images[row], 16) for row in rows)
+        return np.stack([value(images[row]) for row in rows]).astype(entry.dtype)
 
-    assert store.add(entry, pictures, make, batch)
+    assert store.add(entry, images, make, batch)
     return computed
 
 
-def check(store, pictures, entry=ENTRY):
-    found = store.find(entry, pictures)
+def check(store, images, entry=ENTRY):
+    found = store.find(entry, images)
     assert found.missing.tolist() == []
-    expected = np.stack([value(picture) for picture in pictures])
-    np.testing.assert_array_equal(found.take(np.arange(len(pictures))), expected)
+    expected = np.stack([value(image) for image in images])
+    np.testing.assert_array_equal(found.take(np.arange(len(images))), expected)
 
 
 def blocks(store):
@@ -68,7 +68,7 @@ def test_features_are_found_again_in_any_order_and_twice(store):
     assert len(blocks(store)) == 1
 
 
-def test_new_pictures_extend_an_entry_and_the_same_picture_is_computed_once(store):
+def test_new_images_extend_an_entry_and_the_same_image_is_computed_once(store):
     add(store, names(1, 2, 3))
     assert sorted(add(fresh(store), names(2, 9, 3, 8, 9))) == [8, 9]
     assert store.count(ENTRY, names(1, 2, 3, 8, 9, 10)) == 5
@@ -81,17 +81,17 @@ def test_another_key_dtype_or_shape_is_another_entry(store):
     half = dataclasses.replace(ENTRY, dtype="float16")
     other = dataclasses.replace(ENTRY, key="b" * 64)
     assert add(store, names(1, 2), half) == add(store, names(1, 2), other) == [1, 2]
-    assert [kept.pictures for kept in store.kept()] == [2, 2, 2]
+    assert [kept.images for kept in store.kept()] == [2, 2, 2]
     assert {kept.dtype for kept in store.kept()} == {"float16", "float32"}
     assert store.kept()[0].about["layer"] == "stem"
 
 
 def test_large_entries_are_written_in_blocks(store, monkeypatch):
     monkeypatch.setattr(room, "BLOCK_BYTES", 4 * ENTRY.row_bytes)
-    pictures = names(*range(11))
-    add(store, pictures)
+    images = names(*range(11))
+    add(store, images)
     assert len(blocks(store)) == 3
-    check(fresh(store), pictures)
+    check(fresh(store), images)
     monkeypatch.setattr(room, "BLOCK_SECONDS", 0.0)
     add(store, names(*range(20, 26)))
     assert len(blocks(store)) == 6
@@ -110,16 +110,16 @@ def test_large_entries_are_written_in_blocks(store, monkeypatch):
     ids=["empty", "short", "very short", "long", "one bit", "foreign"],
 )
 def test_a_damaged_block_is_one_line_of_warning_and_computed_again(store, capsys, damage):
-    pictures = names(*range(6))
-    add(store, pictures)
+    images = names(*range(6))
+    add(store, images)
     (block,) = blocks(store)
     block.write_bytes(damage(block.read_bytes()))
     other = fresh(store)
-    assert sorted(add(other, pictures)) == list(range(6))
+    assert sorted(add(other, images)) == list(range(6))
     (line,) = capsys.readouterr().err.splitlines()
     assert str(block) in line
     assert "is damaged" in line
-    check(fresh(store), pictures)
+    check(fresh(store), images)
 
 
 def test_the_least_recently_used_go_when_the_budget_is_full(store):
@@ -180,48 +180,48 @@ def test_a_place_that_cannot_be_made_is_named(tmp_path):
 
 def test_an_error_in_making_leaves_what_was_finished(store, monkeypatch):
     monkeypatch.setattr(room, "BLOCK_BYTES", 2 * ENTRY.row_bytes)
-    pictures = names(*range(6))
+    images = names(*range(6))
 
     def make(rows):
         if 4 in rows:
             raise RuntimeError("boom")
-        return np.stack([value(pictures[row]) for row in rows])
+        return np.stack([value(images[row]) for row in rows])
 
     with pytest.raises(RuntimeError, match="boom"):
-        store.add(ENTRY, pictures, make, 2)
-    assert add(fresh(store), pictures) == [4, 5]
+        store.add(ENTRY, images, make, 2)
+    assert add(fresh(store), images) == [4, 5]
     assert not list(store.folder.glob("*/.*"))
 
 
-def slowly(folder, pictures, log):
+def slowly(folder, images, log):
     """A writer that takes its time; what it computed, in a file."""
 
     def make(rows):
         time.sleep(0.1)
         with open(log, "a") as file:
-            file.writelines(f"{int(pictures[row], 16)}\n" for row in rows)
-        return np.stack([value(pictures[row]) for row in rows])
+            file.writelines(f"{int(images[row], 16)}\n" for row in rows)
+        return np.stack([value(images[row]) for row in rows])
 
     room.BLOCK_BYTES = 4 * ENTRY.row_bytes
-    Store(folder, 1e9, Memory(1e9)).add(ENTRY, pictures, make, 2)
+    Store(folder, 1e9, Memory(1e9)).add(ENTRY, images, make, 2)
 
 
 def test_two_writers_of_one_entry_share_the_work(store, tmp_path):
-    pictures, log = names(*range(12)), tmp_path / "log"
+    images, log = names(*range(12)), tmp_path / "log"
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=slowly, args=(store.folder, pictures, log)) for _ in range(2)]
+    writers = [context.Process(target=slowly, args=(store.folder, images, log)) for _ in range(2)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join(60)
         assert writer.exitcode == 0
     assert sorted(map(int, log.read_text().split())) == list(range(12))
-    check(fresh(store), pictures)
+    check(fresh(store), images)
 
 
 def test_a_killed_writer_leaves_only_whole_blocks(store, tmp_path):
-    pictures, log = names(*range(200)), tmp_path / "log"
-    writer = multiprocessing.get_context("spawn").Process(target=slowly, args=(store.folder, pictures, log))
+    images, log = names(*range(200)), tmp_path / "log"
+    writer = multiprocessing.get_context("spawn").Process(target=slowly, args=(store.folder, images, log))
     writer.start()
     deadline = time.monotonic() + 60
     while len(blocks(store)) < 2 and time.monotonic() < deadline:
@@ -229,8 +229,8 @@ def test_a_killed_writer_leaves_only_whole_blocks(store, tmp_path):
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
     (store.folder / ENTRY.name / ".123.npy").write_bytes(b"half")
-    there = fresh(store).count(ENTRY, pictures)
+    there = fresh(store).count(ENTRY, images)
     assert 8 <= there < 200
-    assert len(add(fresh(store), pictures)) == 200 - there
-    check(fresh(store), pictures)
+    assert len(add(fresh(store), images)) == 200 - there
+    check(fresh(store), images)
     assert not list(store.folder.glob("*/.*"))

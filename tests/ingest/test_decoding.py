@@ -29,7 +29,7 @@ from frostline.ingest.sources import open_source
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """70 pictures of odd sizes in two classes, of which two have the same pixels, and three broken files."""
+    """70 images of odd sizes in two classes, of which two have the same pixels, and three broken files."""
     root = tmp_path / "source"
     rng = np.random.default_rng(0)
     for i in range(70):
@@ -66,7 +66,7 @@ def decoded(source: Path, scratch: Path) -> tuple[pd.DataFrame, NDArray[np.uint8
     return table, np.stack(list(decoder.pixels(np.flatnonzero(table["kind"] == ""))))
 
 
-def test_every_picture_is_decoded_and_resized(folder: Path, tmp_path: Path) -> None:
+def test_every_image_is_decoded_and_resized(folder: Path, tmp_path: Path) -> None:
     table, pixels = decoded(folder, tmp_path / "scratch")
     usable = table[table["kind"] == ""]
     assert len(usable) == len(pixels) == 71
@@ -85,7 +85,7 @@ def test_records_hold_the_digest_of_their_pixels_and_a_thumbnail(folder: Path, t
     opened = open_source(folder, folder)
     decoder = Decoder(opened.reader, 16, "stretch", 1, tmp_path / "scratch")
     found = list(decoder.all(opened.table["path"].tolist()))
-    rows = [row for row, picture in enumerate(found) if not picture.kind]
+    rows = [row for row, image in enumerate(found) if not image.kind]
     read = zip(rows, decoder.pixels(rows), decoder.digests(rows), decoder.thumbnails(rows), strict=True)
     for row, pixels, digest, small in read:
         sha = hashlib.sha256(pixels.tobytes())
@@ -94,7 +94,7 @@ def test_records_hold_the_digest_of_their_pixels_and_a_thumbnail(folder: Path, t
         np.testing.assert_array_equal(small, thumbnails.draw(Image.fromarray(pixels)))
 
 
-def test_pictures_below_the_smallest_side_are_named(folder: Path, tmp_path: Path) -> None:
+def test_images_below_the_smallest_side_are_named(folder: Path, tmp_path: Path) -> None:
     opened = open_source(folder, folder)
     decoder = Decoder(opened.reader, 16, "stretch", 12, tmp_path / "scratch")
     found = dict(zip(opened.table["path"], decoder.all(opened.table["path"].tolist()), strict=True))
@@ -103,7 +103,7 @@ def test_pictures_below_the_smallest_side_are_named(folder: Path, tmp_path: Path
     assert not found["class-0/02.png"].kind
 
 
-def test_the_same_bytes_in_another_shape_are_another_picture(tmp_path: Path) -> None:
+def test_the_same_bytes_in_another_shape_are_another_image(tmp_path: Path) -> None:
     for height, width in ((2, 6), (3, 4)):
         (tmp_path / f"s/{height}").mkdir(parents=True)
         Image.new("RGB", (width, height), "red").save(tmp_path / f"s/{height}/1.png")
@@ -147,20 +147,20 @@ def test_a_named_pipe_is_not_waited_on(folder: Path, tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Greedy:
-    """Pictures that don't fit into memory."""
+    """Images that don't fit into memory."""
 
     def read(self, path: str, least: int | None) -> ReadImage:
         raise MemoryError
 
 
-def test_short_memory_stops_instead_of_dropping_the_picture(tmp_path: Path) -> None:
+def test_short_memory_stops_instead_of_dropping_the_image(tmp_path: Path) -> None:
     with pytest.raises(InternalError, match=r"a/1\.png: memory was too short"):
         list(Decoder(Greedy(), 8, "stretch", 1, tmp_path / "scratch").all(["a/1.png"]))
 
 
 @dataclass(frozen=True)
 class Deadly:
-    """Pictures of which one kills the process that reads it; large, so that its pickle overfills a pipe."""
+    """Images of which one kills the process that reads it; large, so that its pickle overfills a pipe."""
 
     ballast: bytes
 

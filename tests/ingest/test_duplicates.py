@@ -20,7 +20,7 @@ def sha(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def pictures(count: int) -> pd.DataFrame:
+def images(count: int) -> pd.DataFrame:
     rows = [(f"a/{i}", "a", None, sha(i), None) for i in range(count)]
     return pd.DataFrame(rows, columns=["path", "label", "split", "same", "group"]).astype(object)
 
@@ -32,8 +32,8 @@ def pictures(count: int) -> pd.DataFrame:
     )
 )
 def test_of_copies_one_is_left_and_of_conflicting_ones_none(rows: list[tuple[int, str, str | None]]) -> None:
-    table = pd.DataFrame(rows, columns=["picture", "label", "split"]).astype(object)
-    table["same"] = table["picture"].map(sha)
+    table = pd.DataFrame(rows, columns=["image", "label", "split"]).astype(object)
+    table["same"] = table["image"].map(sha)
     table["path"] = [f"{label}/{i:02d}" for i, label in enumerate(table["label"])]
     out = exact(table)
     left = table.drop(index=out.index)
@@ -46,7 +46,7 @@ def test_of_copies_one_is_left_and_of_conflicting_ones_none(rows: list[tuple[int
             assert len(kept) == 1
             assert rank.get(kept["split"].iat[0], 2) == min(rank.get(split, 2) for split in copies["split"])
     for row in out.itertuples():
-        same, other = re.fullmatch(r"same picture (as|under another label as) (.+)", row.reason).groups()
+        same, other = re.fullmatch(r"same image (as|under another label as) (.+)", row.reason).groups()
         named = table[table["path"] == other].iloc[0]
         assert other != row.path
         assert named["same"] == row.same
@@ -54,21 +54,21 @@ def test_of_copies_one_is_left_and_of_conflicting_ones_none(rows: list[tuple[int
 
 
 def test_which_copy_is_left_follows_the_names_not_the_order() -> None:
-    table = pictures(1).loc[[0, 0, 0]].reset_index(drop=True).assign(path=["z", "b", "m"])
+    table = images(1).loc[[0, 0, 0]].reset_index(drop=True).assign(path=["z", "b", "m"])
     for order in ([0, 1, 2], [2, 0, 1]):
         out = exact(table.iloc[order])
         assert sorted(out["path"]) == ["m", "z"]
-        assert set(out["reason"]) == {"same picture as b"}
+        assert set(out["reason"]) == {"same image as b"}
 
 
 def test_no_copies_nothing_to_leave_out() -> None:
-    out = exact(pictures(5))
+    out = exact(images(5))
     assert out.empty
     assert "reason" in out
 
 
 def test_pairs_and_groups_are_tied_into_sets() -> None:
-    table = pictures(8).assign(group=[None, None, "p", "p", "q", None, None, None])
+    table = images(8).assign(group=[None, None, "p", "p", "q", None, None, None])
     number = together(table, np.array([[0, 1], [1, 2], [5, 6]])).tolist()
     assert [[row for row in range(8) if number[row] == one] for one in sorted(set(number), key=number.index)] == [
         [0, 1, 2, 3],
@@ -79,7 +79,7 @@ def test_pairs_and_groups_are_tied_into_sets() -> None:
 
 
 def test_of_a_set_that_given_splits_tear_apart_the_test_side_stays() -> None:
-    table = pictures(7).assign(
+    table = images(7).assign(
         split=["train", "test", "val", "train", "val", "train", "train"], group=[None, None, None, "p", "p", "p", None]
     )
     pairs = np.array([[0, 1], [0, 2]])
@@ -102,7 +102,7 @@ def test_of_a_set_that_given_splits_tear_apart_the_test_side_stays() -> None:
 def test_nothing_that_belongs_together_straddles(
     sides: list[str | None], ties: list[tuple[int, int]], groups: list[str | None]
 ) -> None:
-    table = pictures(len(sides)).assign(split=sides, group=groups[: len(sides)]).astype(object)
+    table = images(len(sides)).assign(split=sides, group=groups[: len(sides)]).astype(object)
     pairs = np.array([pair for pair in ties if max(pair) < len(sides)], np.int64).reshape(-1, 2)
     table["together"] = together(table, pairs)
     left = table.drop(index=straddling(table, pairs).index)

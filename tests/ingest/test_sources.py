@@ -83,7 +83,7 @@ def test_class_folders_name_the_classes(tmp_path: Path) -> None:
     ]
 
 
-def test_hidden_files_and_files_beside_class_folders_are_no_pictures(tmp_path: Path) -> None:
+def test_hidden_files_and_files_beside_class_folders_are_no_images(tmp_path: Path) -> None:
     put(tmp_path, "ant/1.png", "bee/2.png", "README", ".git/x", "ant/.DS_Store", "ant/.thumbs/1.png", "ant/._1.png")
     assert [path for path, _, _ in rows(tmp_path)] == ["ant/1.png", "bee/2.png"]
 
@@ -134,7 +134,7 @@ def test_a_single_folder_around_everything_is_looked_into(tmp_path: Path) -> Non
     assert rows(tmp_path) == [("train/ant/1.png", "ant", "train"), ("train/bee/2.png", "bee", "train")]
 
 
-def test_pictures_outside_the_class_folders_are_named(tmp_path: Path) -> None:
+def test_images_outside_the_class_folders_are_named(tmp_path: Path) -> None:
     put(tmp_path, "ant/1.png", "bee/2.png", "loose.JPG", "notes.txt")
     assert problems(tmp_path) == {"loose.JPG": "lies in no class folder"}
 
@@ -250,7 +250,7 @@ def test_the_digits_are_built_in(tmp_path: Path) -> None:
     assert source.table["label"].iat[0] == "0"
 
 
-def test_synthetic_pictures_are_drawn_when_read(tmp_path: Path) -> None:
+def test_synthetic_images_are_drawn_when_read(tmp_path: Path) -> None:
     source = opened(card(tmp_path, str(SYNTHETIC)))
     assert source.table["label"].value_counts().to_dict() == {"fractal-0000": 3, "letter-0041": 3, "letter-0042": 3}
     assert source.table["path"].is_unique

@@ -26,8 +26,8 @@ def sha(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def pictures(classes: dict[str, int], salt: int = 0, split: str | None = None) -> pd.DataFrame:
-    """A table of pictures that all differ."""
+def images(classes: dict[str, int], salt: int = 0, split: str | None = None) -> pd.DataFrame:
+    """A table of images that all differ."""
     rows = [
         (f"{split}/{label}/{i}", label, split, sha(salt, split, label, i))
         for label, n in classes.items()
@@ -61,7 +61,7 @@ def reaches_all(table: pd.DataFrame, splits: dict[str, str]) -> bool:
 @quick
 @given(counts, salts, st.randoms(use_true_random=False))
 def test_neither_order_nor_names_matter(classes: dict[str, int], salt: int, random: Random) -> None:
-    table = pictures(classes, salt)
+    table = images(classes, salt)
     order = list(range(len(table)))
     random.shuffle(order)
     other = table.iloc[order].reset_index(drop=True)
@@ -72,35 +72,35 @@ def test_neither_order_nor_names_matter(classes: dict[str, int], salt: int, rand
 @quick
 @given(counts, salts)
 def test_every_class_of_three_images_reaches_every_split(classes: dict[str, int], salt: int) -> None:
-    table = pictures(classes, salt)
+    table = images(classes, salt)
     assert reaches_all(table, assigned(table))
 
 
 @quick
 @given(st.dictionaries(st.sampled_from("ab"), st.integers(20, 60), min_size=1), counts, salts)
 def test_adding_images_moves_no_other(classes: dict[str, int], more: dict[str, int], salt: int) -> None:
-    table = pictures(classes, salt)
+    table = images(classes, salt)
     assume(reaches_all(table, by_rule(table)))
     before = assigned(table)
     assert before == by_rule(table)
-    added = pictures(more, -1).replace({"label": {"ant": "a", "bee": "b"}})
+    added = images(more, -1).replace({"label": {"ant": "a", "bee": "b"}})
     after = assigned(joined(table, added))
     assert {digest: after[digest] for digest in before} == before
 
 
 def test_shares_come_near_what_was_asked() -> None:
-    split = assign(pictures({"a": 4000, "b": 4000}), SHARES, SEED)
+    split = assign(images({"a": 4000, "b": 4000}), SHARES, SEED)
     share = split.value_counts(normalize=True)
     assert share.to_dict() == pytest.approx({"train": 0.5, "val": 0.1, "test": 0.4}, abs=0.02)
 
 
 def test_another_seed_is_another_split() -> None:
-    table = pictures({"a": 50})
+    table = images({"a": 50})
     assert assigned(table, seed=1) != assigned(table, seed=2)
 
 
 def test_given_splits_are_kept_and_only_missing_ones_are_drawn() -> None:
-    table = joined(pictures({"a": 400}, split="train"), pictures({"a": 90}, split="test"))
+    table = joined(images({"a": 400}, split="train"), images({"a": 90}, split="test"))
     split = assign(table, SHARES, SEED)
     assert (split[table["split"] == "test"] == "test").all()
     drawn = split[table["split"] == "train"].value_counts(normalize=True)
@@ -110,9 +110,9 @@ def test_given_splits_are_kept_and_only_missing_ones_are_drawn() -> None:
 
 def test_complete_given_splits_are_taken_as_they_are() -> None:
     parts = [
-        pictures({"a": 3, "b": 1}, split="train"),
-        pictures({"a": 1}, split="val"),
-        pictures({"b": 2}, split="test"),
+        images({"a": 3, "b": 1}, split="train"),
+        images({"a": 1}, split="val"),
+        images({"b": 2}, split="test"),
     ]
     table = joined(*parts)
     assert assign(table, SHARES, SEED).tolist() == table["split"].tolist()
@@ -121,12 +121,12 @@ def test_complete_given_splits_are_taken_as_they_are() -> None:
 @pytest.mark.parametrize(("count", "reached"), [(1, ["train"]), (2, ["test", "train"]), (3, ["test", "train", "val"])])
 def test_a_class_too_small_for_every_split_is_learned_from_and_tested_on_first(count: int, reached: list[str]) -> None:
     for salt in range(20):
-        assert sorted(set(assign(pictures({"ant": count}, salt), SHARES, SEED))) == reached
+        assert sorted(set(assign(images({"ant": count}, salt), SHARES, SEED))) == reached
 
 
 def sets(sizes: list[int], salt: int, named: bool) -> pd.DataFrame:
-    """Pictures of one class in sets that belong together, by a group's name or as near-copies."""
-    table = pictures({"a": sum(sizes)}, salt)
+    """Images of one class in sets that belong together, by a group's name or as near-copies."""
+    table = images({"a": sum(sizes)}, salt)
     table["together"] = np.repeat(np.arange(len(sizes)), sizes)
     return table.assign(group="of " + table["together"].astype(str) if named else None)
 
@@ -161,7 +161,7 @@ def test_a_group_stays_where_it_is_when_it_grows() -> None:
 
 
 def test_a_set_of_several_classes_is_on_one_side_and_counts_for_each() -> None:
-    table = pictures({"a": 6, "b": 6})
+    table = images({"a": 6, "b": 6})
     table["together"] = table["path"].str.rsplit("/").str[-1].astype(int)  # one of a with one of b
     table["group"] = "of " + table["together"].astype(str)
     split = assign(table, SHARES, SEED)
@@ -171,7 +171,7 @@ def test_a_set_of_several_classes_is_on_one_side_and_counts_for_each() -> None:
 @quick
 @given(st.integers(1, 10), st.integers(0, 10), salts)
 def test_few_labels_picks_so_many_a_class_and_nests(few: int, more: int, salt: int) -> None:
-    parts = [pictures({"a": 20, "b": 30}, salt, "train"), pictures({"a": 3, "b": 4}, salt, "test")]
+    parts = [images({"a": 20, "b": 30}, salt, "train"), images({"a": 3, "b": 4}, salt, "test")]
     table = joined(*parts)
     kept, wider = few_labels(table, few, SEED), few_labels(table, few + more, SEED)
     is_train = (table["split"] == "train").to_numpy()
@@ -181,7 +181,7 @@ def test_few_labels_picks_so_many_a_class_and_nests(few: int, more: int, salt: i
 
 
 def test_few_labels_follows_the_pixels_not_the_order() -> None:
-    table = pictures({"a": 30}, split="train")
+    table = images({"a": 30}, split="train")
     mixed = table.iloc[np.random.default_rng(0).permutation(30)].reset_index(drop=True)
     chosen = [set(t["sha256"][few_labels(t, 10, SEED)]) for t in (table, mixed)]
     assert chosen[0] == chosen[1]
@@ -189,4 +189,4 @@ def test_few_labels_follows_the_pixels_not_the_order() -> None:
 
 def test_too_few_labels_name_the_class_and_the_key() -> None:
     with pytest.raises(DataError, match=r"class 'b' has 4 training images, fewer than data\.train_per_class = 5"):
-        few_labels(pictures({"a": 9, "b": 4}, split="train"), 5, SEED)
+        few_labels(images({"a": 9, "b": 4}, split="train"), 5, SEED)

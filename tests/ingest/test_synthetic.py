@@ -1,4 +1,4 @@
-"""Formula-driven pictures are pure functions of seed, class and instance."""
+"""Formula-driven images are pure functions of seed, class and instance."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ import numpy as np
 
 from frostline.ingest.synthetic import LETTERS, Synthetic, _system
 
-PICTURES = Synthetic(fractals=2, letters=2, size=24, seed=3)
+IMAGES = Synthetic(fractals=2, letters=2, size=24, seed=3)
 
 
 def test_classes_are_named_fractals_first() -> None:
-    assert PICTURES.classes == ("fractal-0000", "fractal-0001", "letter-0041", "letter-0042")
+    assert IMAGES.classes == ("fractal-0000", "fractal-0001", "letter-0041", "letter-0042")
     assert len(set(Synthetic(0, len(LETTERS), 8, 0).classes)) == len(LETTERS)
 
 
-def test_equal_objects_give_equal_pictures() -> None:
-    twin = replace(PICTURES)
+def test_equal_objects_give_equal_images() -> None:
+    twin = replace(IMAGES)
     for label in range(4):
-        pixels = PICTURES.image(label, 1)
+        pixels = IMAGES.image(label, 1)
         assert (pixels.shape, pixels.dtype) == ((24, 24, 3), np.uint8)
         np.testing.assert_array_equal(twin.image(label, 1), pixels)
     _system.cache_clear()  # nor does the cache of systems matter
-    np.testing.assert_array_equal(PICTURES.image(0, 0), twin.image(0, 0))
+    np.testing.assert_array_equal(IMAGES.image(0, 0), twin.image(0, 0))
 
 
-def test_seed_class_and_instance_each_make_another_picture() -> None:
-    other = replace(PICTURES, seed=4)
-    made = [PICTURES.image(label, instance) for label in range(4) for instance in range(3)]
+def test_seed_class_and_instance_each_make_another_image() -> None:
+    other = replace(IMAGES, seed=4)
+    made = [IMAGES.image(label, instance) for label in range(4) for instance in range(3)]
     made += [other.image(label, 0) for label in range(4)]
     assert len({pixels.tobytes() for pixels in made}) == len(made)
 
 
-def test_a_class_keeps_its_pictures_when_classes_are_added() -> None:
-    np.testing.assert_array_equal(replace(PICTURES, letters=3).image(2, 0), PICTURES.image(2, 0))
+def test_a_class_keeps_its_images_when_classes_are_added() -> None:
+    np.testing.assert_array_equal(replace(IMAGES, letters=3).image(2, 0), IMAGES.image(2, 0))
 
 
-def test_no_picture_is_empty() -> None:
-    assert all(PICTURES.image(label, instance).std() > 5 for label in range(4) for instance in range(5))
+def test_no_image_is_empty() -> None:
+    assert all(IMAGES.image(label, instance).std() > 5 for label in range(4) for instance in range(5))

@@ -1,4 +1,4 @@
-"""Tables as sources: each row is a picture or a problem with its reason."""
+"""Tables as sources: each row is an image or a problem with its reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from frostline.ingest.sources import open_source
 from frostline.ingest.tables import listed
 
 
-def table(folder: Path, text: str, name: str = "pictures.csv", encoding: str = "utf-8") -> Path:
+def table(folder: Path, text: str, name: str = "images.csv", encoding: str = "utf-8") -> Path:
     path = folder / name
     path.write_text(text, encoding=encoding)
     return path
@@ -44,8 +44,8 @@ def test_a_nul_in_a_row_loses_that_row_alone(tmp_path: Path) -> None:
     listing = listed(table(tmp_path, "path,label\n1.png,ant\n2\0.png,ant\n3.png,b\0ee\n4.png,bee\n"))
     assert [row.path for row in listing.rows] == ["1.png", "4.png"]
     assert [(problem.path, problem.kind) for problem in listing.problems] == [
-        ("row 3 of pictures.csv", "not_text"),
-        ("row 4 of pictures.csv", "not_text"),
+        ("row 3 of images.csv", "not_text"),
+        ("row 4 of images.csv", "not_text"),
     ]
 
 
@@ -63,11 +63,11 @@ def test_rows_that_cannot_be_used_are_named_with_their_number(tmp_path: Path) ->
     listing = listed(table(tmp_path, text))
     assert [row.path for row in listing.rows] == ["1.png"]
     assert [(problem.path, problem.kind, problem.reason) for problem in listing.problems] == [
-        ("row 3 of pictures.csv", "no_path", "has no path"),
-        ("2.png", "no_label", "has no label in row 4 of pictures.csv"),
-        ("3.png", "split", "its split in row 5 of pictures.csv is 'trian' (did you mean 'train'?)"),
-        ("1.png", "named_twice", "named again in row 6 of pictures.csv"),
-        ("4.png", "named_twice", "named again under another label, 'ant' in row 8 of pictures.csv"),
+        ("row 3 of images.csv", "no_path", "has no path"),
+        ("2.png", "no_label", "has no label in row 4 of images.csv"),
+        ("3.png", "split", "its split in row 5 of images.csv is 'trian' (did you mean 'train'?)"),
+        ("1.png", "named_twice", "named again in row 6 of images.csv"),
+        ("4.png", "named_twice", "named again under another label, 'ant' in row 8 of images.csv"),
         ("4.png", "named_twice", "named again under another label"),
     ]
 
@@ -93,7 +93,7 @@ def test_what_is_no_such_table_is_one_line(tmp_path: Path, text: str, message: s
 def test_another_encoding_or_no_parquet_is_one_line(tmp_path: Path) -> None:
     table(tmp_path, "path,label\ncafé.png,ant\n", encoding="latin-1")
     (tmp_path / "t.parquet").write_bytes(b"PAR1 these are words")
-    for name in ("pictures.csv", "t.parquet"):
+    for name in ("images.csv", "t.parquet"):
         with pytest.raises(DataError, match="write it as CSV in UTF-8"):
             listed(tmp_path / name)
 

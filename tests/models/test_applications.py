@@ -78,8 +78,8 @@ class Network:
         self.body = self.backbone.model
         self.head = heads.build(self.body.output.shape[1:], 3, "avg", [], "relu", False)
         rng = np.random.default_rng(1)
-        self.pictures = rng.integers(0, 256, (2, self.size, self.size, 3), dtype=np.uint8)
-        self.given = np.asarray(self.backbone.preprocess(keras.ops.convert_to_tensor(self.pictures)))
+        self.images = rng.integers(0, 256, (2, self.size, self.size, 3), dtype=np.uint8)
+        self.given = np.asarray(self.backbone.preprocess(keras.ops.convert_to_tensor(self.images)))
         random_state(self.body, self.given)
         self.features = run(self.body, self.given)
         self.cut = freezing.deepest_cut(self.body, len(self.body.layers) // 2)
@@ -97,7 +97,7 @@ def saved(tmp_path_factory):
     return tmp_path_factory.mktemp("bundles")
 
 
-def test_raw_pictures_give_what_keras_and_its_preprocessing_give(network):
+def test_raw_images_give_what_keras_and_its_preprocessing_give(network):
     constructor = getattr(keras.applications, network.name)
     shape = (network.size, network.size, 3)
     theirs = constructor(include_top=False, weights=None, input_shape=shape)
@@ -105,13 +105,13 @@ def test_raw_pictures_give_what_keras_and_its_preprocessing_give(network):
         layer.set_weights(ours.get_weights())
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
-    floats = network.pictures.astype(np.float32)
+    floats = network.images.astype(np.float32)
     prepared = module_of(network.name).preprocess_input(floats.copy())
     expected = run(theirs, prepared)
     whole = assembly.whole(network.backbone, network.head)
     assert whole.input.dtype == "uint8"
     ours = keras.Model(whole.input, whole.get_layer("pool").input)
-    assert_close(run(ours, network.pictures), expected, 1e-4)  # hundreds of layers make more of a rounding
+    assert_close(run(ours, network.images), expected, 1e-4)  # hundreds of layers make more of a rounding
     # Random networks forget much of what goes in; behind the first kernel the well-known mistake would show.
     first = next(layer.name for layer in theirs.layers if any("kernel" in weight.name for weight in layer.weights))
     stem = keras.Model(network.body.input, network.body.get_layer(first).output)
@@ -196,8 +196,8 @@ def test_a_bundle_round_trips(network, saved):
     made_from = workspace.made_from(network.name, "none")
     bundle = bundles.Bundle(assembly.whole(network.backbone, network.head), layout, made_from)
     bundles.save(folder, bundle)
-    np.save(folder / "pictures.npy", network.pictures)
-    np.save(folder / "expected.npy", run(bundle.model, network.pictures))
+    np.save(folder / "images.npy", network.images)
+    np.save(folder / "expected.npy", run(bundle.model, network.images))
     body = bundles.parts(bundles.load(folder))[0].model
     assert_close(run(body, network.given), network.features)
     assert [layer.name for layer in body.layers] == [layer.name for layer in network.body.layers]
@@ -210,7 +210,7 @@ def test_plain_keras_loads_the_bundles(saved):
         import sys, pathlib, keras, numpy
         for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):
             model = keras.saving.load_model(folder / "model.keras", safe_mode=True)
-            found = model(numpy.load(folder / "pictures.npy"), training=False)
+            found = model(numpy.load(folder / "images.npy"), training=False)
             numpy.testing.assert_allclose(found, numpy.load(folder / "expected.npy"), atol=1e-5)
         assert "frostline" not in sys.modules
     """

@@ -44,7 +44,7 @@ def test_all_right_does_not_make_everything_certain(n):
     assert 0.2 < found < 1
 
 
-def test_all_wrong_stays_finite_and_no_pictures_change_nothing():
+def test_all_wrong_stays_finite_and_no_images_change_nothing():
     assert 1 < calibration.fit_temperature(np.array([[90.0, -90.0]], np.float32), np.array([1])) < 25
     assert calibration.fit_temperature(np.zeros((0, 3), np.float32), np.zeros(0, int)) == 1
 

@@ -23,16 +23,16 @@ def make(binary=False, hidden=(), pooling="avg", classes=2):
 
 
 def test_a_bundle_round_trips_and_loads_with_plain_keras(tmp_path, small_sets):
-    bundle, pictures = make(hidden=[7]), small_sets()[0]
+    bundle, images = make(hidden=[7]), small_sets()[0]
     bundles.save(tmp_path, bundle)
     loaded = bundles.load(tmp_path)
     assert loaded.layout == LAYOUT
     assert loaded.made_from == workspace.made_from()
-    expected = bundle.probabilities(pictures)
-    np.testing.assert_array_equal(loaded.probabilities(pictures), expected)
+    expected = bundle.probabilities(images)
+    np.testing.assert_array_equal(loaded.probabilities(images), expected)
     np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-5)
     plain = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    np.testing.assert_allclose(plain.predict(pictures.take(np.arange(42)), verbose=0), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(plain.predict(images.take(np.arange(42)), verbose=0), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_same_model_saved_twice_gives_the_same_bytes(tmp_path, monkeypatch):
@@ -61,15 +61,15 @@ def test_a_binary_head_for_three_classes_is_refused_naming_both_keys():
 
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_temperature_is_part_of_the_model_that_plain_keras_loads(tmp_path, small_sets, binary):
-    bundle, pictures = make(binary=binary), small_sets()[0]
-    logits = bundle.logits.predict(pictures.take(np.arange(42)), verbose=0)
+    bundle, images = make(binary=binary), small_sets()[0]
+    logits = bundle.logits.predict(images.take(np.arange(42)), verbose=0)
     calibrated = bundle.calibrated(2.5)
     bundles.save(tmp_path, calibrated)
     assert json.loads((tmp_path / "bundle.json").read_text())["made_from"]["temperature"] == 2.5
     squash = keras.ops.sigmoid if binary else keras.ops.softmax
     expected = np.array(squash(logits / 2.5))
     plain = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    np.testing.assert_allclose(plain(pictures.take(np.arange(42))), expected, atol=1e-6)
+    np.testing.assert_allclose(plain(images.take(np.arange(42))), expected, atol=1e-6)
     assert (bundles.load(tmp_path).temperature, bundle.temperature) == (2.5, 1)
     again = calibrated.calibrated(1.0)  # replaces the temperature, and does not multiply it
     assert "temperature" not in [layer.name for layer in again.model.layers]

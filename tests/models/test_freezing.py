@@ -52,10 +52,10 @@ def test_prefix_and_suffix_of_any_cut_make_the_whole(name, count):
     assert cuts[-1].tensor is backbone.model.output
     head = heads.build(backbone.model.output.shape[1:], 3, "avg", [], "relu", False)
     whole = assembly.suffix(backbone, head, None)
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), dtype=np.uint8)
-    expected = whole.predict_on_batch(pictures)
+    images = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), dtype=np.uint8)
+    expected = whole.predict_on_batch(images)
     for cut in (cuts[0], cuts[len(cuts) // 2], cuts[-1]):
-        crossing = assembly.segment(backbone, head, None, cut).predict_on_batch(pictures)
+        crossing = assembly.segment(backbone, head, None, cut).predict_on_batch(images)
         np.testing.assert_allclose(
             assembly.suffix(backbone, head, cut).predict_on_batch(crossing), expected, rtol=1e-4, atol=1e-5
         )

@@ -34,9 +34,9 @@ def test_the_twin_gives_what_inference_mode_gives(name, folded):
     twin = graph.inference_twin(body.input, body.output)
     left = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in twin.layers)
     assert norms - left == folded
-    pictures = np.random.default_rng(0).normal(size=(2, 75, 75, 3)).astype(np.float32)
-    expected = body.predict_on_batch(pictures)
-    found = twin.predict_on_batch(pictures)
+    images = np.random.default_rng(0).normal(size=(2, 75, 75, 3)).astype(np.float32)
+    expected = body.predict_on_batch(images)
+    found = twin.predict_on_batch(images)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -57,8 +57,8 @@ def test_the_twin_folds_dense_and_biased_layers_and_leaves_alone_what_it_must():
     randomize(model)
     twin = graph.inference_twin(model.input, model.output)
     assert sum(isinstance(layer, keras.layers.BatchNormalization) for layer in twin.layers) == 2
-    pictures = np.random.default_rng(0).normal(size=(3, 12, 12, 3)).astype(np.float32)
-    np.testing.assert_allclose(twin.predict_on_batch(pictures), model.predict_on_batch(pictures), rtol=1e-4, atol=1e-5)
+    images = np.random.default_rng(0).normal(size=(3, 12, 12, 3)).astype(np.float32)
+    np.testing.assert_allclose(twin.predict_on_batch(images), model.predict_on_batch(images), rtol=1e-4, atol=1e-5)
 
 
 def small_network():

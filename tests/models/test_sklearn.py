@@ -60,7 +60,7 @@ def test_a_threshold_decides_float32_as_it_decided_float64():
     np.testing.assert_array_equal(x <= sklearn_layers._rounded_down(thresholds), x.astype(np.float64) <= thresholds)
 
 
-def test_a_class_without_pictures_is_never_the_answer():
+def test_a_class_without_images_is_never_the_answer():
     x, labels = blobs(3)
     fitted = sklearn_fit.fit("logistic_regression", {}, x[labels != 1], labels[labels != 1], balanced=True, seed=0)
     head = sklearn_layers.convert(fitted, WIDTH, 3)

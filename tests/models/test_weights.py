@@ -132,9 +132,9 @@ def test_efficientnets_file_gives_what_keras_makes_of_its_download(monkeypatch, 
         del file["model_weights"]
     module = "keras.src.applications.efficientnet.file_utils.get_file"
     monkeypatch.setattr(module, lambda *_, **__: str(tmp_path / "download.h5"))
-    pictures = np.random.default_rng(0).uniform(0, 255, (1, *shape)).astype(np.float32)
+    images = np.random.default_rng(0).uniform(0, 255, (1, *shape)).astype(np.float32)
     stem = [
-        keras.Model(model.input, model.get_layer("stem_conv").output)(pictures)
+        keras.Model(model.input, model.get_layer("stem_conv").output)(images)
         for model in (
             keras.applications.EfficientNetB0(include_top=False, weights="imagenet", input_shape=shape),
             backbones.build("EfficientNetB0", str(path), SIDE).model,

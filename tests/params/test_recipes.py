@@ -87,7 +87,7 @@ def test_an_unreadable_result_replaces_nothing(project):
     assert (project / "params.yaml").read_text(encoding="utf-8") == broken
 
 
-def test_too_small_pictures_are_refused_before_anything_is_written(project):
+def test_too_small_images_are_refused_before_anything_is_written(project):
     before = (project / "params.yaml").read_bytes()
     with pytest.raises(ParamsError, match=r"data\.image_size 64 is too small for InceptionV3"):
         stage.run("inceptionv3-last15", apply=True, yes=True, image_size=False)
@@ -102,7 +102,7 @@ def test_a_name_that_is_none_suggests_the_nearest(project):
 
 
 def run_tiny(project, name):
-    """A recipe, with random weights, on 48 generated pictures, in all four stages; the metrics."""
+    """A recipe, with random weights, on 48 generated images, in all four stages; the metrics."""
     import json
 
     from frostline import paths

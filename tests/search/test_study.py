@@ -63,7 +63,7 @@ with (
 
 
 def settings(trials=6, sampler="tpe", pruner="halving", maximize=True):
-    return Settings(trials, sampler, pruner, maximize, seed=1, pictures=100, epochs=4, rungs=(50, 100), by_loss=True)
+    return Settings(trials, sampler, pruner, maximize, seed=1, images=100, epochs=4, rungs=(50, 100), by_loss=True)
 
 
 @pytest.fixture

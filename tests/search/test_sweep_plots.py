@@ -1,4 +1,4 @@
-"""The pictures of a sweep say what its trials say, also when trials collapse, fail or are many."""
+"""The images of a sweep say what its trials say, also when trials collapse, fail or are many."""
 
 from __future__ import annotations
 

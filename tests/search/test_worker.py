@@ -1,4 +1,4 @@
-"""`frostline sweep` for real: on pictures that a network learns in a few epochs, in Optuna's storages and in MLflow."""
+"""`frostline sweep` for real: on images that a network learns in a few epochs, in Optuna's storages and in MLflow."""
 
 import json
 import os
@@ -47,7 +47,7 @@ QUICK = {
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder with prepared pictures and no test split, which is the project root."""
+    """A folder with prepared images and no test split, which is the project root."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     make_shards(tmp_path / "data" / "prepared" / "train", 42)

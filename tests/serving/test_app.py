@@ -92,7 +92,7 @@ def dripping(port):
 def test_answers_are_the_scorers_whatever_the_form_of_the_request(bundle, open_port, tmp_path):
     scorer = Scorer(bundle)
     images = [photo(seed=seed) for seed in range(5)]
-    expected = scorer.answers([scorer.picture(each) for each in images])
+    expected = scorer.answers([scorer.prepare(each) for each in images])
     texts = [base64.b64encode(each).decode() for each in images]
     paths = []
     for number, each in enumerate(images):
@@ -132,7 +132,7 @@ def test_answers_are_the_scorers_whatever_the_form_of_the_request(bundle, open_p
 def test_many_clients_at_once_get_their_own_answers(bundle, port):
     scorer = Scorer(bundle)
     images = [photo(seed=seed) for seed in range(12)]
-    expected = [each["probabilities"] for each in scorer.answers([scorer.picture(each) for each in images])]
+    expected = [each["probabilities"] for each in scorer.answers([scorer.prepare(each) for each in images])]
 
     def one(number):
         status, answer = ask(port, split(images[number % 12]))
@@ -324,7 +324,7 @@ def test_a_person_drops_an_image(bundle, port, tmp_path):
     scorer = Scorer(bundle)
     (tmp_path / "a.png").write_bytes(photo(seed=7))
     (tmp_path / "b.txt").write_bytes(b"hello")
-    (answer,) = scorer.answers([scorer.picture(photo(seed=7))])
+    (answer,) = scorer.answers([scorer.prepare(photo(seed=7))])
     with browser.Browser(tmp_path) as seen:
         seen.open(f"http://127.0.0.1:{port}/")
         seen.wait("document.getElementById('about').textContent")

@@ -53,7 +53,7 @@ def shares(answers):
     return np.array([list(each["probabilities"].values()) for each in answers])
 
 
-def test_all_forms_of_a_picture_give_what_the_bundle_says(bundle, scorer, photos, tmp_path):
+def test_all_forms_of_a_image_give_what_the_bundle_says(bundle, scorer, photos, tmp_path):
     prepared = np.stack([images.resize(photo, 32, "stretch") for photo in photos])
     raw = keras.saving.load_model(bundle / "model.keras").predict(prepared, verbose=0)
     expected = assembly.by_class(raw)
@@ -112,7 +112,7 @@ def test_all_forms_of_a_picture_give_what_the_bundle_says(bundle, scorer, photos
     ],
     ids=str,
 )
-def test_what_is_no_picture_is_named_with_its_row(scorer, photos, column, value, reason):
+def test_what_is_no_image_is_named_with_its_row(scorer, photos, column, value, reason):
     good = {"image": encoded(photos[0]), "path": None, "pixels": photos[0]}[column]
     rows = [value] if good is None else [good, value]
     with pytest.raises(UnusableInputError, match=f"^row {len(rows) - 1}, {column}: .*{reason}"):
@@ -149,14 +149,14 @@ def test_a_named_pipe_that_takes_a_files_place_is_not_waited_for(scorer, tmp_pat
 
 
 def test_many_threads_get_their_own_answers(scorer, photos):
-    pictures = [scorer.picture(encoded(photo)) for photo in photos]
-    expected = scorer.probabilities(pictures)
+    pixels = [scorer.prepare(encoded(photo)) for photo in photos]
+    expected = scorer.probabilities(pixels)
     wrong = []
 
     def ask(start):
         for turn in range(40):
-            place = (start + turn) % len(pictures)
-            found = scorer.probabilities([pictures[place]])[0]
+            place = (start + turn) % len(pixels)
+            found = scorer.probabilities([pixels[place]])[0]
             if not np.allclose(found, expected[place], atol=1e-6):
                 wrong.append(place)
 

@@ -34,7 +34,7 @@ def params(**settings: Any) -> Params:
 
 
 def prepare(count: int, size: int = SIZE) -> shards.Shards:
-    """A prepared training split; the first pictures are the same whatever the count."""
+    """A prepared training split; the first images are the same whatever the count."""
     folder = paths.PREPARED / "train"
     folder.mkdir(parents=True, exist_ok=True)
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)

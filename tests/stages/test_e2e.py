@@ -1,4 +1,4 @@
-"""The main job as a stranger does it: clone, `dvc repro`, look; then experiments, a kill, and a picture added.
+"""The main job as a stranger does it: clone, `dvc repro`, look; then experiments, a kill, and an image added.
 
 Real processes, so few and rich: one clone serves all tests, in their order.
 """
@@ -86,9 +86,9 @@ def test_the_run_says_all_that_matters(project):
 
     (model,) = client.search_logged_models([run.info.experiment_id])
     loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
-    pictures = np.load(project.folder / "data/prepared/test/images-00000.npy", mmap_mode="r")[:8]
+    images = np.load(project.folder / "data/prepared/test/images-00000.npy", mmap_mode="r")[:8]
     expected = np.stack(pd.read_parquet(project.folder / "reports/predictions.parquet")["probabilities"][:8])
-    found = loaded.predict(pd.DataFrame({"pixels": list(pictures)}))
+    found = loaded.predict(pd.DataFrame({"pixels": list(images)}))
     np.testing.assert_allclose([list(row.values()) for row in found["probabilities"]], expected, atol=1e-5)
 
 
@@ -159,13 +159,13 @@ def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(projec
 
 
 @pytest.mark.slow
-def test_your_own_folder_is_one_line_and_an_added_picture_is_noticed(project):
+def test_your_own_folder_is_one_line_and_an_added_image_is_noticed(project):
     rng = np.random.default_rng(0)
     for label in ("cat", "dog"):
         (project.folder / "data/pets" / label).mkdir(parents=True)
         for number in range(12):
-            picture = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-            Image.fromarray(picture).save(project.folder / f"data/pets/{label}/{number}.png")
+            image = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(image).save(project.folder / f"data/pets/{label}/{number}.png")
     changes = {
         "data": {"source": "data/pets", "train_per_class": None},
         "evaluate": {"top_k": 1, "calibrate": "temperature"},
@@ -184,7 +184,7 @@ def test_your_own_folder_is_one_line_and_an_added_picture_is_noticed(project):
 
 
 @pytest.mark.process
-def test_variants_of_other_pictures_are_refused(project):
+def test_variants_of_other_images_are_refused(project):
     project.change({"augment": {"copies": 1}})
     shutil.rmtree(project.folder / "data/augmented")
     printed = project("frostline", "finetune", ok=False)

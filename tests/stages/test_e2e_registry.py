@@ -36,15 +36,15 @@ CLOSE = "document.querySelectorAll('button[aria-label=Close], button[aria-label=
 
 
 def draw(folder: Path) -> None:
-    """Pictures of several formats and sizes whose class is the side of a bright square."""
+    """Images of several formats and sizes whose class is the side of a bright square."""
     rng = np.random.default_rng(0)
     for place, label in enumerate(("cat", "dog")):
         (folder / label).mkdir(parents=True)
         for number in range(24):
             height, width = rng.integers(40, 90, 2)
-            picture = rng.integers(0, 90, (height, width, 3), dtype=np.uint8)
-            picture[: height // 2, place * width // 2 : (place + 1) * width // 2] += 150
-            Image.fromarray(picture).save(folder / label / f"{number}.{('jpg', 'png', 'webp')[number % 3]}")
+            image = rng.integers(0, 90, (height, width, 3), dtype=np.uint8)
+            image[: height // 2, place * width // 2 : (place + 1) * width // 2] += 150
+            Image.fromarray(image).save(folder / label / f"{number}.{('jpg', 'png', 'webp')[number % 3]}")
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_evaluate_predict_and_both_servers_say_the_same(project):
 
 @pytest.mark.slow
 def test_predict_takes_folders_globs_and_standard_input_and_names_what_is_broken(project):
-    (project.folder / "data/pets/cat/broken.jpg").write_bytes(b"no picture")
+    (project.folder / "data/pets/cat/broken.jpg").write_bytes(b"no image")
     asked = ["data/pets/cat", "data/pets/dog/*.png", "nowhere.png", "--csv", "--model", "models:/pets@challenger"]
     done = subprocess.run(
         ["frostline", "predict", *asked], cwd=project.folder, env=project.env, capture_output=True, text=True
@@ -189,14 +189,14 @@ def test_predict_takes_folders_globs_and_standard_input_and_names_what_is_broken
     assert done.returncode == 2
     assert "data/pets/cat/broken.jpg: not an image" in done.stderr
     assert "nowhere.png: no such file" in done.stderr
-    assert "error: 2 of 34 pictures could not be read" in done.stderr
+    assert "error: 2 of 34 images could not be read" in done.stderr
     table = pd.read_csv(io.StringIO(done.stdout))
     assert list(table.columns) == ["path", "label", "probability", "error", "p(cat)", "p(dog)"]
     assert len(table) == 34
     assert table["error"].notna().sum() == 2
     (project.folder / "data/pets/cat/broken.jpg").unlink()
-    picture = (project.folder / "data/pets/dog/1.png").read_bytes()
-    for given in (picture, b"data/pets/dog/1.png\n"):
+    image = (project.folder / "data/pets/dog/1.png").read_bytes()
+    for given in (image, b"data/pets/dog/1.png\n"):
         done = subprocess.run(
             ["frostline", "predict", "-"], cwd=project.folder, env=project.env, input=given, capture_output=True
         )

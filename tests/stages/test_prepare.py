@@ -18,8 +18,9 @@ from PIL import Image, ImageEnhance
 
 from frostline import paths
 from frostline.core import digest
-from frostline.data import images, shards
+from frostline.data import shards
 from frostline.data.images import NOT_AN_IMAGE
+from frostline.data.images import prepare as prepare_image
 from frostline.errors import DataError
 from frostline.ingest import splits
 from frostline.params.schema import Params
@@ -34,13 +35,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def params(source: str | Path = "pictures", **data: Any) -> Params:
+def params(source: str | Path = "images", **data: Any) -> Params:
     settings = SETTINGS | {"source": str(source)} | data
     return make_params(**{f"data__{key}": value for key, value in settings.items()})
 
 
 def paint(folder: str | Path, count: int, start: int = 0) -> None:
-    """So many different pictures; the same ones for the same folder name and start."""
+    """So many different images; the same ones for the same folder name and start."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for number in range(start, start + count):
         rng = np.random.default_rng([number, *str(folder).encode()])
@@ -48,10 +49,10 @@ def paint(folder: str | Path, count: int, start: int = 0) -> None:
 
 
 @pytest.fixture
-def pictures(project: Path) -> Path:
+def images(project: Path) -> Path:
     for label in ("ant", "bee", "cat"):
-        paint(f"pictures/{label}", 12)
-    return project / "pictures"
+        paint(f"images/{label}", 12)
+    return project / "images"
 
 
 def report() -> dict[str, Any]:
@@ -81,7 +82,7 @@ def refusal(settings: Params) -> str:
     return str(caught.value)
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("images")
 def test_a_folder_becomes_shards_and_a_report() -> None:
     said = prepare.run(params())
     sets = prepared()
@@ -91,7 +92,7 @@ def test_a_folder_becomes_shards_and_a_report() -> None:
         assert split.layout == shards.Layout(("ant", "bee", "cat"), 16, "stretch")
         assert set(split.labels) == {0, 1, 2}, name
     found = report()
-    assert found["source"] == "pictures"
+    assert found["source"] == "images"
     assert found["classes"] == ["ant", "bee", "cat"]
     assert found["images"] == {name: len(split) for name, split in sets.items()}
     assert sum(found["images"].values()) == 36
@@ -105,33 +106,33 @@ def test_a_folder_becomes_shards_and_a_report() -> None:
     assert said == "prepare: 3 classes; " + ", ".join(f"{name} {len(split)}" for name, split in sets.items())
 
 
-def test_pixels_labels_and_digests_belong_together(pictures: Path) -> None:
+def test_pixels_labels_and_digests_belong_together(images: Path) -> None:
     prepare.run(params())
     for split in prepared().values():
         pixels = split.take(np.arange(len(split)))
         for row, got in zip(split.index.itertuples(), pixels, strict=True):
             assert split.layout.classes[row.label] == Path(row.path).parts[0]
-            np.testing.assert_array_equal(got, images.prepare(pictures / row.path, 16, "stretch"))
+            np.testing.assert_array_equal(got, prepare_image(images / row.path, 16, "stretch"))
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("images")
 def test_two_runs_give_identical_bytes(project: Path) -> None:
     prepare.run(params())
     first = outputs()
-    for path in project.glob("pictures/*/*"):
+    for path in project.glob("images/*/*"):
         os.utime(path, (0, 0))
     prepare.run(params())
     assert outputs() == first
 
 
-def test_an_added_picture_changes_the_output_but_moves_no_other(pictures: Path) -> None:
+def test_an_added_image_changes_the_output_but_moves_no_other(images: Path) -> None:
     for label in ("ant", "bee"):
-        paint(f"pictures/{label}", 48, start=12)
+        paint(f"images/{label}", 48, start=12)
     settings = params(split={"train": 0.5, "val": 0.2, "test": 0.3})
-    paint("pictures/cat", 48, start=12)
+    paint("images/cat", 48, start=12)
     prepare.run(settings)
     before, split_of = outputs(), {sha: name for name, s in prepared().items() for sha in s.index["sha256"]}
-    paint(pictures / "ant", 1, start=999)
+    paint(images / "ant", 1, start=999)
     prepare.run(settings)
     after = {sha: name for name, s in prepared().items() for sha in s.index["sha256"]}
     assert outputs() != before
@@ -139,7 +140,7 @@ def test_an_added_picture_changes_the_output_but_moves_no_other(pictures: Path) 
     assert split_of.items() <= after.items()
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("images")
 def test_few_labels_are_learned_from_and_all_others_still_tested_on() -> None:
     prepare.run(params())
     everything, learnable = prepared(), report()["images"]["train"]
@@ -151,18 +152,18 @@ def test_few_labels_are_learned_from_and_all_others_still_tested_on() -> None:
     assert report()["left_out_by_train_per_class"] == learnable - 9 > 0
 
 
-def test_unreadable_and_doubled_files_are_dropped_and_reported(pictures: Path) -> None:
-    (pictures / "ant" / "words.jpg").write_text("words")
-    (pictures / "bee" / "again.bmp").write_bytes(b"")
-    Image.open(pictures / "cat" / "000.png").save(pictures / "cat" / "copy.bmp")
-    Image.open(pictures / "cat" / "001.png").save(pictures / "bee" / "stranger.png")
+def test_unreadable_and_doubled_files_are_dropped_and_reported(images: Path) -> None:
+    (images / "ant" / "words.jpg").write_text("words")
+    (images / "bee" / "again.bmp").write_bytes(b"")
+    Image.open(images / "cat" / "000.png").save(images / "cat" / "copy.bmp")
+    Image.open(images / "cat" / "001.png").save(images / "bee" / "stranger.png")
     said = prepare.run(params())
     assert problems() == {
         "ant/words.jpg": ("not_an_image", NOT_AN_IMAGE),
         "bee/again.bmp": ("not_an_image", "not an image (empty)"),
-        "bee/stranger.png": ("label_conflict", "same picture under another label as cat/001.png"),
-        "cat/001.png": ("label_conflict", "same picture under another label as bee/stranger.png"),
-        "cat/copy.bmp": ("duplicate", "same picture as cat/000.png"),
+        "bee/stranger.png": ("label_conflict", "same image under another label as cat/001.png"),
+        "cat/001.png": ("label_conflict", "same image under another label as bee/stranger.png"),
+        "cat/copy.bmp": ("duplicate", "same image as cat/000.png"),
     }
     assert {problem["label"] for problem in report()["problems"]} == {"ant", "bee", "cat"}
     assert report()["problem_counts"] == {"not_an_image": 2, "label_conflict": 2, "duplicate": 1}
@@ -173,16 +174,16 @@ def test_unreadable_and_doubled_files_are_dropped_and_reported(pictures: Path) -
     assert sum(report()["images"].values()) == 35
 
 
-def test_a_problem_is_an_error_where_that_is_wanted(pictures: Path) -> None:
-    (pictures / "ant" / "words.jpg").write_text("words")
-    (pictures / "bee" / "words.jpg").write_text("words")
+def test_a_problem_is_an_error_where_that_is_wanted(images: Path) -> None:
+    (images / "ant" / "words.jpg").write_text("words")
+    (images / "bee" / "words.jpg").write_text("words")
     said = refusal(params(on_problem="error"))
     assert said == (
-        f"pictures/ant/words.jpg: {NOT_AN_IMAGE} (and 1 more); fix or remove it, or set data.on_problem to drop"
+        f"images/ant/words.jpg: {NOT_AN_IMAGE} (and 1 more); fix or remove it, or set data.on_problem to drop"
     )
 
 
-def test_a_test_picture_that_is_also_in_train_is_taken_out_of_train() -> None:
+def test_a_test_image_that_is_also_in_train_is_taken_out_of_train() -> None:
     for label in ("ant", "bee"):
         paint(f"given/train/{label}", 8)
         paint(f"given/test/{label}", 3)
@@ -190,7 +191,7 @@ def test_a_test_picture_that_is_also_in_train_is_taken_out_of_train() -> None:
     prepare.run(params("given"))
     sets = prepared()
     assert len(sets["test"]) == 6
-    assert problems() == {"train/ant/leak.png": ("duplicate", "same picture as test/ant/001.png")}
+    assert problems() == {"train/ant/leak.png": ("duplicate", "same image as test/ant/001.png")}
     digests = [set(split.index["sha256"]) for split in sets.values()]
     assert sum(map(len, digests)) == len(set.union(*digests)) == 22
 
@@ -205,7 +206,7 @@ def test_a_class_that_only_the_test_split_lacks_can_be_learned() -> None:
 
 
 def blotches(seed: int) -> Image.Image:
-    """A picture that stays itself when it is resized."""
+    """An image that stays itself when it is resized."""
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)).resize((70, 60), Image.Resampling.BICUBIC)
 
@@ -234,7 +235,7 @@ def test_a_test_set_that_was_copied_into_train_ends_without_overlap() -> None:
         assert (
             reason
             == {
-                "duplicate": f"same picture as {original}",
+                "duplicate": f"same image as {original}",
                 "near_duplicate": f"near-copy of {original}, which is in test",
             }[kind]
         )
@@ -242,27 +243,27 @@ def test_a_test_set_that_was_copied_into_train_ends_without_overlap() -> None:
     assert "which is in test" in said
 
 
-def test_the_same_pixels_in_another_coding_are_the_same_picture(pictures: Path) -> None:
+def test_the_same_pixels_in_another_coding_are_the_same_image(images: Path) -> None:
     photo = blotches(1).resize((200, 170))
-    photo.save(pictures / "ant" / "a.jpg")
-    Image.open(pictures / "ant" / "a.jpg").save(pictures / "ant" / "b.png")
-    photo.save(pictures / "ant" / "c.jpg", comment=b"the same code with a comment")
-    photo.save(pictures / "ant" / "d.jpg", progressive=True)
-    photo.save(pictures / "ant" / "near.png")
+    photo.save(images / "ant" / "a.jpg")
+    Image.open(images / "ant" / "a.jpg").save(images / "ant" / "b.png")
+    photo.save(images / "ant" / "c.jpg", comment=b"the same code with a comment")
+    photo.save(images / "ant" / "d.jpg", progressive=True)
+    photo.save(images / "ant" / "near.png")
     for wanted in (True, False):
         prepare.run(params(near_duplicates=wanted))
         assert problems() == {
-            f"ant/{name}": ("duplicate", "same picture as ant/a.jpg") for name in ("b.png", "c.jpg", "d.jpg")
+            f"ant/{name}": ("duplicate", "same image as ant/a.jpg") for name in ("b.png", "c.jpg", "d.jpg")
         }
     prepare.run(params())
     assert report()["near_duplicates"] == [["ant/a.jpg", "ant/near.png"]]
 
 
 def test_a_table_keeps_groups_on_one_side() -> None:
-    paint("pictures/ant", 60)
-    paint("pictures/bee", 60)
+    paint("images/ant", 60)
+    paint("images/bee", 60)
     rows = [f"{label}/{n:03d}.png,{label},patient {n // 4}" for label in ("ant", "bee") for n in range(60)]
-    Path("pictures/manifest.csv").write_text("\n".join(["path,label,group", *rows]) + "\n")
+    Path("images/manifest.csv").write_text("\n".join(["path,label,group", *rows]) + "\n")
     prepare.run(params())
     where = {path: name for name, split in prepared().items() for path in split.index["path"]}
     assert len(where) == 120
@@ -272,19 +273,19 @@ def test_a_table_keeps_groups_on_one_side() -> None:
     assert set(where.values()) == set(splits.SPLITS)
 
 
-def test_near_copies_are_not_looked_for_where_that_is_said(pictures: Path) -> None:
+def test_near_copies_are_not_looked_for_where_that_is_said(images: Path) -> None:
     for number in range(6):
-        blotches(number).save(pictures / "ant" / f"b{number}.png")
-        blotches(number).resize((51, 44)).save(pictures / "ant" / f"c{number}.png")
+        blotches(number).save(images / "ant" / f"b{number}.png")
+        blotches(number).resize((51, 44)).save(images / "ant" / f"c{number}.png")
     prepare.run(params(near_duplicates=False))
     assert report()["near_duplicates"] is None
     prepare.run(params())
     assert report()["near_duplicates"] == [[f"ant/b{number}.png", f"ant/c{number}.png"] for number in range(6)]
 
 
-def test_near_copies_under_two_labels_are_kept_and_warned_of(pictures: Path) -> None:
-    blotches(1).save(pictures / "ant" / "b.png")
-    blotches(1).resize((51, 44)).save(pictures / "bee" / "b.png")
+def test_near_copies_under_two_labels_are_kept_and_warned_of(images: Path) -> None:
+    blotches(1).save(images / "ant" / "b.png")
+    blotches(1).resize((51, 44)).save(images / "bee" / "b.png")
     prepare.run(params())
     assert problems() == {}
     assert report()["warnings"] == [
@@ -292,9 +293,9 @@ def test_near_copies_under_two_labels_are_kept_and_warned_of(pictures: Path) -> 
     ]
 
 
-def test_a_crowd_of_lookalikes_is_warned_of_and_split_like_all_others(pictures: Path) -> None:
+def test_a_crowd_of_lookalikes_is_warned_of_and_split_like_all_others(images: Path) -> None:
     for number in range(16):
-        blotches(1).resize((50 + number, 45)).save(pictures / "ant" / f"b{number}.png")
+        blotches(1).resize((50 + number, 45)).save(images / "ant" / f"b{number}.png")
     prepare.run(params())
     assert [warning["kind"] for warning in report()["warnings"]] == ["crowd"]
     assert report()["near_duplicates"] == []
@@ -302,10 +303,10 @@ def test_a_crowd_of_lookalikes_is_warned_of_and_split_like_all_others(pictures: 
     assert len(sides) > 1
 
 
-def test_exact_copies_are_no_crowd(pictures: Path) -> None:
+def test_exact_copies_are_no_crowd(images: Path) -> None:
     for number in range(16):
-        blotches(1).save(pictures / "ant" / f"b{number:02d}.png")
-    blotches(1).resize((51, 45)).save(pictures / "ant" / "c.png")
+        blotches(1).save(images / "ant" / f"b{number:02d}.png")
+    blotches(1).resize((51, 45)).save(images / "ant" / "c.png")
     prepare.run(params())
     assert report()["warnings"] == []
     assert report()["near_duplicates"] == [["ant/b00.png", "ant/c.png"]]
@@ -325,10 +326,10 @@ def test_a_class_of_one_pattern_reaches_every_split(noise: int) -> None:
     assert all(set(split.labels) == {0, 1} for split in prepared().values())
 
 
-def test_an_archive_is_a_source_and_leaves_nothing_behind(project: Path, pictures: Path) -> None:
+def test_an_archive_is_a_source_and_leaves_nothing_behind(project: Path, images: Path) -> None:
     prepare.run(params())
     before = digest.of_folder(paths.PREPARED)
-    shutil.make_archive("packed", "gztar", pictures)
+    shutil.make_archive("packed", "gztar", images)
     prepare.run(params("packed.tar.gz"))
     assert digest.of_folder(paths.PREPARED) == before
     assert sorted(path.name for path in paths.PREPARED.iterdir()) == ["test", "train", "val"]
@@ -339,12 +340,12 @@ def test_a_class_that_train_lacks_is_left_out_and_one_that_validation_lacks_is_w
         for label in labels:
             paint(f"given/{split}/{label}", 3)
     said = prepare.run(params("given"))
-    kind, reason = "class_not_in_train", "class 'Bees' has no picture in train (did you mean 'bee'?)"
+    kind, reason = "class_not_in_train", "class 'Bees' has no image in train (did you mean 'bee'?)"
     assert problems() == {f"test/Bees/00{i}.png": (kind, reason) for i in range(3)} | {
-        "Bees": ("empty_class", "no picture of the class is left")
+        "Bees": ("empty_class", "no image of the class is left")
     }
-    assert report()["warnings"] == [{"kind": "class_not_in_split", "reason": "class 'bee' has no picture in val"}]
-    assert "  warning: class 'bee' has no picture in val" in said.splitlines()
+    assert report()["warnings"] == [{"kind": "class_not_in_split", "reason": "class 'bee' has no image in val"}]
+    assert "  warning: class 'bee' has no image in val" in said.splitlines()
     assert report()["classes"] == ["ant", "bee"]
 
 
@@ -353,7 +354,7 @@ def test_a_given_split_that_lost_all_its_images_is_not_silently_drawn_anew() -> 
         paint(f"given/train/{label}", 8)
         Path(f"given/test/{label}").mkdir(parents=True)
         Path(f"given/test/{label}/0.png").write_text("words")
-    assert "no picture of the given split 'test' is usable" in refusal(params("given"))
+    assert "no image of the given split 'test' is usable" in refusal(params("given"))
 
 
 def test_what_cannot_be_learned_from_is_refused_without_leftovers() -> None:
@@ -363,17 +364,17 @@ def test_what_cannot_be_learned_from_is_refused_without_leftovers() -> None:
     paint("broken/ant", 4)
     Path("broken/bee").mkdir()
     Path("broken/bee/1.png").touch()
-    assert "holds the single class 'ant' (bee: no picture of the class is left)" in refusal(params("broken"))
+    assert "holds the single class 'ant' (bee: no image of the class is left)" in refusal(params("broken"))
     for name in ("a", "b"):
         Path(f"words/{name}").mkdir(parents=True)
         Path(f"words/{name}/1.png").touch()
-    assert "words: holds no usable picture (a: no picture of the class is left)" in refusal(params("words"))
+    assert "words: holds no usable image (a: no image of the class is left)" in refusal(params("words"))
     Path("nothing.yaml").write_text("{kind: synthetic, fractals: 0, letters: 0, images_per_class: 1, size: 8, seed: 1}")
-    assert "nothing.yaml: holds no usable picture; add" in refusal(params("nothing.yaml"))
+    assert "nothing.yaml: holds no usable image; add" in refusal(params("nothing.yaml"))
     paint("late/ant", 2)
     paint("late/bee", 2)
     Path("late/manifest.csv").write_text("path,label,split\nant/000.png,ant,test\nbee/000.png,bee,val\n")
-    assert "late: no picture is in train; add some" in refusal(params("late"))
+    assert "late: no image is in train; add some" in refusal(params("late"))
 
 
 def test_classes_too_small_or_empty_are_told_and_the_others_learned() -> None:
@@ -383,16 +384,16 @@ def test_classes_too_small_or_empty_are_told_and_the_others_learned() -> None:
     said = prepare.run(params("few"))
     assert problems() == {"cat": ("empty_class", "an empty class folder")}
     assert {warning["kind"] for warning in report()["warnings"]} == {"class_not_in_split", "imbalance"}
-    assert "class 'bee' has no picture in val" in said
-    assert "pictures of 'ant' and 1 of 'bee'; finetune.class_weight: balanced weighs them alike" in said
+    assert "class 'bee' has no image in val" in said
+    assert "images of 'ant' and 1 of 'bee'; finetune.class_weight: balanced weighs them alike" in said
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("images")
 def test_too_few_labels_are_refused_by_key() -> None:
     assert "fewer than data.train_per_class = 12" in refusal(params(train_per_class=12))
 
 
-def test_an_error_keeps_what_was_prepared_before(pictures: Path) -> None:
+def test_an_error_keeps_what_was_prepared_before(images: Path) -> None:
     prepare.run(params())
     before = outputs()
     with pytest.raises(DataError):

@@ -182,11 +182,11 @@ def test_a_champion_that_was_moved_meanwhile_is_not_overwritten(versions):
         known.move("promote", seen, known.version(numbers["better"]), "x")
 
 
-def test_reevaluation_tests_both_on_the_present_pictures_and_keeps_that(versions, tmp_path, monkeypatch, capsys):
+def test_reevaluation_tests_both_on_the_present_images_and_keeps_that(versions, tmp_path, monkeypatch, capsys):
     settings, _, numbers = versions
     monkeypatch.chdir(tmp_path)
-    pictures = make_shards(tmp_path / "data" / "prepared" / "test", 60, classes=2, names=CLASSES)
-    for path, pixels in zip(pictures.index["path"], pictures.take(np.arange(60)), strict=True):
+    images = make_shards(tmp_path / "data" / "prepared" / "test", 60, classes=2, names=CLASSES)
+    for path, pixels in zip(images.index["path"], images.take(np.arange(60)), strict=True):
         (tmp_path / "source" / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / "source" / path)
     promote.promote(settings, numbers["good"], False)
@@ -195,9 +195,9 @@ def test_reevaluation_tests_both_on_the_present_pictures_and_keeps_that(versions
     assert "on the same 60 images" in promote.promote(wide, numbers["other"], True)
     assert capsys.readouterr().out.count("testing version") == 2
     with registry.registry(wide.tracking, wide.registry.name) as known:
-        table = known.predictions(known.version(numbers["other"]), pictures.source_digest())
+        table = known.predictions(known.version(numbers["other"]), images.source_digest())
         scorer = Scorer(known.bundle(known.version(numbers["other"])))  # takes 48 pixels, from the original files
-    there = [scorer.picture(tmp_path / "source" / path) for path in pictures.index["path"]]
+    there = [scorer.prepare(tmp_path / "source" / path) for path in images.index["path"]]
     np.testing.assert_allclose(np.stack(table["probabilities"]), scorer.probabilities(there), atol=1e-6)
     promote.rollback(settings, "x")
     assert "on the same 60 images" in promote.promote(wide, numbers["other"], True)
@@ -271,7 +271,7 @@ def test_a_saved_model_loads_where_only_its_requirements_are_installed(tmp_path)
     bundle = make_bundle(tmp_path / "bundle", CLASSES)
     packaging.save(bundle, tmp_path / "model")
     pixels = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    Image.fromarray(pixels).save(tmp_path / "image.png")
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     python = str(tmp_path / "venv/bin/python")
     required = str(tmp_path / "model/requirements.txt")
@@ -283,12 +283,12 @@ def test_a_saved_model_loads_where_only_its_requirements_are_installed(tmp_path)
         "print(json.dumps(found['probabilities'][0]))\n"
     )
     done = subprocess.run(
-        [python, "-I", "-c", code, str(tmp_path / "model"), str(tmp_path / "picture.png")],
+        [python, "-I", "-c", code, str(tmp_path / "model"), str(tmp_path / "image.png")],
         cwd=tmp_path,
         env={**os.environ, inputs.ALLOW_PATHS: "1"},
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
-    (expected,) = Scorer(bundle).answers([Scorer(bundle).picture(tmp_path / "picture.png")])
+    (expected,) = Scorer(bundle).answers([Scorer(bundle).prepare(tmp_path / "image.png")])
     assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(expected["probabilities"], abs=1e-5)

@@ -1,4 +1,4 @@
-"""The training loop and the two phases over it, on pictures that a network learns in a few epochs."""
+"""The training loop and the two phases over it, on images that a network learns in a few epochs."""
 
 import dataclasses
 import shutil
@@ -325,7 +325,7 @@ def test_balanced_weights_are_scikit_learns():
 def test_features_are_computed_for_the_variants_that_epochs_reach(train, tmp_path):
     train(copies=2, finetune__head_epochs=2, finetune__epochs=0)
     (kept,) = Store(tmp_path / "features", 1e9, Memory(0)).kept()
-    assert kept.pictures == 42 * 2 + 18  # two variants and validation
+    assert kept.images == 42 * 2 + 18  # two variants and validation
     train(copies=2, finetune__head_epochs=3, finetune__epochs=0)
     assert "102 of 144 images there" in train.plans[0]
 

@@ -30,7 +30,7 @@ def test_stored_computed_for_want_of_space_and_never_stored_are_the_same_bits(tm
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow itself sets it
     rng = np.random.default_rng(0)
     for label in range(3):
-        place = tmp_path / "pictures" / "abc"[label]
+        place = tmp_path / "images" / "abc"[label]
         place.mkdir(parents=True)
         for number in range(40):  # more than one batch of the prefix in each split, and no whole number of them
             pixels = rng.integers(0, 80, (32, 32, 3), dtype=np.uint8)
@@ -40,7 +40,7 @@ def test_stored_computed_for_want_of_space_and_never_stored_are_the_same_bits(tm
     for name, changes in ROUTES.items():
         monkeypatch.setenv("FROSTLINE_CACHE", f"cache-{name}")
         params = make_params(
-            data__source="pictures",
+            data__source="images",
             data__image_size=32,
             data__train_per_class=None,
             data__near_duplicates=False,

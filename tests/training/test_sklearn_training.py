@@ -31,7 +31,7 @@ ARGUMENTS = {
 def params(kind="logistic_regression", **changes):
     return make_params(
         **{
-            "data__source": "pictures",
+            "data__source": "images",
             "data__image_size": 32,
             "data__train_per_class": None,
             "data__near_duplicates": False,
@@ -50,11 +50,11 @@ QUICK = {"logistic_regression"}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A project whose pictures are prepared and augmented: three classes, each a bright square at its own place."""
+    """A project whose images are prepared and augmented: three classes, each a bright square at its own place."""
     folder = tmp_path_factory.mktemp("project")
     rng = np.random.default_rng(0)
     for label in range(3):
-        place = folder / "pictures" / "abc"[label]
+        place = folder / "images" / "abc"[label]
         place.mkdir(parents=True)
         for number in range(24):
             pixels = rng.integers(0, 80, (32, 32, 3), dtype=np.uint8)
@@ -88,9 +88,9 @@ def test_a_classifier_goes_all_the_way(project, kind, tmp_path, capsys):
     assert (paths.PLOTS / "mistakes.png").is_file()
     assert kind in paths.MODEL_CARD.read_text()
 
-    # What is asked of a file is what was said of the prepared picture.
+    # What is asked of a file is what was said of the prepared image.
     predicted = pd.read_parquet(paths.PREDICTIONS)
-    names = [str(project / "pictures" / path) for path in predicted["path"]]
+    names = [str(project / "images" / path) for path in predicted["path"]]
     out = io.StringIO()
     predict.run(given, names, str(paths.BUNDLE), "json", out)
     answers = json.loads(out.getvalue())
@@ -98,7 +98,7 @@ def test_a_classifier_goes_all_the_way(project, kind, tmp_path, capsys):
     np.testing.assert_allclose(found, np.stack(predicted["probabilities"]), atol=2e-3)
 
     scorer = loading.scorer_of(paths.BUNDLE)
-    shown = serve.explainer(paths.BUNDLE, scorer)((project / "pictures" / predicted["path"][0]).read_bytes())
+    shown = serve.explainer(paths.BUNDLE, scorer)((project / "images" / predicted["path"][0]).read_bytes())
     assert Image.open(io.BytesIO(shown)).size == (32, 32)
 
     export.run(given, str(paths.BUNDLE), "litert", tmp_path / "out")
@@ -106,19 +106,19 @@ def test_a_classifier_goes_all_the_way(project, kind, tmp_path, capsys):
 
     network = tf.lite.Interpreter(str(tmp_path / "out" / "classifier.tflite"))
     network.allocate_tensors()
-    network.set_tensor(network.get_input_details()[0]["index"], scorer.picture(Path(names[0]))[None])
+    network.set_tensor(network.get_input_details()[0]["index"], scorer.prepare(Path(names[0]))[None])
     network.invoke()
     asked = network.get_tensor(network.get_output_details()[0]["index"])
     np.testing.assert_allclose(asked, found[:1], atol=2e-3)
 
 
 def test_its_features_are_there_for_the_table(project):
-    """What the head was trained on is not computed again: the same entry, with the test split's pictures more."""
+    """What the head was trained on is not computed again: the same entry, with the test split's images more."""
     given = params(cache__mode="always")
     finetune.run(given)
-    before = {(str(each.about), each.pictures) for each in store.opened(given.cache).kept()}
+    before = {(str(each.about), each.images) for each in store.opened(given.cache).kept()}
     features.run(given, "block8_out", "train", Path("f.parquet"))
-    assert {(str(each.about), each.pictures) for each in store.opened(given.cache).kept()} == before
+    assert {(str(each.about), each.images) for each in store.opened(given.cache).kept()} == before
 
 
 def test_a_sweep_compares_them(project, capsys):

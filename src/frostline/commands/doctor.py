@@ -42,5 +42,5 @@ def _stored(opened: Store) -> list[str]:
         about = entry.about
         made = f"{about.get('backbone', '?')} to {about.get('layer', '?')}, {about.get('image_size', '?')} px"
         used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
-        lines.append(f"  {entry.bytes / 1e6:9.1f} MB  {entry.pictures:9,} images  {made}, {entry.dtype}, used {used}")
+        lines.append(f"  {entry.bytes / 1e6:9.1f} MB  {entry.images:9,} images  {made}, {entry.dtype}, used {used}")
     return lines

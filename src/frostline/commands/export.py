@@ -26,7 +26,7 @@ LABELS = "labels.json"
 def run(params: Params | None, model: str, form: str, target: Path) -> str:
     """Write a bundle's or registered model's network into a new folder, with labels.json beside it.
 
-    It takes uint8 pictures (n, size, size, 3), resized as labels.json says, and gives probabilities. Raises UserError
+    It takes uint8 images (n, size, size, 3), resized as labels.json says, and gives probabilities. Raises UserError
     for a format that is unknown or wants a package that is not installed, DataError where the folder holds something
     else. One that holds this very export, as after a kill of a command that was done, is left as it is.
     """

@@ -1,4 +1,4 @@
-"""`frostline features`: what a layer of the backbone makes of the prepared pictures, as a table for other tools."""
+"""`frostline features`: what a layer of the backbone makes of the prepared images, as a table for other tools."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def run(params: Params, layer: str, split: str, out: Path) -> str:
     backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
     kept = store.opened(params.cache)
     wanted = SPLITS if split == "all" else (split,)
-    pictures = {name: shards.open_folder(paths.PREPARED / name, kept.memory) for name in wanted}
-    pictures = {name: each for name, each in pictures.items() if len(each)}
-    if not pictures:
-        raise DataError(f"{paths.PREPARED}: split {split} holds no picture; name another --split")
+    images = {name: shards.open_folder(paths.PREPARED / name, kept.memory) for name in wanted}
+    images = {name: each for name, each in images.items() if len(each)}
+    if not images:
+        raise DataError(f"{paths.PREPARED}: split {split} holds no image; name another --split")
     with backend.quiet():
         from frostline.features import extraction
 
-    size, pooling = next(iter(pictures.values())).layout.image_size, params.head.pooling
+    size, pooling = next(iter(images.values())).layout.image_size, params.head.pooling
     backbone = backbones.of_section(named, locate, size)
     extractor = extraction.extractor(backbone, layer, pooling)
     about = {**named.model_dump(), "layer": layer, "pooling": pooling, "image_size": size}
     source = None if params.cache.mode == "never" else kept
     with atomic.file(out) as path:
-        vectors = {name: extractor.rows(each, source) for name, each in pictures.items()}
-        rows = extraction.write(path, vectors, pictures, about)
-    return f"features: {rows:,} pictures, {extractor.width:,} numbers each, of {layer} of {named.name}: {out}"
+        vectors = {name: extractor.rows(each, source) for name, each in images.items()}
+        rows = extraction.write(path, vectors, images, about)
+    return f"features: {rows:,} images, {extractor.width:,} numbers each, of {layer} of {named.name}: {out}"

@@ -1,4 +1,4 @@
-"""`frostline promote` and `rollback`: who is champion, decided on the same test pictures or not at all."""
+"""`frostline promote` and `rollback`: who is champion, decided on the same test images or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def promote(params: Params, wanted: str | None, reevaluate: bool) -> str:
     """Make a version (its number or alias; None: the challenger) champion if it is at least as good as the present one.
 
     reevaluate: test both on data/prepared/test where they have not been. Raises RefusedError, with the numbers, where
-    it is not, and StateError where the two were tested on different pictures.
+    it is not, and StateError where the two were tested on different images.
     """
     with _registry(params) as known, known.alone():
         challenger, champion = known.version(wanted or CHALLENGER), known.champion()

@@ -50,7 +50,7 @@ def _apply(recipe: recipes.Recipe, yes: bool, image_size: bool) -> str:
     lines = [f"recipe: {target} is {recipe.name} now, for {made.data.source}; `dvc repro` trains it"]
     if made.data.image_size != wanted:
         lines.append(
-            f"note    it is meant for pictures of {wanted} pixels, data.image_size is {made.data.image_size}; "
+            f"note    it is meant for images of {wanted} pixels, data.image_size is {made.data.image_size}; "
             "--image-size takes the recipe's"
         )
     return "\n".join(lines)

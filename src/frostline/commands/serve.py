@@ -105,10 +105,10 @@ def explainer(folder: Path, scorer: scoring.Scorer) -> app.Explain:
     heat_of, one_by_one = gradcam.GradCam(bundles.load(folder)), threading.Lock()
 
     def explain(data: bytes) -> bytes:
-        pictures = scorer.picture(data)[None]
-        label = scorer.probabilities(pictures).argmax(axis=1)
+        images = scorer.prepare(data)[None]
+        label = scorer.probabilities(images).argmax(axis=1)
         with one_by_one:
-            shown = gradcam.overlay(pictures, heat_of(pictures, label))[0]
+            shown = gradcam.overlay(images, heat_of(images, label))[0]
         stream = BytesIO()
         Image.fromarray(shown).save(stream, "PNG")
         return stream.getvalue()

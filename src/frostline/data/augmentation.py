@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from frostline.data.images import Pixels
 from frostline.params.schema import AugmentSection
 
-# Keras's words for what lies outside the picture, and SciPy's.
+# Keras's words for what lies outside the image, and SciPy's.
 FILL_MODES = {"constant": "constant", "nearest": "nearest", "reflect": "reflect", "wrap": "grid-wrap"}
 
 

@@ -56,8 +56,8 @@ def too_many(width: int, height: int, most: int) -> UnreadableImageError:
     return UnreadableImageError(reason, "too_many_pixels")
 
 
-class Picture(NamedTuple):
-    """A decoded picture.
+class LoadedImage(NamedTuple):
+    """A decoded image.
 
     image: upright, of mode RGB, maybe at a fraction of its size; size: the original's width and height, upright;
     orientation: that EXIF names, 1 to 8, already applied.
@@ -110,8 +110,8 @@ class Budget:
 budget = Budget(2**30)  # of this process's threads; `decoding` gives its workers one in common
 
 
-def load(source: Path | bytes | IO[bytes], least: int | None = None, most: int = MAX_PIXELS) -> Picture:
-    """Decode a picture fully.
+def load(source: Path | bytes | IO[bytes], least: int | None = None, most: int = MAX_PIXELS) -> LoadedImage:
+    """Decode an image fully.
 
     most: pixels, width times height; an image that has more is refused before it is decoded.
     least: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as neither side gets shorter
@@ -134,7 +134,7 @@ def load(source: Path | bytes | IO[bytes], least: int | None = None, most: int =
             budget.take(pixels * (WEBP_BYTES if image.format == "WEBP" else PIXEL_BYTES))
             image.load()
             orientation = _set_upright(image)
-            return Picture(_rgb(image), (height, width) if orientation > 4 else (width, height), orientation)
+            return LoadedImage(_rgb(image), (height, width) if orientation > 4 else (width, height), orientation)
     except (UnreadableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -186,12 +186,12 @@ def _formats(opened: IO[bytes]) -> tuple[str, ...]:
 
 
 def decode(source: Path | bytes | IO[bytes]) -> Pixels:
-    """Decode a picture fully and at its own size, as `load` does: uint8 RGB of shape (height, width, 3)."""
+    """Decode an image fully and at its own size, as `load` does: uint8 RGB of shape (height, width, 3)."""
     return np.asarray(load(source).image)
 
 
 def fit(image: Image.Image, size: int, how: Resize) -> Image.Image:
-    """Bring a picture of mode RGB to `size` pixels square, bilinear and antialiased.
+    """Bring an image of mode RGB to `size` pixels square, bilinear and antialiased.
 
     `stretch` ignores the aspect ratio, `crop` cuts the longer side's ends, `pad` fills the shorter side with black.
     """
@@ -209,13 +209,13 @@ def resize(pixels: Pixels, size: int, how: Resize) -> Pixels:
 
 
 def prepare(source: Path | bytes | IO[bytes], size: int, how: Resize, most: int = MAX_PIXELS) -> Pixels:
-    """What the network gets of a picture, in training and ever after: uint8 (size, size, 3). most: as `load` says."""
+    """What the network gets of an image, in training and ever after: uint8 (size, size, 3). most: as `load` says."""
     with budget.turn():
         return np.asarray(fit(load(source, size, most).image, size, how))
 
 
 def _set_upright(image: Image.Image) -> int:
-    """Apply the EXIF orientation; a picture whose EXIF data are broken is left as it lies, as viewers show it."""
+    """Apply the EXIF orientation; an image whose EXIF data are broken is left as it lies, as viewers show it."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         ImageOps.exif_transpose(image, in_place=True)

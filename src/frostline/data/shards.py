@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 INDEX = "index.parquet"
 SHARD_BYTES = 64 * 2**20
 PIECE = 4096  # rows of an index that are written at a time
-RESIDENT = 4 * SHARD_BYTES  # of the pictures that a stage without a budget of its own has read
+RESIDENT = 4 * SHARD_BYTES  # of the images that a stage without a budget of its own has read
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Shards:
 
     @cached_property
     def identities(self) -> NDArray[np.bytes_]:
-        """What tells pictures apart wherever they lie: the first 32 hex digits of each one's digest, `S32` (n,)."""
+        """What tells images apart wherever they lie: the first 32 hex digits of each one's digest, `S32` (n,)."""
         return self.index["digest"].str.slice(stop=32).to_numpy("S32")
 
     @cached_property
@@ -105,9 +105,9 @@ class Shards:
             raise DataError(f"{path}: is damaged ({reason}); remove {self.folder}, then run `dvc repro`")
 
     def source_digest(self) -> str:
-        """Digest of which original pictures these are, under which names of classes; free of order, size and resizing.
+        """Digest of which original images these are, under which names of classes; free of order, size and resizing.
 
-        Two test sets with the same one hold the same pictures, however they were prepared.
+        Two test sets with the same one hold the same images, however they were prepared.
         """
         names = np.asarray(self.layout.classes, object)[self.labels]
         return digest.of_value(sorted(zip(self.index["sha256"], names, strict=True)))

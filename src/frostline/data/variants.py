@@ -71,7 +71,7 @@ def contact_sheet(settings: AugmentSection, train: shards.Shards, seed: int) -> 
     for row, pixels in zip(rows, train.take(rows), strict=True):
         drawn = [augmentation.draw(policy, train.index["sha256"].iat[row], v, seed) for v in variants]
         made = [pixels, *(augmentation.apply(pixels, d, policy.fill_mode) for d in drawn)]
-        line = [picture[::step, ::step] for picture in made]
+        line = [image[::step, ::step] for image in made]
         lines.append(np.concatenate([np.pad(p, ((2, 2), (2, 2), (0, 0)), constant_values=255) for p in line], axis=1))
     sheet = Image.fromarray(np.concatenate(lines))
     scale = max(1, round(96 / train.layout.image_size))

@@ -22,21 +22,21 @@ def training(made_from: MadeFrom, data: Mapping[str, Any]) -> str:
 
 ### Training Data
 
-{code(data["source"])}: {counts["train"]:,} training, {counts["val"]:,} validation and {counts["test"]:,} test pictures\
+{code(data["source"])}: {counts["train"]:,} training, {counts["val"]:,} validation and {counts["test"]:,} test images\
 {f", and {unused:,} more that `data.train_per_class` left unused" if unused else ""}. {left_out}
 
 ### Training Procedure
 
 #### Preprocessing
 
-Pictures are decoded upright to RGB and resized to {data["image_size"]}x{data["image_size"]} by `{data["resize"]}`; \
-{made_from.copies} augmented copies of each training picture were trained on besides. What the backbone expects of \
+Images are decoded upright to RGB and resized to {data["image_size"]}x{data["image_size"]} by `{data["resize"]}`; \
+{made_from.copies} augmented copies of each training image were trained on besides. What the backbone expects of \
 its input is part of the model.
 
 #### Training Hyperparameters
 
 {_phases(made_from)} In this training the validation \
-pictures were used for {_use_of_validation(made_from)}; a sweep, where there was one, chose its settings by them.
+images were used for {_use_of_validation(made_from)}; a sweep, where there was one, chose its settings by them.
 
 ```yaml
 {as_yaml(settings)}```
@@ -70,9 +70,9 @@ def specifications(made_from: MadeFrom, bundle_digest: str, data: Mapping[str, A
     """Architecture, and the digests of all that the model is made of."""
     digests = {
         "bundle (`models/classifier`)": bundle_digest,
-        "training pictures": data["digests"]["train"]["source"],
-        "validation pictures": data["digests"]["val"]["source"],
-        "test pictures": data["digests"]["test"]["source"],
+        "training images": data["digests"]["train"]["source"],
+        "validation images": data["digests"]["val"]["source"],
+        "test images": data["digests"]["test"]["source"],
         "backbone weights (SHA-256 of the file or bundle)": made_from.backbone.weights_sha256,
     }
     rows = "\n".join(f"| {what} | `{value}` |" for what, value in digests.items() if value)

@@ -24,14 +24,14 @@ def figure(bundle: Bundle, test: shards.Shards, probabilities: Probabilities) ->
     rows = metrics.hardest(test.labels, probabilities, GALLERY)
     predicted = probabilities.argmax(axis=1)
     wrong = int((predicted != test.labels).sum())
-    pictures = test.take(rows)
+    images = test.take(rows)
     explainer = gradcam.GradCam(bundle)
-    heat = explainer(pictures, predicted[rows])
+    heat = explainer(images, predicted[rows])
     step = max(1, test.layout.image_size // GALLERY_SIDE)
-    shown = pictures[:, ::step, ::step]
+    shown = images[:, ::step, ::step]
     names = test.layout.classes
     captions = [plots.caption(names[test.labels[row]], names[predicted[row]], probabilities[row].max()) for row in rows]
-    many = f"{len(test):,} test pictures"
+    many = f"{len(test):,} test images"
     which = f"Worst mistakes, {len(rows)} of {wrong:,} on {many}" if wrong else f"No mistake on {many}; the least sure"
     how = f"Coloured: what speaks for the predicted class ({explainer.method})"
     title = f"{which}. {how if explainer.method else 'Not coloured: this head has no gradient'}"

@@ -1,4 +1,4 @@
-"""Whether a challenger may take the champion's place: a paired test on the pictures that both were tested on."""
+"""Whether a challenger may take the champion's place: a paired test on the images that both were tested on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CHUNK = 2**24  # drawn numbers in memory at a time
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two classifiers on the same n pictures.
+    """Two classifiers on the same n images.
 
     challenger, champion: their scores. gain: how much better the challenger is, negative where it is worse (for
     log_loss, how much lower). bound: the gain that is exceeded with probability `confidence`, by the paired bootstrap.
-    only_challenger, only_champion: pictures that only one of the two has right; p_value: of McNemar's exact test of
+    only_challenger, only_champion: images that only one of the two has right; p_value: of McNemar's exact test of
     those two counts, two-sided.
     """
 
@@ -61,7 +61,7 @@ def compare(
     confidence: float,
     seed: int,
 ) -> Comparison:
-    """Compare two classifiers picture by picture: a one-sided test of non-inferiority.
+    """Compare two classifiers image by image: a one-sided test of non-inferiority.
 
     labels: int (n,); challenger, champion: probabilities (n, classes); metric: accuracy, macro_f1 or log_loss; margin:
     in the metric's units, at least 0; confidence: in (0, 1). The bound is the percentile of the paired bootstrap (Efron
@@ -116,7 +116,7 @@ def _mean_differences(differences: NDArray[np.float64], rng: np.random.Generator
 def _macro_f1_differences(
     labels: Labels, one: Labels, other: Labels, classes: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """As above. Pictures alike in label and both predictions are drawn together."""
+    """As above. Images alike in label and both predictions are drawn together."""
     cells, counts = np.unique(np.stack([labels, one, other], axis=1), axis=0, return_counts=True)
     n = len(labels)
     made = np.empty(RESAMPLES)

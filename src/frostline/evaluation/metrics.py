@@ -1,4 +1,4 @@
-"""The numbers of a classifier on pictures it has not seen, each with how sure it is."""
+"""The numbers of a classifier on images it has not seen, each with how sure it is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ECE_BINS = 15
 
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float32]
-Counts = NDArray[Any]  # of whole pictures; float where they are weights
+Counts = NDArray[Any]  # of whole images; float where they are weights
 
 
 def compute(labels: Labels, probabilities: Probabilities, top_k: int, resamples: int, seed: int) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def compute(labels: Labels, probabilities: Probabilities, top_k: int, resamples:
     labels: int (n,); probabilities: float (n, classes), rows summing to 1. Ranges: log_loss [0, inf), all others
     [0, 1]. The interval of the accuracy is Wilson's (Wilson, JASA 1927), which keeps its coverage near 1, where a
     bootstrap collapses to a point; those of macro F1 and log loss are the percentile bootstrap's (Efron 1979). The
-    calibration error has none: it is biased upwards, and resampled pictures are biased once more.
+    calibration error has none: it is biased upwards, and resampled images are biased once more.
     """
     classes = probabilities.shape[1]
     intervals = _bootstrap(labels, probabilities, resamples, seed)
@@ -60,7 +60,7 @@ def macro_f1(hits: Counts, occurs: Counts) -> float:
 
 
 def weighted_macro_f1(labels: Labels, predicted: Labels, weights: NDArray[np.float64], classes: int) -> float:
-    """Mean F1 of pictures that count as often as their weights say, float (n,): a resample's draws."""
+    """Mean F1 of images that count as often as their weights say, float (n,): a resample's draws."""
     hits, truths, predictions = (
         np.bincount(of, weight, classes)
         for of, weight in ((labels, weights * (labels == predicted)), (labels, weights), (predicted, weights))
@@ -135,7 +135,7 @@ def _margins(confusion: NDArray[np.int64]) -> tuple[Counts, Counts]:
 
 
 def _bootstrap(labels: Labels, probabilities: Probabilities, resamples: int, seed: int) -> dict[str, list[float]]:
-    """Percentile intervals. A resample is how often each picture is drawn; no probability is looked at again."""
+    """Percentile intervals. A resample is how often each image is drawn; no probability is looked at again."""
     n, classes = probabilities.shape
     predicted, loss = probabilities.argmax(axis=1), losses(labels, probabilities)
     rng = np.random.default_rng(seed)

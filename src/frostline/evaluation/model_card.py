@@ -17,7 +17,7 @@ from frostline.models.made_from import BackboneOrigin, MadeFrom
 
 LISTED_CLASSES = 50  # in a sentence
 TABLED_CLASSES = 100  # in a table
-FEW_TEST_PICTURES = 30  # of a class: below it, its recall is known to no better than about 0.15 either way
+FEW_TEST_IMAGES = 30  # of a class: below it, its recall is known to no better than about 0.15 either way
 POOR_CALIBRATION = 0.05  # expected calibration error
 
 METRICS = {  # of metrics.json, in this order, where they are there
@@ -83,7 +83,7 @@ def _details(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str,
     low, high = metrics["accuracy_ci95"]
     return f"""# Model Card for {markdown(_title(made_from, data))}
 
-Says which of {len(data["classes"]):,} classes a picture shows. Accuracy on {metrics["n_test"]:,} test pictures that \
+Says which of {len(data["classes"]):,} classes an image shows. Accuracy on {metrics["n_test"]:,} test images that \
 training never saw: **{metrics["accuracy"]:.3f}** (95% interval {low:.3f} to {high:.3f}).
 
 ## Model Details
@@ -92,7 +92,7 @@ training never saw: **{metrics["accuracy"]:.3f}** (95% interval {low:.3f} to {hi
 
 - **Model type:** image classifier; {backbone.name} with a new head, trained by frostline
 - **Finetuned from:** {_origin(backbone)}
-- **Input:** uint8 RGB pictures of {data["image_size"]}x{data["image_size"]} pixels, resized by `{data["resize"]}`
+- **Input:** uint8 RGB images of {data["image_size"]}x{data["image_size"]} pixels, resized by `{data["resize"]}`
 - **Output:** a probability for each class{_calibration(made_from)}
 - **Classes, in label order:** {_listed(data["classes"])}
 - **Trained:** {audit.trainable_parameters:,} parameters; {audit.frozen_parameters:,} stayed as they were \
@@ -105,12 +105,12 @@ def _uses(data: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 ### Direct Use
 
-Pictures like those of {code(data["source"])}, each of exactly one of the classes above.
+Images like those of {code(data["source"])}, each of exactly one of the classes above.
 
 ### Out-of-Scope Use
 
-- A picture of anything else: it gets one of these classes all the same, and often with a high probability.
-- Pictures from another camera, place or time than the training data: how good the model is on them was not measured.
+- An image of anything else: it gets one of these classes all the same, and often with a high probability.
+- Images from another camera, place or time than the training data: how good the model is on them was not measured.
 - Decisions about people, or where a mistake does harm, without a person who looks: about \
 {_one_in(1 - metrics["accuracy"])}.
 """
@@ -122,24 +122,24 @@ def _limits(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, 
     thinnest = min(trained, key=trained.__getitem__)
     tested = per_class[per_class["support"] > 0]
     weakest = ", ".join(
-        f"{markdown(row['class'])} ({row['recall']:.2f} of {row['support']:,} pictures)"
+        f"{markdown(row['class'])} ({row['recall']:.2f} of {row['support']:,} images)"
         for _, row in tested.nsmallest(3, "recall").iterrows()
     )
     absent = per_class.loc[per_class["support"] == 0, "class"].tolist()
-    few = tested.loc[tested["support"] < FEW_TEST_PICTURES, "class"].tolist()
+    few = tested.loc[tested["support"] < FEW_TEST_IMAGES, "class"].tolist()
     lines = [
-        f"The test split has {metrics['n_test']:,} pictures, so the accuracy is known to within "
+        f"The test split has {metrics['n_test']:,} images, so the accuracy is known to within "
         f"{100 * (high - low) / 2:.1f} percentage points either way.",
-        f"Every class has {trained[thinnest]:,} training pictures."
+        f"Every class has {trained[thinnest]:,} training images."
         if len(set(trained.values())) == 1
-        else f"The class with the fewest training pictures is {markdown(thinnest)}, with {trained[thinnest]:,}.",
+        else f"The class with the fewest training images is {markdown(thinnest)}, with {trained[thinnest]:,}.",
         f"Weakest recall on the test split: {weakest}.",
     ]
     if few:
-        lines.append(f"Fewer than {FEW_TEST_PICTURES} test pictures, so their own numbers say little: {_listed(few)}.")
+        lines.append(f"Fewer than {FEW_TEST_IMAGES} test images, so their own numbers say little: {_listed(few)}.")
     if absent:
         lines.append(f"Not in the test split, so not measured at all: {_listed(absent)}.")
-    lines.append("All numbers hold for pictures drawn like the test split, and for no others.")
+    lines.append("All numbers hold for images drawn like the test split, and for no others.")
     if metrics["ece"] > POOR_CALIBRATION and not made_from.is_calibrated:
         lines.append(
             f"Probabilities are off by {metrics['ece']:.2f} on average; `evaluate.calibrate: temperature` may help."
@@ -151,17 +151,17 @@ def _limits(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, 
 
 ### Recommendations
 
-Measure on pictures from where the model will be used before relying on these numbers, and look at the mistakes in \
-`reports/plots/mistakes.png`. Send pictures with a low probability to a person; `reports/plots/reliability.png` shows \
+Measure on images from where the model will be used before relying on these numbers, and look at the mistakes in \
+`reports/plots/mistakes.png`. Send images with a low probability to a person; `reports/plots/reliability.png` shows \
 how far a probability can be taken at its word.
 """
 
 
 def _start(made_from: MadeFrom, data: Mapping[str, Any]) -> str:
     said = (
-        "print(classes[1], float(model.predict(picture[None])[0, 0]))  # one sigmoid unit: of the second class"
+        "print(classes[1], float(model.predict(image[None])[0, 0]))  # one sigmoid unit: of the second class"
         if made_from.head["binary"]
-        else "print(dict(zip(classes, model.predict(picture[None])[0].tolist())))"
+        else "print(dict(zip(classes, model.predict(image[None])[0].tolist())))"
     )
     return f"""## How to Get Started with the Model
 
@@ -175,7 +175,7 @@ from frostline.data import images
 folder = Path("models/classifier")
 model = keras.saving.load_model(folder / "model.keras")
 classes = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["classes"]
-picture = images.prepare(Path("picture.jpg"), {data["image_size"]}, "{data["resize"]}")
+image = images.prepare(Path("image.jpg"), {data["image_size"]}, "{data["resize"]}")
 {said}
 ```
 """
@@ -203,18 +203,18 @@ def _evaluation(data: Mapping[str, Any], metrics: Mapping[str, Any], per_class: 
 
 #### Testing Data
 
-{metrics["n_test"]:,} pictures of {code(data["source"])} that training has not seen. No picture is in two splits, nor \
-is one with the same pixels; {_near_copies(data)} Digest of the test pictures: `{metrics["test_digest"]}`.
+{metrics["n_test"]:,} images of {code(data["source"])} that training has not seen. No image is in two splits, nor \
+is one with the same pixels; {_near_copies(data)} Digest of the test images: `{metrics["test_digest"]}`.
 
 #### Factors
 
-Classes; nothing else is known of the pictures.
+Classes; nothing else is known of the images.
 
 #### Metrics
 
 Macro metrics give every class the same weight, however rare it is. Intervals are of 95%: Wilson's for the accuracy, \
-the infinitesimal jackknife's for the two areas, a bootstrap of the test pictures for the others. They cover the \
-choice of test pictures, and not what another seed of training would change.
+the infinitesimal jackknife's for the two areas, a bootstrap of the test images for the others. They cover the \
+choice of test images, and not what another seed of training would change.
 
 ### Results
 
@@ -222,7 +222,7 @@ choice of test pictures, and not what another seed of training would change.
 |---|---|---|
 {results}
 
-{note}| class | precision | recall | F1 | test pictures |
+{note}| class | precision | recall | F1 | test images |
 |---|---|---|---|---|
 {classes}
 """
@@ -234,9 +234,7 @@ def _examination(data: Mapping[str, Any], confusions: pd.DataFrame) -> str:
         f"- {markdown(names[row['true']])} taken for {markdown(names[row['predicted']])}: {row['count']}"
         for _, row in confusions.head(5).iterrows()
     )
-    mistaken = (
-        f"What is confused most often, in test pictures:\n\n{pairs}" if pairs else "No test picture was mistaken."
-    )
+    mistaken = f"What is confused most often, in test images:\n\n{pairs}" if pairs else "No test image was mistaken."
     return f"""## Model Examination
 
 {mistaken}

@@ -1,4 +1,4 @@
-"""The pictures of a run: learning curves, confusion, reliability, ROC and precision-recall, the worst mistakes.
+"""The images of a run: learning curves, confusion, reliability, ROC and precision-recall, the worst mistakes.
 
 Values in, figures out. Names of classes are never read as mathematics: a class may be called $5^$.
 """
@@ -84,7 +84,7 @@ def confusion(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Figure:
 
 
 def reliability(table: pd.DataFrame, ece: float) -> Figure:
-    """Accuracy and its interval against confidence, a row of the table a bin; area of a dot: pictures in its bin."""
+    """Accuracy and its interval against confidence, a row of the table a bin; area of a dot: images in its bin."""
     fig = figure(4.4, 4.2)
     axes = fig.add_subplot()
     axes.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--")
@@ -116,24 +116,24 @@ def precision_recall(precisions: Curves, grid: Curves, names: list[str], macro: 
     return fig
 
 
-def mistakes(pictures: Pixels, overlays: Pixels, captions: list[str], title: str) -> Figure:
-    """Pictures, each beside its overlay. Both: uint8 (n, size, size, 3), n at least 1; captions: of two short lines."""
-    rows = -(-len(pictures) // MISTAKES_A_ROW)
+def mistakes(images: Pixels, overlays: Pixels, captions: list[str], title: str) -> Figure:
+    """Images, each beside its overlay. Both: uint8 (n, size, size, 3), n at least 1; captions: of two short lines."""
+    rows = -(-len(images) // MISTAKES_A_ROW)
     fig = figure(11, 1.7 * rows + 0.5)
     fig.set_layout_engine("constrained", wspace=0.06, hspace=0.03)
     fig.suptitle(title, fontsize=11, color=INK)
-    gap = np.full((pictures.shape[1], max(1, pictures.shape[2] // 32), 3), 255, np.uint8)
+    gap = np.full((images.shape[1], max(1, images.shape[2] // 32), 3), 255, np.uint8)
     panels = fig.subplots(rows, MISTAKES_A_ROW, squeeze=False).ravel()
     for axes in panels:
         axes.set_axis_off()
-    for axes, picture, overlay, caption in zip(panels, pictures, overlays, captions, strict=False):
-        axes.imshow(np.concatenate([picture, gap, overlay], axis=1), interpolation="nearest")
+    for axes, image, overlay, caption in zip(panels, images, overlays, captions, strict=False):
+        axes.imshow(np.concatenate([image, gap, overlay], axis=1), interpolation="nearest")
         axes.set_title(caption, fontsize=8, color=INK, loc="left", parse_math=False)
     return fig
 
 
 def caption(true: str, predicted: str, probability: float) -> str:
-    """Two lines that say what a picture is, and what it was taken for."""
+    """Two lines that say what an image is, and what it was taken for."""
     return f"true: {_short(true)}\npredicted: {_short(predicted)} ({probability:.2f})"
 
 

@@ -1,6 +1,6 @@
-"""How well probabilities rank pictures, each class against the rest: ROC and precision-recall, their areas and curves.
+"""How well probabilities rank images, each class against the rest: ROC and precision-recall, their areas and curves.
 
-All of it follows from where the few positives of a class stand among all pictures, so a class costs one sort and two
+All of it follows from where the few positives of a class stand among all images, so a class costs one sort and two
 binary searches, and 1,000 classes take seconds.
 """
 
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ranking:
-    """One class against the rest. scores: of all pictures, float (n,); is_positive: bool (n,), with both kinds."""
+    """One class against the rest. scores: of all images, float (n,); is_positive: bool (n,), with both kinds."""
 
     scores: NDArray[np.float32]
     is_positive: NDArray[np.bool_]
@@ -75,9 +75,9 @@ class Ranking:
         return best[np.searchsorted(recalls, GRID - 1e-9)]
 
     def influence(self) -> tuple[Floats, Floats]:
-        """By how much the two areas would change for each picture's share of the weight, two float (n,).
+        """By how much the two areas would change for each image's share of the weight, two float (n,).
 
-        The derivative of the area by the weight of a picture, times n: the empirical influence function.
+        The derivative of the area by the weight of an image, times n: the empirical influence function.
         """
         hits, _, false, false_above = self._counts
         positives, negatives, n = len(hits), self._negatives, len(self.scores)
@@ -85,7 +85,7 @@ class Ranking:
         below = np.searchsorted(self._positive, self.scores, "left")
         auc = (1 - (below_or_at + below) / (2 * positives) - self.roc_auc) / negatives
         everything = hits + false
-        # A picture is counted in the precision of every positive that scores no higher.
+        # An image is counted in the precision of every positive that scores no higher.
         in_precisions = np.concatenate([[0], np.cumsum(hits / everything**2)])
         ap = -in_precisions[below_or_at] / positives
         own = self.is_positive
@@ -97,7 +97,7 @@ class Ranking:
 
 
 def rankings(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Iterator[tuple[int, Ranking]]:
-    """Each class that can be ranked, having both positives and negatives among the pictures, with its number."""
+    """Each class that can be ranked, having both positives and negatives among the images, with its number."""
     counts = np.bincount(labels, minlength=probabilities.shape[1])
     for number in np.flatnonzero((counts > 0) & (counts < len(labels))):
         yield int(number), Ranking(np.ascontiguousarray(probabilities[:, number]), labels == number)
@@ -120,7 +120,7 @@ class Summary:
 def summary(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Summary:
     """Rank by every class against the rest. labels: int (n,); probabilities: float (n, classes).
 
-    The intervals are what a bootstrap of the pictures tends to with many resamples, by the infinitesimal jackknife
+    The intervals are what a bootstrap of the images tends to with many resamples, by the infinitesimal jackknife
     (Efron, "The Jackknife, the Bootstrap and Other Resampling Plans", SIAM 1982, chapter 6): resampling itself would
     rank every class anew, thousands of times. They are given where the average is neither 0 nor 1.
     """

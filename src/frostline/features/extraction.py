@@ -1,4 +1,4 @@
-"""Feature extraction: what any layer of a backbone makes of pictures, one vector a picture."""
+"""Feature extraction: what any layer of a backbone makes of images, one vector an image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from frostline.core import progress
 from frostline.data.shards import Shards
 from frostline.errors import ParamsError
 from frostline.features import prefix
-from frostline.features.prefix import PICTURES, ComputedRows, Prefix, Rows, StoredRows
+from frostline.features.prefix import IMAGES, ComputedRows, Prefix, Rows, StoredRows
 from frostline.features.store import Store
 from frostline.models import backend, heads
 from frostline.models.backbones import Backbone
@@ -29,7 +29,7 @@ GROUP_BYTES = 64 * 2**20  # of a Parquet row group, which is what memory holds
 
 @dataclass(frozen=True)
 class Extractor:
-    """Pictures -> vectors of one layer, in inference mode. layer: its name."""
+    """Images -> vectors of one layer, in inference mode. layer: its name."""
 
     layer: str
     _prefix: Prefix
@@ -39,13 +39,13 @@ class Extractor:
         """Numbers in a vector."""
         return int(np.prod(self._prefix.stops[0].entry.shape))
 
-    def rows(self, pictures: Shards, store: Store | None) -> Rows:
-        """The vectors of pictures, float32 (n, width), drawn from the store, which is filled at the first use; without
+    def rows(self, images: Shards, store: Store | None) -> Rows:
+        """The vectors of images, float32 (n, width), drawn from the store, which is filled at the first use; without
         a store computed for each draw."""
-        computed = ComputedRows(self._prefix, PICTURES, 0, pictures)
+        computed = ComputedRows(self._prefix, IMAGES, 0, images)
         if store is None:
             return computed
-        return StoredRows(store, self._prefix.stops[0].entry, pictures.identities, computed, keep=True)
+        return StoredRows(store, self._prefix.stops[0].entry, images.identities, computed, keep=True)
 
 
 def extractor(backbone: Backbone, layer: str, pooling: str) -> Extractor:

@@ -27,7 +27,7 @@ from frostline.core import digest, machine
 from frostline.data.shards import Shards
 from frostline.features import measurements
 from frostline.features.measurements import Speed
-from frostline.features.prefix import PICTURES, FeatureSource, Prefix, Rows, Stop
+from frostline.features.prefix import IMAGES, FeatureSource, Prefix, Rows, Stop
 from frostline.features.store import Store
 from frostline.models import backend
 from frostline.models.freezing import CutPoint
@@ -43,7 +43,7 @@ WORTH_MEASURING = 0.25
 @dataclass(frozen=True)
 class Demand:
     """What a phase of training draws. line: the last cut with nothing but frozen layers before it; epochs: how often
-    it draws all pictures; variants: which of them its epochs reach, 0 being the originals."""
+    it draws all images; variants: which of them its epochs reach, 0 being the originals."""
 
     name: str
     line: CutPoint
@@ -53,7 +53,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured. segments: seconds a picture, from each stop's predecessor to it, none where nothing depends on
+    """What was measured. segments: seconds an image, from each stop's predecessor to it, none where nothing depends on
     them; speed: the store's; memory: bytes that the page cache may grow to."""
 
     segments: tuple[float, ...]
@@ -65,13 +65,13 @@ class Costs:
         return row_bytes * (self.speed.read if row_bytes * rows < self.memory / 2 else self.speed.cold)
 
     def between(self, first: int, last: int) -> float:
-        """Seconds a picture from one stop to another."""
+        """Seconds an image from one stop to another."""
         return sum(self.segments[first + 1 : last + 1])
 
 
 @dataclass(frozen=True)
 class Work:
-    """How often a phase draws pictures. draws: altogether; rows: different ones (images times variants)."""
+    """How often a phase draws images. draws: altogether; rows: different ones (images times variants)."""
 
     draws: int
     rows: int
@@ -79,7 +79,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Place:
-    """A stop that may be stored. row_bytes: of one picture's features; there: how many of the rows the store has."""
+    """A stop that may be stored. row_bytes: of one image's features; there: how many of the rows the store has."""
 
     row_bytes: int
     there: int
@@ -110,11 +110,11 @@ class Plan:
     read: frozenset[int]
     text: str
 
-    def rows(self, phase: str, pictures: Shards, variant: int = 0) -> Rows:
-        """The features of the validation split, or of the training pictures in that variant, for a phase."""
+    def rows(self, phase: str, images: Shards, variant: int = 0) -> Rows:
+        """The features of the validation split, or of the training images in that variant, for a phase."""
         route = self.routes[phase]
         kept = {other.kept for other in self.routes.values() if variant in other.variants and other.kept is not None}
-        return self.prefix.rows(route.stop, kept & route.usable, self.read & route.usable, self.store, pictures)
+        return self.prefix.rows(route.stop, kept & route.usable, self.read & route.usable, self.store, images)
 
 
 def make(
@@ -128,7 +128,7 @@ def make(
 ) -> Plan:
     """Plan phases of which each has something frozen, in the order of training.
 
-    variants: the pictures and their augmented variants; validation: others that every epoch draws as well.
+    variants: the images and their augmented variants; validation: others that every epoch draws as well.
     mode: `auto` (the cheapest), `always` (the cheapest that stores) or `never` (features computed for each batch, in
     float32). Where a later phase stores at a place, an earlier one computes its features from there. What has no room
     is computed for each batch, with a line of warning.
@@ -151,8 +151,8 @@ def make(
     kept_later: set[int] = set()
     for phase in reversed(phases):
         sets = [*(variants[number] for number in sorted(phase.variants)), *each_epoch]
-        rows = sum(len(pictures) for pictures in sets)
-        identities = np.concatenate([pictures.identities for pictures in sets])
+        rows = sum(len(images) for images in sets)
+        identities = np.concatenate([images.identities for images in sets])
         target = prefix.depths.index(phase.line.depth)
         places = {}
         for stop in usable[phase.name]:
@@ -162,7 +162,7 @@ def make(
             read |= {at} if there else set()
         if dtype == "float32":  # what a later phase keeps will be there
             places |= {at: Place(prefix.stops[at].entry.row_bytes, rows) for at in kept_later if at <= target}
-        work = Work(phase.epochs * sum(len(pictures) for pictures in (variants[0], *each_epoch)), rows)
+        work = Work(phase.epochs * sum(len(images) for images in (variants[0], *each_epoch)), rows)
         if not costs.segments and not _is_foregone(places[target], work, costs, room):
             costs = replace(costs, segments=measure(prefix, variants[0], store))
         kept = choose(target, places, work, costs, room, mode == "always") if costs.segments else target
@@ -179,7 +179,7 @@ def make(
         words.append(_words(prefix, phase.name, target, kept, places, rows))
     known = [f"store {1e-9 / costs.speed.write:.1f} GB/s written, {1e-9 / max(costs.speed.read, 1e-12):.1f} read"]
     if costs.segments:
-        rate = 1 / max(costs.between(PICTURES, len(prefix.stops) - 1), 1e-9)
+        rate = 1 / max(costs.between(IMAGES, len(prefix.stops) - 1), 1e-9)
         known.insert(0, f"{rate:,.0f} images/s through the frozen layers")
     text = f"plan: {'; '.join(reversed(words))} (measured: {', '.join(known)})"
     text += _exactness(prefix, variants[0], store)
@@ -194,10 +194,10 @@ def choose(
     places: those that may be stored or read, `target` among them. room: bytes that may still be stored. must_store: of
     those that fit the one that is cheapest, even where storing nothing is cheaper.
     """
-    complete = [PICTURES, *(place for place in places if places[place].there >= work.rows)]
+    complete = [IMAGES, *(place for place in places if places[place].there >= work.rows)]
 
     def read(place: int) -> float:
-        return 0.0 if place == PICTURES else costs.read(places[place].row_bytes, work.rows)
+        return 0.0 if place == IMAGES else costs.read(places[place].row_bytes, work.rows)
 
     def draw(place: int) -> float:
         return read(place) + costs.between(place, target)
@@ -215,8 +215,8 @@ def choose(
     return None
 
 
-def measure(prefix: Prefix, pictures: Shards, store: Store) -> tuple[float, ...]:
-    """Seconds a picture of each segment of the prefix, timed on a batch; what is known from before is not timed."""
+def measure(prefix: Prefix, images: Shards, store: Store) -> tuple[float, ...]:
+    """Seconds an image of each segment of the prefix, timed on a batch; what is known from before is not timed."""
     rows = backend.batch_rows()
     keys = ["", *(stop.entry.key for stop in prefix.stops)]
     names = [
@@ -225,7 +225,7 @@ def measure(prefix: Prefix, pictures: Shards, store: Store) -> tuple[float, ...]
     seconds = [measurements.recall(store.folder, name) for name in names]
     unknown = [at for at, value in enumerate(seconds) if value is None]
     if unknown:
-        x: NDArray[Any] = pictures.take(np.resize(np.arange(min(rows, len(pictures))), rows))
+        x: NDArray[Any] = images.take(np.resize(np.arange(min(rows, len(images))), rows))
         for at in range(unknown[-1] + 1):
             segment = prefix.segment(at)
             crossing = segment.predict_on_batch(x)  # compiles
@@ -236,15 +236,15 @@ def measure(prefix: Prefix, pictures: Shards, store: Store) -> tuple[float, ...]
     return tuple(seconds)
 
 
-def _exactness(prefix: Prefix, pictures: Shards, store: Store) -> str:
+def _exactness(prefix: Prefix, images: Shards, store: Store) -> str:
     """What the plan's line says of rounding: nothing where features are the same to the last bit. Tried once for a
     machine, on a batch."""
     last, rows = len(prefix.stops) - 1, backend.batch_rows()
     name = f"alike-{digest.of_value([platform.node(), machine.cores(), rows, prefix.stops[last].entry.key])[:32]}"
     alike = measurements.recall(store.folder, name)
     if alike is None:
-        batch = pictures.take(np.resize(np.arange(min(rows, len(pictures))), rows))
-        alike = backend.rounds_alike(lambda x: prefix.run(PICTURES, last, x), batch)
+        batch = images.take(np.resize(np.arange(min(rows, len(images))), rows))
+        alike = backend.rounds_alike(lambda x: prefix.run(IMAGES, last, x), batch)
         measurements.remember(store.folder, name, alike)
     return "" if alike else "; features are equal to 1e-5 only, because this engine rounds by the place in the batch"
 
@@ -261,7 +261,7 @@ def _usable(stops: Sequence[Stop], line: CutPoint, store: Store) -> list[Stop]:
     """The stops before a freeze line that can be worth storing, or extending from; the line's own is the last.
 
     One with a deeper one behind it that is no larger never is, unless something is stored for it already. In float16
-    what is computed from a stored place would be other than what is computed from the pictures: only the line's own.
+    what is computed from a stored place would be other than what is computed from the images: only the line's own.
     """
     *others, own = [stop for stop in stops if stop.cut.depth <= line.depth]
     found = [own]

@@ -1,4 +1,4 @@
-"""What a trained classifier says of prepared pictures, with its frozen layers' features out of the store."""
+"""What a trained classifier says of prepared images, with its frozen layers' features out of the store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from frostline.models import assembly, backend, bundles, freezing
 from frostline.models.bundles import Bundle
 
 
-def probabilities(bundle: Bundle, pictures: Shards, store: Store, mode: str) -> NDArray[np.float32]:
+def probabilities(bundle: Bundle, images: Shards, store: Store, mode: str) -> NDArray[np.float32]:
     """Probabilities by class, float32 (n, classes); as `bundle.probabilities` has them, to about 1e-6.
 
     Layers that training left as they were have the same features in every trial and every evaluation: they are taken
@@ -25,29 +25,29 @@ def probabilities(bundle: Bundle, pictures: Shards, store: Store, mode: str) -> 
     def squashed(logits: keras.Model) -> keras.Model:
         return assembly.squashed(logits, bundle.temperature)
 
-    return assembly.by_class(_run(bundle, squashed, pictures, store, mode))
+    return assembly.by_class(_run(bundle, squashed, images, store, mode))
 
 
-def logits(bundle: Bundle, pictures: Shards, store: Store, mode: str) -> NDArray[np.float32]:
+def logits(bundle: Bundle, images: Shards, store: Store, mode: str) -> NDArray[np.float32]:
     """What the probabilities are made of, before any temperature: float32 (n, classes), or (n, 1) of a sigmoid."""
-    return _run(bundle, lambda logits: logits, pictures, store, mode).astype(np.float32)
+    return _run(bundle, lambda logits: logits, images, store, mode).astype(np.float32)
 
 
 def _run(
-    bundle: Bundle, ending: Callable[[keras.Model], keras.Model], pictures: Shards, store: Store, mode: str
+    bundle: Bundle, ending: Callable[[keras.Model], keras.Model], images: Shards, store: Store, mode: str
 ) -> NDArray[np.float32]:
     """The output of the bundle's model with another ending behind its logits."""
     backbone, head = bundles.parts(bundle)
     source = prefix.FeatureSource(backbone, head)
     line = freezing.deepest_cut(backbone.model, bundle.made_from.audit.frozen_layers)
     if line is None:
-        return assembly.outputs(ending(bundle.logits), pictures)
+        return assembly.outputs(ending(bundle.logits), images)
     once = planning.Demand("evaluate", line, epochs=1, variants={0})
-    rows = planning.make(source, [once], [pictures], None, store, mode, "float32").rows("evaluate", pictures)
+    rows = planning.make(source, [once], [images], None, store, mode, "float32").rows("evaluate", images)
     model = ending(assembly.suffix(backbone, head, line))
     size = backend.batch_rows()
     made = []
-    for start in range(0, len(pictures), size):
-        there = np.arange(start, min(start + size, len(pictures)))
+    for start in range(0, len(images), size):
+        there = np.arange(start, min(start + size, len(images)))
         made.append(backend.predict(model, rows.take(there), size))
     return np.concatenate(made)

@@ -1,6 +1,6 @@
-"""Features: what the frozen prefix makes of pictures, stored or computed on the fly, as rows to draw batches from.
+"""Features: what the frozen prefix makes of images, stored or computed on the fly, as rows to draw batches from.
 
-Every picture passes the prefix alone, in inference mode and in batches of one size. So its features are the same bits
+Every image passes the prefix alone, in inference mode and in batches of one size. So its features are the same bits
 whether they come from the store, from a shallower stored place, or are computed for this very batch: where they are
 taken from is a matter of time alone. That needs an engine that rounds a row alike wherever in the batch it lies, as
 `engine.rounds_alike` tries; where one does not, features are equal to about 1e-5 of their size, and the plan says so.
@@ -27,11 +27,11 @@ from frostline.models.backbones import Backbone
 from frostline.models.freezing import CutPoint
 from frostline.models.heads import Head
 
-PICTURES = -1  # the place before the first stop
+IMAGES = -1  # the place before the first stop
 
 
 class Rows(Protocol):
-    """An array-like of pictures or of their features: what training draws its batches from."""
+    """An array-like of images or of their features: what training draws its batches from."""
 
     def __len__(self) -> int: ...
 
@@ -89,7 +89,7 @@ class Prefix:
         return [stop.cut.depth for stop in self.stops]
 
     def run(self, first: int, last: int, batch: NDArray[Any]) -> NDArray[Any]:
-        """What stands at stop `first` (PICTURES: pictures) -> what stands at stop `last`; any number of rows."""
+        """What stands at stop `first` (IMAGES: images) -> what stands at stop `last`; any number of rows."""
         rows = backend.batch_rows()
         made = []
         for start in range(0, len(batch), rows):
@@ -102,21 +102,21 @@ class Prefix:
     def segment(self, at: int) -> keras.Model:
         """The compiled model that leads to a stop from the one before it."""
         if at not in self._segments:
-            start = self.stops[at - 1].cut if at - 1 != PICTURES else None
+            start = self.stops[at - 1].cut if at - 1 != IMAGES else None
             self._segments[at] = assembly.segment(self.source.backbone, self.source.head, start, self.stops[at].cut)
         return self._segments[at]
 
-    def rows(self, stop: int, kept: Set[int], read: Set[int], store: Store, pictures: Shards) -> Rows:
-        """The features of pictures at a stop.
+    def rows(self, stop: int, kept: Set[int], read: Set[int], store: Store, images: Shards) -> Rows:
+        """The features of images at a stop.
 
         kept: stops whose features are put into the store; read: stops whose features are used where they are stored.
         """
-        rows: Rows = pictures
-        at = PICTURES
+        rows: Rows = images
+        at = IMAGES
         for place in sorted(kept | read):
             if place <= stop:
                 computed = ComputedRows(self, at, place, rows)
-                rows = StoredRows(store, self.stops[place].entry, pictures.identities, computed, place in kept)
+                rows = StoredRows(store, self.stops[place].entry, images.identities, computed, place in kept)
                 at = place
         return rows if at == stop else ComputedRows(self, at, stop, rows)
 

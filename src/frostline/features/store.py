@@ -1,13 +1,13 @@
-"""The store of frozen activations on disk: what a prefix makes of each picture is computed once and kept.
+"""The store of frozen activations on disk: what a prefix makes of each image is computed once and kept.
 
 features/
-└── 3f9c0d...-float32/             an entry: all that one prefix, in one dtype, has made of pictures
+└── 3f9c0d...-float32/             an entry: all that one prefix, in one dtype, has made of images
     ├── entry.json                 what it is, for people
     ├── lock                       held by the process that adds to it
-    └── 8d1e...-5a0c66e1.npy       a block: two .npy arrays, one after the other: the pictures' identities, `S32` (n,),
+    └── 8d1e...-5a0c66e1.npy       a block: two .npy arrays, one after the other: the images' identities, `S32` (n,),
                                    and their features (n, *shape); named by a digest of the former and its CRC-32
 
-A picture's features are found by the picture's own identity, so that new variants and added pictures extend an entry.
+An image's features are found by the image's own identity, so that new variants and added images extend an entry.
 The entry's name is the digest of all else they depend on: it can't be stale, and deleting anything here is safe.
 Blocks appear whole, never change, and are checked before their first use.
 """
@@ -47,7 +47,7 @@ Identities = NDArray[np.bytes_]
 class Entry:
     """What an entry is.
 
-    key: digest of all that the features depend on besides the picture; shape, dtype: of one picture's features;
+    key: digest of all that the features depend on besides the image; shape, dtype: of one image's features;
     about: for people, JSON-able.
     """
 
@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes that one picture takes on the disk: its features and its identity."""
+        """Bytes that one image takes on the disk: its features and its identity."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize + 32
 
     @property
@@ -69,12 +69,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Kept:
-    """What the store holds of an entry. bytes: on disk; pictures: rows; used: seconds since 1970."""
+    """What the store holds of an entry. bytes: on disk; images: rows; used: seconds since 1970."""
 
     about: dict[str, Any]
     dtype: str
     bytes: int
-    pictures: int
+    images: int
     used: float
 
 
@@ -88,30 +88,30 @@ class Store:
     _sound: set[Path] = field(default_factory=set, repr=False, compare=False)
     _needed: set[Path] = field(default_factory=set, repr=False, compare=False)
 
-    def count(self, entry: Entry, pictures: Identities) -> int:
-        """How many of the pictures are there, by the blocks' own word: they are not checked yet."""
+    def count(self, entry: Entry, images: Identities) -> int:
+        """How many of the images are there, by the blocks' own word: they are not checked yet."""
         blocks = [identities for _, identities, _ in self._blocks(entry)]
-        return int(np.isin(pictures, np.concatenate(blocks)).sum()) if blocks else 0
+        return int(np.isin(images, np.concatenate(blocks)).sum()) if blocks else 0
 
-    def find(self, entry: Entry, pictures: Identities) -> Pieces:
-        """The pictures' features where they are stored, with `missing` rows where they are not.
+    def find(self, entry: Entry, images: Identities) -> Pieces:
+        """The images' features where they are stored, with `missing` rows where they are not.
 
         A damaged block is removed, with a line of warning, and what was in it is missing.
         """
         blocks = list(self._blocks(entry))
         if not blocks:
-            nowhere = np.full(len(pictures), -1)
+            nowhere = np.full(len(images), -1)
             return Pieces([], nowhere, nowhere, entry.shape, np.dtype(entry.dtype), self.memory)
         held = np.concatenate([identities for _, identities, _ in blocks])
         sizes = [len(identities) for _, identities, _ in blocks]
         order = np.argsort(held, kind="stable")
-        at = order[np.minimum(np.searchsorted(held, pictures, sorter=order), len(held) - 1)]
-        piece = np.where(held[at] == pictures, np.repeat(np.arange(len(blocks)), sizes)[at], -1)
+        at = order[np.minimum(np.searchsorted(held, images, sorter=order), len(held) - 1)]
+        piece = np.where(held[at] == images, np.repeat(np.arange(len(blocks)), sizes)[at], -1)
         place = np.concatenate([np.arange(size) for size in sizes])[at]
         used = [blocks[number][0] for number in np.unique(piece[piece >= 0])]
         damaged = [path for path in used if not self._is_sound(path)]
         if damaged:
-            return self.find(entry, pictures)  # without the damaged ones
+            return self.find(entry, images)  # without the damaged ones
         for path in used:
             with suppress(FileNotFoundError):  # removed by another process since; the mapping stays
                 path.touch()  # the least recently used go first
@@ -120,11 +120,11 @@ class Store:
         return Pieces(arrays, piece, place, entry.shape, np.dtype(entry.dtype), self.memory)
 
     def add(
-        self, entry: Entry, pictures: Identities, make: Callable[[NDArray[np.int64]], NDArray[Any]], batch: int
+        self, entry: Entry, images: Identities, make: Callable[[NDArray[np.int64]], NDArray[Any]], batch: int
     ) -> bool:
-        """Compute and keep the features of those pictures that are missing; False, with a warning, where it can't be.
+        """Compute and keep the features of those images that are missing; False, with a warning, where it can't be.
 
-        make: features of the given rows of `pictures`, at most `batch` of them at once. What is finished stays, also
+        make: features of the given rows of `images`, at most `batch` of them at once. What is finished stays, also
         when the process is killed. Raises what `make` raises, and errors.StateError where the folder can't be made.
         """
         folder = self.folder / entry.name
@@ -135,12 +135,12 @@ class Store:
                     leftover.unlink()
                 if not (folder / "entry.json").exists():
                     atomic.write_json(folder / "entry.json", entry.about)
-                _, first = np.unique(pictures, return_index=True)
-                missing = np.intersect1d(self.find(entry, pictures).missing, first)
+                _, first = np.unique(images, return_index=True)
+                missing = np.intersect1d(self.find(entry, images).missing, first)
                 if len(missing):
                     self._make_room(len(missing) * entry.row_bytes + HEADERS)
                 for rows, features in _blocks_of(missing, entry, make, batch):
-                    self._publish(folder, pictures[rows], features)
+                    self._publish(folder, images[rows], features)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             print(

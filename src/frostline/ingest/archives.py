@@ -18,7 +18,7 @@ from frostline.ingest.folders import readable
 from frostline.ingest.problems import Problem
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-MEMBER_BYTES = 10**9  # no picture is larger; a few kilobytes of an archive can claim terabytes
+MEMBER_BYTES = 10**9  # no image is larger; a few kilobytes of an archive can claim terabytes
 PACKED, FREE = 100, 10**9  # all members may have so many times the archive's own bytes, and that many in any archive
 BLOCK = 1 << 20
 

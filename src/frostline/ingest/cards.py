@@ -22,7 +22,7 @@ MOST = 10_000_000  # images that a card may ask for
 
 @dataclass(frozen=True)
 class ArrayReader:
-    """Pictures that are already an array, uint8 (n, height, width, 3); a path ends with the number of one."""
+    """Images that are already an array, uint8 (n, height, width, 3); a path ends with the number of one."""
 
     pixels: Pixels
 
@@ -33,16 +33,14 @@ class ArrayReader:
 
 @dataclass(frozen=True)
 class SyntheticReader:
-    """Pictures drawn by formula when they are read; a path is the class and the number of one."""
+    """Images drawn by formula when they are read; a path is the class and the number of one."""
 
-    pictures: synthetic.Synthetic
+    images: synthetic.Synthetic
 
     def read(self, path: str, least: int | None) -> ReadImage:
         """As `reading.Reader` says."""
         label, _, number = path.rpartition("/")
-        return ReadImage.of_pixels(
-            Image.fromarray(self.pictures.image(self.pictures.classes.index(label), int(number)))
-        )
+        return ReadImage.of_pixels(Image.fromarray(self.images.image(self.images.classes.index(label), int(number))))
 
 
 class _Card(BaseModel):
@@ -55,7 +53,7 @@ class DigitsCard(_Card):
     kind: Literal["digits"]
 
     def open(self) -> tuple[Listing, ArrayReader]:
-        """Its pictures."""
+        """Its images."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()
@@ -82,10 +80,10 @@ class SyntheticCard(_Card):
         return self
 
     def open(self) -> tuple[Listing, SyntheticReader]:
-        """Its pictures."""
-        pictures = synthetic.Synthetic(self.fractals, self.letters, self.size, self.seed)
-        rows = [ListedImage(f"{name}/{i:05d}", name) for name in pictures.classes for i in range(self.images_per_class)]
-        return Listing(rows), SyntheticReader(pictures)
+        """Its images."""
+        images = synthetic.Synthetic(self.fractals, self.letters, self.size, self.seed)
+        rows = [ListedImage(f"{name}/{i:05d}", name) for name in images.classes for i in range(self.images_per_class)]
+        return Listing(rows), SyntheticReader(images)
 
 
 class KaggleCard(_Card):

@@ -1,4 +1,4 @@
-"""What is wrong with a source once its pictures were decoded: what is left out, and what a person should look at."""
+"""What is wrong with a source once its images were decoded: what is left out, and what a person should look at."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from frostline.ingest import duplicates, splits
 from frostline.ingest.folders import nearest
 from frostline.ingest.problems import Problem
 
-IMBALANCED = 10  # times as many training pictures of one class as of another
-# Of a class's pictures, and at least so many: a larger set of near-copies, or half a class, is one of lookalikes.
+IMBALANCED = 10  # times as many training images of one class as of another
+# Of a class's images, and at least so many: a larger set of near-copies, or half a class, is one of lookalikes.
 CROWD, CROWD_LEAST = 0.1, 20
 Pairs = NDArray[np.int64]
 
@@ -45,7 +45,7 @@ class Findings:
 
     @property
     def counts(self) -> pd.DataFrame:
-        """Pictures by split (rows, all three) and class (columns); the rows have their final split."""
+        """Images by split (rows, all three) and class (columns); the rows have their final split."""
         sizes = self.usable.groupby(["split", "label"]).size()
         return sizes.unstack(fill_value=0).reindex(splits.SPLITS, fill_value=0)
 
@@ -64,7 +64,7 @@ def copies(
     """Leave out copies, and what lies on two sides of given splits.
 
     readable: columns path, label, split, group, sha256, prepared, is_coded, width and height; problems: of other files;
-    pairs: near-copies, int64 (pairs, 2), by the number of their row; pixel_digests: of the pictures of some paths,
+    pairs: near-copies, int64 (pairs, 2), by the number of their row; pixel_digests: of the images of some paths,
     decoded at their own size.
     """
     found = Findings(readable, list(problems))
@@ -84,14 +84,14 @@ def copies(
     told = {problem.label for problem in found.problems if problem.kind == "empty_class"}
     named = {problem.label for problem in found.problems if problem.label is not None}
     for label in sorted(named - told - set(found.usable["label"])):
-        found.problems.append(Problem(label, label, "empty_class", "no picture of the class is left"))
+        found.problems.append(Problem(label, label, "empty_class", "no image of the class is left"))
     return found
 
 
 def _same(readable: pd.DataFrame, pairs: Pairs, pixel_digests: Callable[[list[str]], list[bytes]]) -> pd.Series:
-    """What pictures with the same pixels have in common.
+    """What images with the same pixels have in common.
 
-    That is their sha256, but where one picture may have been coded in two ways: as a JPEG, which is known by its code,
+    That is their sha256, but where one image may have been coded in two ways: as a JPEG, which is known by its code,
     and as a PNG of the same pixels, or as two JPEGs of which one was rearranged. Those few are decoded once more.
     """
     coded, size = readable["is_coded"].to_numpy(), readable[["width", "height"]].to_numpy()
@@ -129,7 +129,7 @@ def _drop_unlearnable(found: Findings) -> None:
     known = sorted(set(table.loc[is_train, "label"]))
     strange = table[~table["label"].isin(known)]
     reasons = {
-        label: f"class {label!r} has no picture in train{nearest(label, known)}" for label in set(strange["label"])
+        label: f"class {label!r} has no image in train{nearest(label, known)}" for label in set(strange["label"])
     }
     found.drop(strange.assign(kind="class_not_in_train", reason=strange["label"].map(reasons)))
 
@@ -168,12 +168,12 @@ def balance(found: Findings) -> None:
     counts = found.counts
     for name in ("val", "test"):
         for label in counts.columns[(counts.loc[name] == 0).to_numpy()]:
-            found.warn("class_not_in_split", f"class {label!r} has no picture in {name}")
+            found.warn("class_not_in_split", f"class {label!r} has no image in {name}")
     train = counts.loc["train"]
     if train.max() >= IMBALANCED * train.min():
         found.warn(
             "imbalance",
-            f"train has {train.max():,} pictures of {train.idxmax()!r} and {train.min():,} of {train.idxmin()!r}; "
+            f"train has {train.max():,} images of {train.idxmax()!r} and {train.min():,} of {train.idxmin()!r}; "
             "finetune.class_weight: balanced weighs them alike",
         )
 

@@ -1,4 +1,4 @@
-"""Decode pictures over all cores into one scratch file, each once, with memory that stays flat."""
+"""Decode images over all cores into one scratch file, each once, with memory that stays flat."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from frostline.errors import InternalError
 from frostline.ingest import reading, thumbnails
 from frostline.ingest.reading import SourceReader
 
-CHUNK = 32  # pictures a task
-INLINE = 200  # up to so many pictures the start of worker processes costs more than it saves
+CHUNK = 32  # images a task
+INLINE = 200  # up to so many images the start of worker processes costs more than it saves
 
 DIGEST = 32  # bytes of SHA-256
 
 
 class Decoded(NamedTuple):
-    """What is known of a picture once it was decoded, or why it is unusable.
+    """What is known of an image once it was decoded, or why it is unusable.
 
-    sha256: as `reading.Read` has it, 32 bytes, empty where it is unusable; prepared: a number that pictures share whose
+    sha256: as `reading.Read` has it, 32 bytes, empty where it is unusable; prepared: a number that images share whose
     prepared pixels are the same; size: the original's width and height; kind and reason: of the problem, empty where
     there is none.
     """
@@ -50,11 +50,11 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoder:
-    """How one picture becomes one fixed-size record of the scratch file.
+    """How one image becomes one fixed-size record of the scratch file.
 
     A record is the prepared pixels, their SHA-256 and the thumbnail, so that memory holds none of them.
 
-    size: in pixels, of the side of prepared pictures; min_side: what is smaller is unusable.
+    size: in pixels, of the side of prepared images; min_side: what is smaller is unusable.
     """
 
     reader: SourceReader
@@ -70,11 +70,11 @@ class Decoder:
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of one prepared picture."""
+        """Bytes of one prepared image."""
         return self.size * self.size * 3
 
     def run(self, first: int, paths: Sequence[str]) -> list[Decoded]:
-        """Decode pictures into the records from number `first` on."""
+        """Decode images into the records from number `first` on."""
         file = os.open(self.scratch, os.O_WRONLY)
         try:
             with warnings.catch_warnings():
@@ -86,32 +86,32 @@ class Decoder:
     def _one(self, file: int, row: int, path: str) -> Decoded:
         try:
             with images.budget.turn():
-                picture = self.reader.read(path, self.size)
-                if min(picture.size) < self.min_side:
-                    width, height = picture.size
+                original = self.reader.read(path, self.size)
+                if min(original.size) < self.min_side:
+                    width, height = original.size
                     reason = f"{width}x{height} pixels, smaller than data.min_side = {self.min_side}"
                     raise images.UnreadableImageError(reason, "too_small")
-                fitted = images.fit(picture.image, self.size, self.resize)
-                picture = picture._replace(image=fitted)  # the large one goes before its turn ends
+                fitted = images.fit(original.image, self.size, self.resize)
+                original = original._replace(image=fitted)  # the large one goes before its turn ends
             small = np.asarray(fitted)
             digest = hashlib.sha256(small.data).digest()
             os.pwritev(file, [small.data, digest, thumbnails.draw(fitted).data], row * self.record)
         except images.UnreadableImageError as error:
             return Decoded(kind=error.kind, reason=str(error))
-        except MemoryError:  # not the picture's fault: what is dropped must not depend on the machine
+        except MemoryError:  # not the image's fault: what is dropped must not depend on the machine
             raise InternalError(f"{path}: memory was too short to decode it; free some and repeat") from None
         prepared = int.from_bytes(digest[:8], "big", signed=True)
-        return Decoded(picture.sha256, prepared, picture.is_coded, picture.size)
+        return Decoded(original.sha256, prepared, original.is_coded, original.size)
 
     def pixel_digests(self, paths: Sequence[str]) -> list[bytes]:
-        """SHA-256 of the pixels of readable pictures, decoded at their own size, 32 bytes each."""
+        """SHA-256 of the pixels of readable images, decoded at their own size, 32 bytes each."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = (reading.pixel_digest(self.reader.read(path, None).image) for path in paths)
             return list(progress.track(found, len(paths), "compare"))
 
     def all(self, paths: Sequence[str]) -> Iterator[Decoded]:
-        """Decode everything; what is found of each picture, in order."""
+        """Decode everything; what is found of each image, in order."""
         self.scratch.touch()
         starts = range(0, len(paths), CHUNK)
         chunks = [paths[start : start + CHUNK] for start in starts]
@@ -133,12 +133,12 @@ class Decoder:
             handover.unlink()  # only now: a worker may start after the others have done all the work
 
     def pixels(self, rows: Iterable[int]) -> Iterator[Pixels]:
-        """Read prepared pictures back, uint8 (size, size, 3) each."""
+        """Read prepared images back, uint8 (size, size, 3) each."""
         for data in self._read(rows, 0, self.pixel_bytes):
             yield np.frombuffer(data, np.uint8).reshape(self.size, self.size, 3)
 
     def digests(self, rows: Iterable[int]) -> Iterator[str]:
-        """Read the hex SHA-256 of prepared pictures back."""
+        """Read the hex SHA-256 of prepared images back."""
         return map(bytes.hex, self._read(rows, self.pixel_bytes, DIGEST))
 
     def thumbnails(self, rows: Iterable[int]) -> Iterator[Pixels]:

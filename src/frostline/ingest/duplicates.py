@@ -1,4 +1,4 @@
-"""Copies: of each picture one is kept, and what belongs together never lies on both sides of a split."""
+"""Copies: of each image one is kept, and what belongs together never lies on both sides of a split."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-# Which of two places is kept: a test picture that is also in train is taken out of train.
+# Which of two places is kept: a test image that is also in train is taken out of train.
 RANK = {"test": 0, "val": 1, "train": 2}
 
 
 def exact(table: pd.DataFrame) -> pd.DataFrame:
-    """Choose one of each set of pictures with the same pixels.
+    """Choose one of each set of images with the same pixels.
 
-    table: columns path, label, split (a split's name or None) and same (what pictures with the same pixels share).
+    table: columns path, label, split (a split's name or None) and same (what images with the same pixels share).
     Returns the rows to leave out, with columns `kind` and `reason`. Copies under different labels all go, since nobody
     knows which label is right; of copies in given splits the one in test stays, else the one in val.
     """
@@ -23,7 +23,7 @@ def exact(table: pd.DataFrame) -> pd.DataFrame:
     ordered = copies.assign(rank=_rank(copies)).sort_values(["rank", "path"])
     keeper = ordered.groupby("same")["path"].transform("first")
     conflicting = ordered.groupby("same")["label"].transform("nunique") > 1
-    said = np.where(conflicting, "same picture under another label as ", "same picture as ")
+    said = np.where(conflicting, "same image under another label as ", "same image as ")
     # A copy is told apart by its keeper; of conflicting ones, those that share the keeper's label by another's.
     keeper_label = ordered.groupby("same")["label"].transform("first")
     stranger = ordered[ordered["label"] != keeper_label].groupby("same")["path"].first()
@@ -42,17 +42,17 @@ def ties(same: pd.Series) -> NDArray[np.int64]:
 
 
 def together(table: pd.DataFrame, pairs: NDArray[np.int64]) -> pd.Series:
-    """Number the sets of pictures that belong on one side: near-copies, and those of one group.
+    """Number the sets of images that belong on one side: near-copies, and those of one group.
 
     table: column group (a name or None); pairs: int64 (pairs, 2), numbers of rows, not labels of the index.
-    Returns the set's number for each row; a set may be a single picture.
+    Returns the set's number for each row; a set may be a single image.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     group, names = pd.factorize(table["group"])
     named = np.flatnonzero(group >= 0)
-    # A group is one more node, to which its pictures are tied.
+    # A group is one more node, to which its images are tied.
     ties = np.concatenate([pairs, np.stack([named, len(table) + group[named]], axis=1)])
     nodes = len(table) + len(names)
     graph = coo_array((np.ones(len(ties), np.bool_), (ties[:, 0], ties[:, 1])), shape=(nodes, nodes))

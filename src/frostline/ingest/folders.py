@@ -1,4 +1,4 @@
-"""Folders of pictures as sources: class folders, and splits of class folders."""
+"""Folders of images as sources: class folders, and splits of class folders."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from frostline.errors import DataError
 from frostline.ingest.problems import Problem
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-# What programs leave behind beside the pictures.
+# What programs leave behind beside the images.
 LEFT_BEHIND = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
-PICTURES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp"}
+IMAGES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp"}
 
 
 class ListedImage(NamedTuple):
-    """A picture of a source. path: unique, relative to the source; split and group: None where the source names none.
+    """An image of a source. path: unique, relative to the source; split and group: None where the source names none.
 
-    Pictures of one group (a patient, a product) stay on one side of the split.
+    Images of one group (a patient, a product) stay on one side of the split.
     """
 
     path: str
@@ -32,18 +32,18 @@ class ListedImage(NamedTuple):
 
 @dataclass
 class Listing:
-    """What a source names, before any picture is opened."""
+    """What a source names, before any image is opened."""
 
     rows: list[ListedImage] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     def leave_out(self, path: str, label: str | None, kind: str, reason: str) -> None:
-        """Note a file or folder that is none of the pictures."""
+        """Note a file or folder that is none of the images."""
         self.problems.append(Problem(readable(path), label, kind, reason))
 
 
 def listed(root: Path) -> Listing:
-    """The pictures below a folder of class folders, or of splits of them, or below the only folder in it.
+    """The images below a folder of class folders, or of splits of them, or below the only folder in it.
 
     Raises DataError where there is no class folder at all.
     """
@@ -57,7 +57,7 @@ def listed(root: Path) -> Listing:
             break
         start /= tops[0]
     if not tops:
-        raise DataError(f"{root}: has no subfolders; a source needs one folder of pictures a class")
+        raise DataError(f"{root}: has no subfolders; a source needs one folder of images a class")
     is_split = "train" in splits.values() and all(_has_folders(start / name) for name in splits)
     _outside(root, start, listing)
     if not is_split:
@@ -118,13 +118,13 @@ def _has_folders(folder: Path) -> bool:
 
 
 def _outside(root: Path, folder: Path, listing: Listing) -> None:
-    """Pictures that lie beside class folders; other files, a README or a licence, are nobody's mistake."""
+    """Images that lie beside class folders; other files, a README or a licence, are nobody's mistake."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if not Path(entry).is_dir())
     except OSError:
         return  # noted where its class folders were looked for
     for name in names:
-        if not name.startswith(".") and Path(name).suffix.lower() in PICTURES:
+        if not name.startswith(".") and Path(name).suffix.lower() in IMAGES:
             listing.leave_out(_below(root, folder / name), None, "outside", "lies in no class folder")
 
 

@@ -30,19 +30,19 @@ def usable(
 
 
 def decoded(source: Source, decoder: Decoder) -> tuple[pd.DataFrame, list[Problem]]:
-    """The readable pictures with the columns sha256, prepared, is_coded, width and height; all others' problems."""
+    """The readable images with the columns sha256, prepared, is_coded, width and height; all others' problems."""
     table, problems = source.table, list(source.problems)
     paths, labels = table["path"].to_numpy(), table["label"].to_numpy()
     rows = []
     shas = np.empty(len(table), object)
     numbers = np.empty((len(table), 4), np.int64)
-    for row, picture in enumerate(decoder.all(paths)):
-        if picture.kind:
-            problems.append(Problem(paths[row], labels[row], picture.kind, picture.reason))
+    for row, image in enumerate(decoder.all(paths)):
+        if image.kind:
+            problems.append(Problem(paths[row], labels[row], image.kind, image.reason))
             continue
         rows.append(row)
-        shas[row] = picture.sha256.hex()
-        numbers[row] = picture.prepared, picture.is_coded, *picture.size
+        shas[row] = image.sha256.hex()
+        numbers[row] = image.prepared, image.is_coded, *image.size
     known = pd.DataFrame(numbers, columns=["prepared", "is_coded", "width", "height"]).astype({"is_coded": bool})
     known.insert(0, "sha256", pd.Series(shas, dtype=object))
     return pd.concat([table, known], axis=1).iloc[rows], problems
@@ -70,13 +70,13 @@ def _require_classes(findings: Findings, given: set[str], data: DataSection) -> 
         )
     why = f" ({problems[0]['path']}: {problems[0]['reason']})" if problems else ""
     if findings.usable.empty:
-        raise DataError(f"{data.source}: holds no usable picture{why}; add class folders with pictures")
+        raise DataError(f"{data.source}: holds no usable image{why}; add class folders with images")
     if findings.usable["split"].notna().all() and "train" not in set(findings.usable["split"]):
-        raise DataError(f"{data.source}: no picture is in train{why}; add some, or leave all splits to data.split")
+        raise DataError(f"{data.source}: no image is in train{why}; add some, or leave all splits to data.split")
     lost = sorted(given - set(findings.usable["split"].dropna()))
     if lost:
         raise DataError(
-            f"{data.source}: no picture of the given split {lost[0]!r} is usable; fix its files or remove the split"
+            f"{data.source}: no image of the given split {lost[0]!r} is usable; fix its files or remove the split"
         )
     if findings.usable["label"].nunique() < 2:
         raise DataError(

@@ -1,7 +1,7 @@
-"""Which pictures are copies of each other though their pixels differ: resized, recompressed, made brighter or darker.
+"""Which images are copies of each other though their pixels differ: resized, recompressed, made brighter or darker.
 
-Pictures are compared by thumbnails of 32x32 pixels: their averages over 2x2 pixels must agree but for brightness and
-contrast, and what the averages lack must not contradict it, so that pictures of one pattern with noise of their own are
+Images are compared by thumbnails of 32x32 pixels: their averages over 2x2 pixels must agree but for brightness and
+contrast, and what the averages lack must not contradict it, so that images of one pattern with noise of their own are
 told apart. Candidates are found without comparing all with all: the signs of 64 random projections of the averages are
 a code (Charikar, "Similarity Estimation Techniques from Rounding Algorithms", STOC 2002), and only those are compared
 whose codes agree, but for one bit, in one of four bands of 16 bits (Norouzi, Punjani and Fleet, "Fast Search in Hamming
@@ -27,13 +27,13 @@ SIDE = thumbnails.SIDE // 2  # of the averages
 TOLERANCE = 0.04
 BITS, BANDS = 64, 4
 BAND_BITS = BITS // BANDS
-FAR = 12  # codes that differ in more bits are of different pictures
+FAR = 12  # codes that differ in more bits are of different images
 BLOCK = 1 << 17  # pairs of codes held at a time
 COMPARED = 1 << 7  # pairs of thumbnails held at a time
-CLIPPED = 20  # closer than this to black or white a brightened picture may have been cut off
+CLIPPED = 20  # closer than this to black or white a brightened image may have been cut off
 DETAIL = 0.25  # correlation of what the averages lack; of copies it is higher, unless there is nothing
 FAINT = 2.0  # grey levels of root mean square: details below are those of a compression
-PLAIN = 5.0  # grey levels of standard deviation, up to which a picture is all of one colour
+PLAIN = 5.0  # grey levels of standard deviation, up to which an image is all of one colour
 
 RowNumbers = NDArray[np.int64]
 Read = Callable[[RowNumbers], Pixels]
@@ -59,9 +59,9 @@ def find(count: int, read: Read) -> NDArray[np.int64]:
     return np.sort(np.concatenate(found), axis=1)
 
 
-def encode(pictures: Pixels) -> NDArray[np.uint64]:
+def encode(images: Pixels) -> NDArray[np.uint64]:
     """Codes of thumbnails, uint8 (n, 32, 32, 3) to uint64 (n,); brightness and contrast don't change them."""
-    signs = _averages(pictures).reshape(len(pictures), -1) @ _projections() > 0
+    signs = _averages(images).reshape(len(images), -1) @ _projections() > 0
     return np.packbits(signs, axis=1, bitorder="little").view(np.uint64)[:, 0]
 
 
@@ -71,7 +71,7 @@ def _projections() -> NDArray[np.float32]:
     place, frequency = np.arange(SIDE), np.arange(SIDE)[:, None]
     cosines = np.cos(np.pi * (2 * place + 1) * frequency / (2 * SIDE)) * np.sqrt(2 / SIDE)
     cosines[0] = np.sqrt(1 / SIDE)
-    # Amplitudes of natural pictures fall with the frequency; times the frequency, all of them count alike.
+    # Amplitudes of natural images fall with the frequency; times the frequency, all of them count alike.
     weight = np.hypot(place, frequency)[:, :, None, None]
     drawn = np.random.default_rng(16).standard_normal((SIDE, SIDE, 3, BITS)) * weight
     return np.einsum("fy,gx,fgcb->yxcb", cosines, cosines, drawn).reshape(-1, BITS).astype(np.float32)
@@ -135,11 +135,11 @@ def _is_copy(pairs: NDArray[np.int64], read: Read) -> NDArray[np.bool_]:
 
 def are_copies(one: Pixels, other: Pixels) -> NDArray[np.bool_]:
     """Which pairs of thumbnails, uint8 (n, 32, 32, 3) twice, are of copies: bool (n,)."""
-    averages = [_averages(pictures) for pictures in (one, other)]
+    averages = [_averages(images) for images in (one, other)]
     is_alike = difference(*averages) < TOLERANCE
     details = [
-        (pictures - average.repeat(2, axis=1).repeat(2, axis=2)).reshape(len(pictures), -1)
-        for pictures, average in zip((one, other), averages, strict=True)
+        (images - average.repeat(2, axis=1).repeat(2, axis=2)).reshape(len(images), -1)
+        for images, average in zip((one, other), averages, strict=True)
     ]
     energies = [(detail * detail).mean(axis=1) for detail in details]
     product = (details[0] * details[1]).mean(axis=1)
@@ -147,9 +147,9 @@ def are_copies(one: Pixels, other: Pixels) -> NDArray[np.bool_]:
     return is_alike & (is_faint | (product > DETAIL * np.sqrt(energies[0] * energies[1])))
 
 
-def _averages(pictures: Pixels) -> NDArray[np.float32]:
+def _averages(images: Pixels) -> NDArray[np.float32]:
     """Thumbnails averaged over 2x2 pixels: uint8 (n, 32, 32, 3) to float32 (n, 16, 16, 3)."""
-    wide = pictures.astype(np.float32)
+    wide = images.astype(np.float32)
     rows = wide[:, ::2] + wide[:, 1::2]
     return (rows[:, :, ::2] + rows[:, :, 1::2]) * np.float32(0.25)
 
@@ -157,10 +157,10 @@ def _averages(pictures: Pixels) -> NDArray[np.float32]:
 def difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
     """How unlike averages are, float32 (n, 16, 16, 3) twice to (n,): 0 the same, from 1 on unrelated.
 
-    It is the lesser of both directions: a brightened picture can be computed from the original, but where it was cut
+    It is the lesser of both directions: a brightened image can be computed from the original, but where it was cut
     off at white not the original from it.
     """
-    flat = [pictures.reshape(len(pictures), -1) for pictures in (one, other)]
+    flat = [images.reshape(len(images), -1) for images in (one, other)]
     return np.minimum(_unexplained(flat[0], flat[1]), _unexplained(flat[1], flat[0]))
 
 
@@ -170,16 +170,16 @@ def _unexplained(source: NDArray[np.float32], target: NDArray[np.float32]) -> ND
     RowNumbers of values, (n, values) twice to (n,).
     """
     inside = np.ones_like(source)
-    for picture in (source, target):
-        inside *= (picture > CLIPPED) & (picture < 255 - CLIPPED)
+    for image in (source, target):
+        inside *= (image > CLIPPED) & (image < 255 - CLIPPED)
     inside[inside.mean(axis=1) < 0.15] = 1  # too little to fit by
     weight = inside / inside.sum(axis=1, keepdims=True)
-    means = [(picture * weight).sum(axis=1, keepdims=True) for picture in (source, target)]
+    means = [(image * weight).sum(axis=1, keepdims=True) for image in (source, target)]
     around = source - means[0]
     spread = (around * around * weight).sum(axis=1, keepdims=True)
     factor = (around * (target - means[1]) * weight).sum(axis=1, keepdims=True) / np.maximum(spread, 1e-6)
-    fitted = np.clip(np.maximum(factor, 0) * around + means[1], 0, 255)  # a negative is another picture
+    fitted = np.clip(np.maximum(factor, 0) * around + means[1], 0, 255)  # a negative is another image
     variance = target.var(axis=1)
     is_plain = np.minimum(variance, source.var(axis=1)) < PLAIN**2
-    fitted[is_plain] = source[is_plain]  # a shift would make any plain picture another one
+    fitted[is_plain] = source[is_plain]  # a shift would make any plain image another one
     return ((target - fitted) ** 2).mean(axis=1) / np.maximum(variance, PLAIN**2)

@@ -17,7 +17,7 @@ WIDEST = 60  # characters of a path or reason in the table
 def build(
     data: DataSection, found: Findings, classes: tuple[str, ...], spare: int, digests: dict[str, Any]
 ) -> dict[str, Any]:
-    """reports/data.json. spare: pictures that `data.train_per_class` left unused."""
+    """reports/data.json. spare: images that `data.train_per_class` left unused."""
     counts = found.counts
     problems = as_records(found.problems)
     return {

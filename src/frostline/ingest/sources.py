@@ -1,4 +1,4 @@
-"""What a data source holds: a table of pictures with their labels, and how to read each.
+"""What a data source holds: a table of images with their labels, and how to read each.
 
 A source is a folder of class folders, such a folder already split into train/val/test, a table (CSV or Parquet), a
 folder with such a table, an archive of any of these, or a card.
@@ -22,9 +22,9 @@ KINDS = "a folder of class folders, a table (.csv, .parquet), an archive (.zip, 
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures with labels.
+    """Images with labels.
 
-    table: one row a picture: path (unique, what the reader reads it by), label (class name), split (name or None),
+    table: one row an image: path (unique, what the reader reads it by), label (class name), split (name or None),
     group (name or None). problems: what else was found in the source.
     """
 
@@ -83,7 +83,7 @@ def _archive(path: Path, scratch: Path) -> Source:
 
 
 def _unwrapped(root: Path) -> Path:
-    """The folder that holds everything: an archive often has a single one around a table and its pictures."""
+    """The folder that holds everything: an archive often has a single one around a table and its images."""
     entries = [entry for entry in root.iterdir() if entry.name.lower() not in folders.LEFT_BEHIND]
     if len(entries) == 1 and entries[0].is_dir() and tables.found_in(entries[0]):
         return entries[0]

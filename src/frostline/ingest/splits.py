@@ -69,7 +69,7 @@ def assign(table: pd.DataFrame, shares: Shares, seed: int) -> pd.Series:
 def _places(pool: pd.DataFrame, seed: int) -> pd.Series:
     """The place of every row in [0, 1); rows that belong together have one place.
 
-    It is that of their group's name, where they have one: pictures that are added to a group don't move it. Near-copies
+    It is that of their group's name, where they have one: images that are added to a group don't move it. Near-copies
     without a group have the place of one of them, drawn by its pixels; a near-copy that is added may change it.
     """
     drawn = pool["sha256"].map(lambda sha: position(sha, seed, "split"))
@@ -77,7 +77,7 @@ def _places(pool: pd.DataFrame, seed: int) -> pd.Series:
     if alone.all():
         return drawn
     rest = pool[~alone]
-    # What the place is drawn from: the name of the set's group, the first of several; else one of its pictures.
+    # What the place is drawn from: the name of the set's group, the first of several; else one of its images.
     names = {name: f"group {name}" for name in rest["group"].dropna().unique()}
     key = rest["sha256"].where(rest["group"].isna(), rest["group"].map(names))
     rank = rest["group"].isna() + key.map(lambda key: position(key, seed, "of a set"))

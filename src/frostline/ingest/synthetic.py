@@ -1,4 +1,4 @@
-"""Formula-driven pictures: what the embedded backbone is pretrained on, and test data without a download.
+"""Formula-driven images: what the embedded backbone is pretrained on, and test data without a download.
 
 Two families, each image a pure function of (seed, class, instance):
 
@@ -45,7 +45,7 @@ class Synthetic:
     """What to generate.
 
     fractals: number of fractal classes; letters: number of letter classes (at most `len(LETTERS)`);
-    size: side in pixels; seed: any integer. Two equal objects give equal pictures.
+    size: side in pixels; seed: any integer. Two equal objects give equal images.
     """
 
     fractals: int
@@ -60,7 +60,7 @@ class Synthetic:
         return (*(f"fractal-{i:04d}" for i in range(self.fractals)), *letters)
 
     def image(self, label: int, instance: int) -> Pixels:
-        """The picture of one class, uint8 of shape (size, size, 3)."""
+        """The image of one class, uint8 of shape (size, size, 3)."""
         rng = np.random.default_rng([self.seed, label, instance])
         if label < self.fractals:
             mask = _fractal(_system(self.seed, label), self.size, rng)
@@ -152,9 +152,9 @@ def _letter(char: str, size: int, rng: np.random.Generator) -> NDArray[np.float3
 
 
 def _paint(mask: NDArray[np.float32], rng: np.random.Generator) -> Pixels:
-    """Turn a mask into a colour picture: coarsen, shade, choose two colours, add noise."""
+    """Turn a mask into a colour image: coarsen, shade, choose two colours, add noise."""
     size = mask.shape[0]
-    if rng.random() < 0.6:  # the look of a small picture enlarged: from an eighth of the side up
+    if rng.random() < 0.6:  # the look of a small image enlarged: from an eighth of the side up
         side = int(rng.integers(size // 8, size))
         small = Image.fromarray((mask * 255).astype(np.uint8)).resize((side, side), Image.Resampling.BOX)
         mask = np.asarray(small.resize((size, size), Image.Resampling.BILINEAR), np.float32) / np.float32(255)
@@ -166,5 +166,5 @@ def _paint(mask: NDArray[np.float32], rng: np.random.Generator) -> Pixels:
     if np.abs(ink - paper).max() < 90:
         ink = np.where(paper < 128, 255.0, 0.0)
     ramp = np.linspace(-1, 1, size)[:, None, None] * rng.uniform(-25, 25, 3)
-    picture = paper + ramp + mask[..., None] * (ink - paper) + rng.normal(0, rng.uniform(0, 12), (size, size, 3))
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    image = paper + ramp + mask[..., None] * (ink - paper) + rng.normal(0, rng.uniform(0, 12), (size, size, 3))
+    return np.clip(image, 0, 255).astype(np.uint8)

@@ -18,7 +18,7 @@ NEEDED, OPTIONAL = ("path", "label"), ("split", "group")
 
 
 def found_in(folder: Path) -> Path | None:
-    """The table that says what a folder's pictures are: manifest.csv or .parquet, or the only one with its columns.
+    """The table that says what a folder's images are: manifest.csv or .parquet, or the only one with its columns.
 
     Raises DataError where the folder can't be listed.
     """
@@ -29,7 +29,7 @@ def found_in(folder: Path) -> Path | None:
 
 
 def listed(table: Path, inside: Path | None = None) -> Listing:
-    """The pictures that a table names; their paths are relative to its folder, or absolute.
+    """The images that a table names; their paths are relative to its folder, or absolute.
 
     inside: a folder that no path may lead out of. Raises DataError, naming the file and the fix, where it is no such
     table; rows that can't be used are problems of the listing.

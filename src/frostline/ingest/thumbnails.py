@@ -1,4 +1,4 @@
-"""The small picture by which copies of a picture are known again."""
+"""The small image by which copies of an image are known again."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ BYTES = SIDE * SIDE * 3
 
 
 def draw(image: Image.Image) -> Pixels:
-    """Average a picture's blocks: uint8 (SIDE, SIDE, 3) of a picture of mode RGB."""
+    """Average an image's blocks: uint8 (SIDE, SIDE, 3) of an image of mode RGB."""
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))

@@ -1,7 +1,7 @@
 """The backbones: a table, not branches.
 
 A backbone is a Keras application without its top, or frostnet. Its preprocessing belongs to it and becomes part of
-the model graph, so that pictures always go in as they are, uint8 or float in [0, 255].
+the model graph, so that images always go in as they are, uint8 or float in [0, 255].
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The bundle: a trained classifier, and the folder it is saved as.
 
 models/classifier/
-├── model.keras    uint8 pictures (n, size, size, 3) -> probabilities; loads with plain Keras, safe mode on
+├── model.keras    uint8 images (n, size, size, 3) -> probabilities; loads with plain Keras, safe mode on
 └── bundle.json    classes in label order, image_size, resize, and what the model was made from
 """
 
@@ -31,7 +31,7 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 class Bundle:
     """A trained classifier.
 
-    model: pictures (n, size, size, 3) in [0, 255] -> softmax (n, classes) or sigmoid (n, 1).
+    model: images (n, size, size, 3) in [0, 255] -> softmax (n, classes) or sigmoid (n, 1).
     """
 
     model: keras.Model
@@ -45,7 +45,7 @@ class Bundle:
 
     @property
     def logits(self) -> keras.Model:
-        """What the model computes before temperature and squashing: pictures -> logits (n, units)."""
+        """What the model computes before temperature and squashing: images -> logits (n, units)."""
         named = {layer.name: layer for layer in self.model.layers}
         return keras.Model(self.model.input, named.get("temperature", named["probabilities"]).input)
 
@@ -54,9 +54,9 @@ class Bundle:
         model = assembly.squashed(self.logits, temperature)
         return Bundle(model, self.layout, replace(self.made_from, temperature=temperature))
 
-    def probabilities(self, pictures: Shards) -> NDArray[np.float32]:
-        """Probabilities by class, float32 (n, classes), of prepared pictures."""
-        return assembly.by_class(assembly.outputs(self.model, pictures))
+    def probabilities(self, images: Shards) -> NDArray[np.float32]:
+        """Probabilities by class, float32 (n, classes), of prepared images."""
+        return assembly.by_class(assembly.outputs(self.model, images))
 
 
 def parts(bundle: Bundle) -> tuple[Backbone, Head]:

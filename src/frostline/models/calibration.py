@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# Of the logarithm of the temperature, around 0. It decides where data can't: with every validation picture right, the
-# likelihood alone would have the temperature fall to 0 and every answer be certain. So narrow that ten pictures do no
+# Of the logarithm of the temperature, around 0. It decides where data can't: with every validation image right, the
+# likelihood alone would have the temperature fall to 0 and every answer be certain. So narrow that ten images do no
 # harm, so wide that a hundred find what they would find without it (docs/decisions/0011-calibration.md).
 PRIOR_DEVIATION = 0.25
 
@@ -19,10 +19,10 @@ DIGITS = 3  # more than the data tell, and few enough that rounding of the logit
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """The temperature, in (0, inf), that makes the labels of pictures the model was not trained on most likely.
+    """The temperature, in (0, inf), that makes the labels of images the model was not trained on most likely.
 
     logits: float (n, classes), or (n, 1) of a sigmoid; labels: int (n,). Maximum a posteriori under a log-normal
-    prior around 1, which is what no pictures at all give.
+    prior around 1, which is what no images at all give.
     """
     from scipy.optimize import minimize_scalar
 

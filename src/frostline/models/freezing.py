@@ -217,7 +217,7 @@ def audit(body: keras.Model, whole: keras.Model, frozen: int, before: dict[str, 
 
 
 def _multiplications(layer: keras.layers.Layer) -> float:
-    """Multiply-adds of a layer with kernels, for one picture; 0 for others."""
+    """Multiply-adds of a layer with kernels, for one image; 0 for others."""
     kernels = [weight for weight in layer.weights if "kernel" in weight.name]
     shape = layer.output.shape if kernels else ()
     places = np.prod(shape[1:-1]) if len(shape) > 2 else 1.0

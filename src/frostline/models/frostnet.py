@@ -2,7 +2,7 @@
 
 A plain residual network (He et al., "Deep Residual Learning", CVPR 2016): a stem and four stages of two basic
 blocks. Every block ends in one live tensor, so each of its 8 blocks is a place where the freeze line can lie.
-Its weights come from `pretrain/`, this package's own pipeline run on formula-driven pictures; they lie beside this
+Its weights come from `pretrain/`, this package's own pipeline run on formula-driven images; they lie beside this
 file as float16, which is exact enough: rounding moves a logit by about 1e-3.
 """
 

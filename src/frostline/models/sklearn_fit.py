@@ -81,7 +81,7 @@ def fit(
     if kind == "knn" and estimator.n_neighbors > len(x):
         raise ParamsError(
             f"params.yaml: head.classifier_args.n_neighbors is {estimator.n_neighbors}, but there are {len(x)} "
-            "training pictures; lower it"
+            "training images; lower it"
         )
     return Fitted(kind, estimator, scale, offset)
 

@@ -17,7 +17,7 @@ from frostline.errors import ParamsError
 from frostline.models.sklearn_fit import Fitted
 
 LEAST = 1e-7  # probability, whose logarithm stands for none
-NEVER = -30.0  # logit of a class that training had no picture of
+NEVER = -30.0  # logit of a class that training had no image of
 EXACT = 2**24  # whole numbers up to which are float32
 LARGEST = 250e6  # weights of a head, which is 1 GB
 
@@ -51,7 +51,7 @@ def _neighbours(fitted: Fitted, x: Any, classes: int) -> Any:
     ops = keras.ops
     estimator = fitted.estimator
     known = np.asarray(estimator._fit_X, np.float64)
-    _require_room(known.size, "knn keeps every training picture's features")
+    _require_room(known.size, "knn keeps every training image's features")
     labels = np.zeros((len(known), classes))
     labels[np.arange(len(known)), estimator.classes_[estimator._y]] = 1
     scaled = keras.layers.Rescaling(fitted.scale.tolist(), fitted.offset.tolist(), dtype="float32", name="scaled")(x)

@@ -35,7 +35,7 @@ class SplitSection(Section):
 class DataSection(Section):
     """What is learned from. `image_size`: side in pixels of the square every image is resized to.
 
-    `min_side`: pictures with a shorter side, in pixels, are left out. `near_duplicates`: resized, recompressed or
+    `min_side`: images with a shorter side, in pixels, are left out. `near_duplicates`: resized, recompressed or
     brightened copies are looked for and kept on one side of the split.
     """
 
@@ -53,7 +53,7 @@ class AugmentSection(Section):
     """Ranges of the seeded variants; angles in degrees, shifts and zoom as shares of the side.
 
     `mode`: `stored` variants on the disk, `copies` of them, or `live` ones, drawn afresh for every batch. `mixup`,
-    `cutmix`: alpha of the Beta distribution that says how much of two pictures is mixed in a batch, 0 for none.
+    `cutmix`: alpha of the Beta distribution that says how much of two images is mixed in a batch, 0 for none.
     """
 
     mode: Literal["stored", "live"]
@@ -103,7 +103,7 @@ class BackboneSection(Section):
 
 class CacheSection(Section):
     """The store of frozen activations, in gigabytes (10^9 bytes): `disk_gb` bounds its folder, `memory_gb` how much
-    of it and of the pictures stays in memory while a training reads them."""
+    of it and of the images stays in memory while a training reads them."""
 
     mode: Literal["auto", "always", "never"]
     disk_gb: Annotated[float, Field(gt=0)]

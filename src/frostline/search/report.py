@@ -1,4 +1,4 @@
-"""What a person looks at after a sweep: its trials as a table, the best values, pictures, a few lines.
+"""What a person looks at after a sweep: its trials as a table, the best values, images, a few lines.
 
 reports/sweep/
 ├── trials.csv          one row a trial
@@ -27,14 +27,14 @@ from frostline.search.study_log import StudyLog
 def table(study: Study) -> pd.DataFrame:
     """One row a trial that was begun: number, state, value, epochs (trained), seconds (spent), finished (seconds from
     the study's start to the trial's end, None while it lasts), same_as, reason, and a column for each searched key."""
-    began, pictures = study.began(), study.settings.pictures
+    began, images = study.began(), study.settings.images
     return pd.DataFrame(
         [
             {
                 "number": trial.number,
                 "state": trial.state,
                 "value": math.nan if trial.value is None else trial.value,
-                "epochs": max(trial.reported, default=0) / pictures,
+                "epochs": max(trial.reported, default=0) / images,
                 "seconds": trial.notes.get(SECONDS, 0.0),
                 "finished": (trial.ended - began).total_seconds() if trial.ended else math.nan,
                 "same_as": trial.same_as,

@@ -20,7 +20,7 @@ from frostline.errors import ParamsError
 from frostline.search.rungs import Score
 from frostline.search.space import Choice, Dimension, Value
 
-# What is written to a trial: validation losses by pictures seen; that it was trained to its end at once.
+# What is written to a trial: validation losses by images seen; that it was trained to its end at once.
 LOSSES, CHEAP = "val_losses", "cheap"
 
 
@@ -28,9 +28,9 @@ LOSSES, CHEAP = "val_losses", "cheap"
 class Settings:
     """How to search.
 
-    trials: the budget; pictures: of the training split; epochs: of a whole trial; rungs: of `halving`, in pictures
+    trials: the budget; images: of the training split; epochs: of a whole trial; rungs: of `halving`, in images
     seen; by_loss: whether trials that are not finished are compared by their validation loss, whatever the metric: of
-    few pictures a loss says more than an accuracy.
+    few images a loss says more than an accuracy.
     """
 
     trials: int
@@ -38,7 +38,7 @@ class Settings:
     pruner: str
     maximize: bool
     seed: int
-    pictures: int
+    images: int
     epochs: int
     rungs: tuple[int, ...]
     by_loss: bool

@@ -58,7 +58,7 @@ def plan(params: Params, given: Inputs, locate: weights.Locate) -> SearchPlan:
         pruner=params.sweep.pruner,
         maximize=params.sweep.metric == "val_accuracy",
         seed=params.sweep.seed,
-        pictures=len(given.train),
+        images=len(given.train),
         epochs=params.finetune.epochs,
         rungs=_rungs(params, len(given.train)),
         by_loss=not space.IN_LOSS & params.sweep.space.keys(),

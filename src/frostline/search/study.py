@@ -62,7 +62,7 @@ class Tried:
     """A trial as it stands.
 
     state: complete, pruned, failed, running, paused or waiting; value: of the metric at the end, or the last one that
-    was reported; reported: value by pictures seen; reason: why it failed; same_as: the trial that it repeats; ended:
+    was reported; reported: value by images seen; reason: why it failed; same_as: the trial that it repeats; ended:
     when, local time.
     """
 
@@ -188,12 +188,12 @@ class Study:
         with contextlib.suppress(UpdateFinishedTrialError):
             self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
-    def report(self, trial: Trial, pictures: int, value: float, loss: float) -> None:
-        """Record the metric and the validation loss after so many pictures."""
-        if pictures not in reported(trial):
+    def report(self, trial: Trial, images: int, value: float, loss: float) -> None:
+        """Record the metric and the validation loss after so many images."""
+        if images not in reported(trial):
             with contextlib.suppress(UpdateFinishedTrialError):  # another worker took this one for dead
-                trial.set_user_attr(LOSSES, {**trial.user_attrs.get(LOSSES, {}), str(pictures): loss})
-                trial.report(value, pictures)
+                trial.set_user_attr(LOSSES, {**trial.user_attrs.get(LOSSES, {}), str(images): loss})
+                trial.report(value, images)
 
     def note(self, trial: Trial, key: str, value: Any) -> None:
         """Write something JSON-able to a trial."""
@@ -243,7 +243,7 @@ class Study:
     def importances(self) -> dict[str, float]:
         """Share of each key in how the metric varies (PED-ANOVA: Watanabe et al., IJCAI 2023), most important first.
 
-        Trials are compared after as many pictures as all of them saw. Empty where too few trials tell.
+        Trials are compared after as many images as all of them saw. Empty where too few trials tell.
         """
         scored = [trial for trial in self.tried() if trial.reported and trial.state != "failed"]
         common = set.intersection(*(set(trial.reported) for trial in scored)) if scored else set()
@@ -338,15 +338,15 @@ def _is_free(file: IO[str]) -> bool:
 def _pruner(settings: Settings) -> optuna.pruners.BasePruner:
     """`halving` is in `rungs`, because Optuna's can't go on with what it has stopped."""
     if settings.pruner == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=settings.pictures - 1)
+        return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=settings.images - 1)
     if settings.pruner == "hyperband":
-        whole = settings.pictures * max(1, settings.epochs)
-        return optuna.pruners.HyperbandPruner(min_resource=settings.pictures, max_resource=whole)
+        whole = settings.images * max(1, settings.epochs)
+        return optuna.pruners.HyperbandPruner(min_resource=settings.images, max_resource=whole)
     return optuna.pruners.NopPruner()
 
 
 def reported(trial: Trial) -> dict[int, float]:
-    """What a taken trial has reported so far: the metric by pictures seen."""
+    """What a taken trial has reported so far: the metric by images seen."""
     return trial._cached_frozen_trial.intermediate_values
 
 

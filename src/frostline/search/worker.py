@@ -49,7 +49,7 @@ class _Pruned(Exception):  # noqa: N818
 class Worker:
     """One worker of a study.
 
-    data_of: pictures and variants that a trial's settings ask for; is_cheap: whether a trial costs so little that it is
+    data_of: images and variants that a trial's settings ask for; is_cheap: whether a trial costs so little that it is
     trained to its end at once; say: takes a line for the person.
     """
 
@@ -110,7 +110,7 @@ class Worker:
             elif not trial.is_finished and trial.number in scores:  # killed before it was told as complete
                 scores[trial.number] = scores[trial.number][: top - 1]
         settings = self.study.settings
-        bracket, wanted = rungs.pending(scores, ended, len(tried), settings.rungs, settings.pictures)
+        bracket, wanted = rungs.pending(scores, ended, len(tried), settings.rungs, settings.images)
         lost = [number for number in free if number < bracket.start and tried[number].state == "paused"]
         return next((number for number in wanted if number in free), None), lost
 
@@ -165,10 +165,10 @@ class Worker:
 
     def _train(self, trial: Trial, params: Params, resume: Snapshot | None) -> Result:
         data = self.data_of(params)
-        pictures, metric = self.study.settings.pictures, params.sweep.metric
-        per_epoch = math.ceil(pictures / params.finetune.batch_size)
+        images, metric = self.study.settings.images, params.sweep.metric
+        per_epoch = math.ceil(images / params.finetune.batch_size)
         # The rungs by steps: batches may be of another size in each trial.
-        places = {max(1, round(rung / pictures * per_epoch)): rung for rung in self.study.settings.rungs}
+        places = {max(1, round(rung / images * per_epoch)): rung for rung in self.study.settings.rungs}
         known = reported(trial)
         ahead = [step for step, rung in places.items() if rung not in known]
         pauses = ahead[:-1]
@@ -186,7 +186,7 @@ class Worker:
                 return
             done = round(row.epoch * per_epoch)
             if row.is_whole or done in places:
-                seen = places.get(done, round(row.epoch * pictures))
+                seen = places.get(done, round(row.epoch * images))
                 self.study.report(trial, seen, row.value(metric), row.val_loss)
             if done in pauses:
                 raise _Paused(snapshot())
@@ -230,7 +230,7 @@ class Worker:
     def _tell(self, number: int, tried: Sequence[Tried]) -> None:
         """A line on a trial that was worked on, and on where the search stands."""
         trial, best = tried[number], self.study.best(tried)
-        epochs = max(trial.reported, default=0) / self.study.settings.pictures
+        epochs = max(trial.reported, default=0) / self.study.settings.images
         value = f"{self.params.sweep.metric} {trial.value:.4f}" if trial.value is not None else ""
         state = "repeats trial " + str(trial.same_as) if trial.same_as is not None else trial.state
         done = sum(other.is_finished for other in tried)
@@ -256,8 +256,8 @@ class Worker:
     def _time_left(self, tried: Sequence[Tried]) -> str:
         """About how long it will take from here on, if what is left goes as what this worker has seen so far."""
         settings = self.study.settings
-        whole = settings.trials * settings.epochs * settings.pictures
-        planned = rungs.planned(settings.rungs, settings.pictures, settings.trials) if settings.rungs else whole
+        whole = settings.trials * settings.epochs * settings.images
+        planned = rungs.planned(settings.rungs, settings.images, settings.trials) if settings.rungs else whole
         done = _seen(tried)
         seconds = (time.monotonic() - self._began) * (planned - done) / max(1, done - self._seen_before)
         if done <= self._seen_before or done >= planned:
@@ -266,7 +266,7 @@ class Worker:
 
 
 def _seen(tried: Sequence[Tried]) -> int:
-    """Pictures that all trials together have seen; those that cost next to nothing aside."""
+    """Images that all trials together have seen; those that cost next to nothing aside."""
     return sum(max(trial.reported, default=0) for trial in tried if not trial.is_cheap)
 
 

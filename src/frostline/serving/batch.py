@@ -16,14 +16,14 @@ from frostline.core import machine, progress
 from frostline.core.escaping import cell, printable
 from frostline.data import images
 from frostline.errors import DataError
-from frostline.ingest.folders import PICTURES
+from frostline.ingest.folders import IMAGES
 
 if TYPE_CHECKING:
     from frostline.data.images import Pixels
     from frostline.serving.scoring import Scorer
 
 STDIN = "-"
-SUFFIXES = {*PICTURES, ".heic", ".heif", ".pbm", ".pgm", ".ppm"}
+SUFFIXES = {*IMAGES, ".heic", ".heif", ".pbm", ".pgm", ".ppm"}
 Form = Literal["table", "json", "csv"]
 
 # The name of a file, or `-`, and where its bytes are.
@@ -33,16 +33,16 @@ Answer = dict[str, Any]
 
 
 def requested(asked: Sequence[str]) -> list[Request]:
-    """The pictures that were asked for, in the order of the arguments and of their names."""
+    """The images that were asked for, in the order of the arguments and of their names."""
     wanted: list[Request] = []
     for name in asked:
         path = Path(name)
         if name == STDIN:
             wanted += _standard_input()
         elif path.is_dir():
-            below = sorted(_pictures_below(path))
+            below = sorted(_images_below(path))
             if not below:
-                raise DataError(f"{path}: no pictures are below it; name a folder that has some")
+                raise DataError(f"{path}: no images are below it; name a folder that has some")
             wanted += [(str(each), each) for each in below]
         elif path.exists() or not glob.has_magic(name):
             wanted.append((name, path))
@@ -54,8 +54,8 @@ def requested(asked: Sequence[str]) -> list[Request]:
     return wanted
 
 
-def _pictures_below(folder: Path) -> Iterator[Path]:
-    """Files whose names say that they are pictures; hidden ones aside, links to folders not followed."""
+def _images_below(folder: Path) -> Iterator[Path]:
+    """Files whose names say that they are images; hidden ones aside, links to folders not followed."""
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -66,7 +66,7 @@ def _pictures_below(folder: Path) -> Iterator[Path]:
 def _standard_input() -> list[Request]:
     data = sys.stdin.buffer.read()
     if not data:
-        raise DataError("standard input: is empty; pipe a picture or the names of files into it")
+        raise DataError("standard input: is empty; pipe an image or the names of files into it")
     try:
         lines = data.decode("utf-8").splitlines()
     except UnicodeDecodeError:
@@ -75,12 +75,12 @@ def _standard_input() -> list[Request]:
 
 
 def answers(scorer: Scorer, wanted: Sequence[Request]) -> Iterator[Answer]:
-    """Answers in the order of the pictures, decoded by all cores ahead of the network, some batches at a time."""
+    """Answers in the order of the images, decoded by all cores ahead of the network, some batches at a time."""
     from frostline.serving.scoring import BATCH
 
-    def picture(request: Request) -> Pixels | str:
+    def prepared(request: Request) -> Pixels | str:
         try:
-            return scorer.picture(request[1])
+            return scorer.prepare(request[1])
         except images.UnreadableImageError as reason:
             return str(reason)
 
@@ -88,7 +88,7 @@ def answers(scorer: Scorer, wanted: Sequence[Request]) -> Iterator[Answer]:
         with ThreadPoolExecutor(machine.cores()) as pool:
             for start in range(0, len(wanted), BATCH):
                 part = wanted[start : start + BATCH]
-                read = list(pool.map(picture, part))
+                read = list(pool.map(prepared, part))
                 answers = iter(scorer.answers([each for each in read if not isinstance(each, str)]))
                 yield [
                     {"path": name, **({"error": each} if isinstance(each, str) else next(answers))}

@@ -54,24 +54,24 @@ class Scorer:
         """What the network says of a black image, once it has said so: whether it still answers."""
         return self._batcher.ask(np.zeros((self.image_size, self.image_size, 3), np.uint8))
 
-    def picture(self, source: Path | bytes) -> Pixels:
+    def prepare(self, source: Path | bytes) -> Pixels:
         """Decode and resize the bytes of an image, or a regular file: uint8 (size, size, 3).
 
         Raises images.UnreadableImageError. It is for the program's own user: `limits.paths` is about `rows`.
         """
         return self._reader.encoded(source)
 
-    def probabilities(self, pictures: Sequence[Pixels] | Pixels) -> NDArray[np.float32]:
+    def probabilities(self, pixels: Sequence[Pixels] | Pixels) -> NDArray[np.float32]:
         """Probabilities by class, float32 (n, classes), of uint8 (size, size, 3) each."""
-        if len(pictures) == 0:
+        if len(pixels) == 0:
             return np.empty((0, len(self.classes)), np.float32)
-        asked = [self._batcher.ask(picture) for picture in pictures]
+        asked = [self._batcher.ask(row) for row in pixels]
         raw = np.array([each.result() for each in asked], np.float32).reshape(len(asked), -1)
         return np.concatenate([1 - raw, raw], axis=1) if len(self.classes) == 2 and raw.shape[1] == 1 else raw
 
-    def answers(self, pictures: Sequence[Pixels]) -> list[dict[str, Any]]:
+    def answers(self, pixels: Sequence[Pixels]) -> list[dict[str, Any]]:
         """For each image the label, its probability, and the probabilities of all classes by their names."""
-        return [self.answer(row) for row in self.probabilities(pictures)]
+        return [self.answer(row) for row in self.probabilities(pixels)]
 
     def answer(self, probabilities: NDArray[np.float32]) -> dict[str, Any]:
         """One row of probabilities, float32 (classes,), in words."""
@@ -105,9 +105,9 @@ class _Batcher:
         self._waiting: SimpleQueue[tuple[Pixels, Future[NDArray[np.float32]]]] = SimpleQueue()
         threading.Thread(target=self._work, daemon=True, name="frostline-scoring").start()
 
-    def ask(self, picture: Pixels) -> Future[NDArray[np.float32]]:
+    def ask(self, pixels: Pixels) -> Future[NDArray[np.float32]]:
         answer: Future[NDArray[np.float32]] = Future()
-        self._waiting.put((picture, answer))
+        self._waiting.put((pixels, answer))
         return answer
 
     def _work(self) -> None:
@@ -119,11 +119,11 @@ class _Batcher:
             except Empty:
                 pass
             # Who no longer waits has cancelled; from here on nobody can.
-            wanted = [(picture, answer) for picture, answer in asked if answer.set_running_or_notify_cancel()]
+            wanted = [(pixels, answer) for pixels, answer in asked if answer.set_running_or_notify_cancel()]
             if not wanted:
                 continue
             try:
-                raw = self._predict(np.stack([picture for picture, _ in wanted]))
+                raw = self._predict(np.stack([pixels for pixels, _ in wanted]))
                 made = list(zip(raw, wanted, strict=True))
             except Exception as error:
                 for _, answer in wanted:
@@ -132,8 +132,8 @@ class _Batcher:
             for row, (_, answer) in made:
                 answer.set_result(row)
 
-    def _predict(self, pictures: Pixels) -> NDArray[np.float32]:
+    def _predict(self, pixels: Pixels) -> NDArray[np.float32]:
         """Filled up to a power of two, so that few sizes are compiled."""
-        size = 1 << (len(pictures) - 1).bit_length()
-        filled = np.resize(pictures, (size, *pictures.shape[1:]))
-        return np.asarray(self.model.predict_on_batch(filled))[: len(pictures)]
+        size = 1 << (len(pixels) - 1).bit_length()
+        filled = np.resize(pixels, (size, *pixels.shape[1:]))
+        return np.asarray(self.model.predict_on_batch(filled))[: len(pixels)]

@@ -57,7 +57,7 @@ def _evaluated(params: Params, known: Registry, version: Version, test: shards.S
 
 
 def _predicted(params: Params, bundle: Path, test: shards.Shards) -> pd.DataFrame:
-    """As reports/predictions.parquet, by a bundle that may want its pictures otherwise than they are prepared here."""
+    """As reports/predictions.parquet, by a bundle that may want its images otherwise than they are prepared here."""
     import pandas as pd
 
     from frostline.serving.scoring import BATCH
@@ -78,19 +78,19 @@ def _predicted(params: Params, bundle: Path, test: shards.Shards) -> pd.DataFram
 def _decoder(
     params: Params, test: shards.Shards, scorer: Scorer, scratch: Path
 ) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
-    """Reads test pictures from the source again, in another size. scratch: where an archive is unpacked."""
+    """Reads test images from the source again, in another size. scratch: where an archive is unpacked."""
     reader = sources.open_source(Path(params.data.source), scratch).reader
     names = test.index["path"]
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        pictures = (reader.read(names[row], scorer.image_size).image for row in rows)
-        return np.stack([np.asarray(images.fit(picture, scorer.image_size, scorer.resize)) for picture in pictures])
+        prepared = (reader.read(names[row], scorer.image_size).image for row in rows)
+        return np.stack([np.asarray(images.fit(image, scorer.image_size, scorer.resize)) for image in prepared])
 
     return read
 
 
 def _aligned(tables: Sequence[pd.DataFrame]) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
-    """Labels and probabilities of both, picture by picture and class by class alike."""
+    """Labels and probabilities of both, image by image and class by class alike."""
     classes = sorted(tables[0].attrs["classes"])
     if sorted(tables[1].attrs["classes"]) != classes:
         raise StateError("promote: challenger and champion know different classes; they can't be compared")

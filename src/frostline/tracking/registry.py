@@ -141,7 +141,7 @@ class Registry:
         return moves.previous(self.name, self.moves())
 
     def predictions(self, version: Version, test_digest: str) -> pd.DataFrame | None:
-        """What a version says of a test set's pictures: sha256, label, probabilities; None where that isn't known."""
+        """What a version says of a test set's images: sha256, label, probabilities; None where that isn't known."""
         import mlflow
         import pandas as pd
         from mlflow.exceptions import MlflowException

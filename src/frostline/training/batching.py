@@ -20,7 +20,7 @@ CHUNK_BYTES = 4 * 2**20  # of inputs that go into the engine in one call, where 
 
 @dataclass(frozen=True)
 class Examples:
-    """What to learn from. variants: rows of the same pictures, the originals first; labels: int (n,);
+    """What to learn from. variants: rows of the same images, the originals first; labels: int (n,);
     class_weights: float (classes,), or None where all count alike."""
 
     variants: Sequence[Rows]

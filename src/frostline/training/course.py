@@ -18,7 +18,7 @@ from frostline.training import loop, phases, schedules, thawing
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """A part of training with one freeze line. line: where the suffix begins, None for pictures; policy: by which live
+    """A part of training with one freeze line. line: where the suffix begins, None for images; policy: by which live
     variants are drawn, None for none."""
 
     name: str

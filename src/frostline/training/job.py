@@ -35,7 +35,7 @@ def settings(params: Params) -> dict[str, Any]:
 
 
 def key(params: Params, sets: Sequence[shards.Shards], locate: weights.Locate = str) -> str:
-    """Digest of settings, pictures, weights, and of the code that trains: what a checkpoint belongs to.
+    """Digest of settings, images, weights, and of the code that trains: what a checkpoint belongs to.
 
     locate: where `backbone.weights` lies on this machine.
     """
@@ -44,7 +44,7 @@ def key(params: Params, sets: Sequence[shards.Shards], locate: weights.Locate = 
         {
             "params": settings(params),
             "weights": weights.content(locate(params.backbone.weights)),
-            "data": [pictures.digest for pictures in sets],
+            "data": [images.digest for images in sets],
             "package": [digest.of_file(path) for path in files],
             "keras": version("keras"),
         }

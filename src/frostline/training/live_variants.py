@@ -1,7 +1,7 @@
 """Live variants: drawn afresh for every batch, inside the network that trains, by the policy of stored ones.
 
-Keras's own layers (`RandomRotation`, `RandomZoom`, ...) resample a picture once each; here one matrix holds all of them
-and goes into the operation that those layers use, so a picture is resampled once, as a stored variant is, and a policy
+Keras's own layers (`RandomRotation`, `RandomZoom`, ...) resample an image once each; here one matrix holds all of them
+and goes into the operation that those layers use, so an image is resampled once, as a stored variant is, and a policy
 means the same in both modes.
 """
 
@@ -16,7 +16,7 @@ from frostline.data.augmentation import Policy
 
 
 class Variants(keras.layers.Layer):
-    """Pictures (n, size, size, 3) in [0, 255] -> float32 of the same shape: in training variants of them, else
+    """Images (n, size, size, 3) in [0, 255] -> float32 of the same shape: in training variants of them, else
     themselves. The draws depend on the seed and on how many batches were drawn since `reset`."""
 
     def __init__(self, policy: Policy, seed: int) -> None:
@@ -42,7 +42,7 @@ class Variants(keras.layers.Layer):
         return self.vary(x, drawn)
 
     def vary(self, x: Any, drawn: Any) -> Any:
-        """The variants of float32 pictures by draws (n, DRAWS) in [-1, 1), in the order of `augmentation.Drawn`."""
+        """The variants of float32 images by draws (n, DRAWS) in [-1, 1), in the order of `augmentation.Drawn`."""
         ops, policy = keras.ops, self.policy
         turn, shift_y, shift_x, slant, zoom_y, zoom_x, flip_x, flip_y, light = ops.unstack(drawn, axis=1)
         moves = (policy.rotation, policy.height_shift, policy.width_shift, policy.shear, policy.zoom)
@@ -71,5 +71,5 @@ class Variants(keras.layers.Layer):
         return x
 
 
-# What is drawn for each picture.
+# What is drawn for each image.
 DRAWS = 9

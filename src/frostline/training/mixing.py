@@ -20,7 +20,7 @@ class Mixture:
     mixup, cutmix: alpha of the Beta distribution from which each batch's share is drawn, 0 for none; with both, half
     of the batches each. mixup blends (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018); cutmix
     puts a box of the other in (Yun et al., "CutMix", ICCV 2019), into examples that have a height and a width. What is
-    mixed is what crosses the freeze line: pictures where nothing is frozen, else their features (Verma et al.,
+    mixed is what crosses the freeze line: images where nothing is frozen, else their features (Verma et al.,
     "Manifold Mixup", ICML 2019), so that stored features serve.
     """
 

@@ -28,7 +28,7 @@ class TrainedHead:
 
 
 class Network:
-    """Backbone and head, with all that is worth keeping between trainings. whole: pictures -> probabilities."""
+    """Backbone and head, with all that is worth keeping between trainings. whole: images -> probabilities."""
 
     def __init__(self, backbone: backbones.Backbone, head: heads.Head, whole: keras.Model) -> None:
         self.backbone, self.head, self.whole = backbone, head, whole

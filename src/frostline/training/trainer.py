@@ -219,8 +219,8 @@ class Trainer:
 
 def _head_key(params: Params, data: TrainingData, phase: phases.Phase | None) -> Hashable:
     """What the first phase's outcome depends on besides the network."""
-    pictures = [each.digest for each in (*data.variants, data.validation)]
-    return (phase, str(params.head.dropout), params.finetune.class_weight, params.cache.dtype, *pictures)
+    images = [each.digest for each in (*data.variants, data.validation)]
+    return (phase, str(params.head.dropout), params.finetune.class_weight, params.cache.dtype, *images)
 
 
 def _trains_batch_norm(params: Params, network: Network) -> bool:
@@ -284,7 +284,7 @@ def _told(plan: planning.Plan | None, stages: Sequence[TrainingStage]) -> str:
 def _examples(
     params: Params, data: TrainingData, plan: planning.Plan | None, stage: str
 ) -> tuple[batching.Examples, batching.Examples]:
-    """Training and validation examples of a stage: features as planned, else the pictures themselves."""
+    """Training and validation examples of a stage: features as planned, else the images themselves."""
     train, validation = data.variants[0], data.validation
     weights = None
     if params.finetune.class_weight == "balanced":
@@ -292,6 +292,6 @@ def _examples(
     learned: Sequence[Rows] = data.variants
     checked: Rows = validation
     if plan is not None:
-        learned = [plan.rows(stage, pictures, variant) for variant, pictures in enumerate(data.variants)]
+        learned = [plan.rows(stage, images, variant) for variant, images in enumerate(data.variants)]
         checked = plan.rows(stage, validation)
     return batching.Examples(learned, train.labels, weights), batching.Examples([checked], validation.labels)
