@@ -25,7 +25,7 @@ def postgres(tmp_path):
 def test_a_second_worker_on_sqlite_is_refused_with_the_fix(tmp_path):
     with (
         storages.opened("auto", tmp_path),
-        pytest.raises(StateError, match=r"another sweep works on it; set sweep\.storage to journal"),
+        pytest.raises(StateError, match=r"another sweep uses it; set sweep\.storage to journal"),
         storages.opened("auto", tmp_path),
     ):
         pass
@@ -105,7 +105,7 @@ def test_on_postgresql_a_silent_worker_on_another_machine_is_given_up(tmp_path, 
         near = search.Study("s", opened, tmp_path / "here", SPACE, settings(2))
         trial = far.take(None)
         assert near.reclaim() == []
-        far._current = None  # it goes silent
+        far.liveness.current = None  # it goes silent
         deadline = time.monotonic() + 30
         freed = []
         while not freed and time.monotonic() < deadline:
@@ -141,7 +141,7 @@ def test_a_database_that_stays_away_is_one_line_without_the_password(tmp_path, p
         study.take(None)
         postgres.control("-m", "immediate", "stop")
         began = time.monotonic()
-        study.tried()
+        study.trials()
 
     with pytest.raises(StateError) as caught:
         in_a_study(postgres, tmp_path, patience, work)
@@ -164,9 +164,9 @@ def test_what_was_done_before_the_answer_was_lost_is_done_once(tmp_path, postgre
     ):
         begun = []
         deadline = time.monotonic() + 60
-        while not all(trial.is_finished for trial in study.tried()) and time.monotonic() < deadline:
+        while not all(trial.is_finished for trial in study.trials()) and time.monotonic() < deadline:
             study.reclaim()
-            trial = study.take(next((other.number for other in study.tried() if other.state == "paused"), None))
+            trial = study.take(next((other.number for other in study.trials() if other.state == "paused"), None))
             if trial is None:
                 time.sleep(0.1)
                 continue
@@ -176,8 +176,8 @@ def test_what_was_done_before_the_answer_was_lost_is_done_once(tmp_path, postgre
             else:
                 study.report(trial, 50, 0.5, loss=1.0)
                 study.put_back(trial)
-        tried = study.tried()
-    assert [(trial.number, trial.state) for trial in tried] == [(number, "complete") for number in range(4)]
+        trials = study.trials()
+    assert [(trial.number, trial.state) for trial in trials] == [(number, "complete") for number in range(4)]
     assert sorted(begun) == sorted([*range(4), *range(4)])
     assert next(commits) > 5 * 14
 
@@ -209,7 +209,7 @@ def test_a_trial_that_was_put_back_is_left_to_who_took_it_before_the_repeat(tmp_
         leaving.join()
         assert not is_armed.is_set()
         assert taken.number == 0
-        assert other.tried()[0].state == "running"
+        assert other.trials()[0].state == "running"
 
 
 def test_every_operation_of_optunas_database_is_repeated_where_the_database_is_away():

@@ -15,8 +15,11 @@ from optuna.trial import TrialState
 from frostline.errors import ParamsError
 from frostline.search import sampling, storages
 from frostline.search import study as search
+from frostline.search.optuna_internals import trial_id
 from frostline.search.sampling import Settings
 from frostline.search.space import Choice, Interval
+from frostline.search.trial_records import WORKER as WORKER_KEY
+from frostline.search.trial_records import importances, scores
 
 SPACE = [
     Choice("finetune.freeze", ("none", "a", "b", "all"), is_ordered=True),
@@ -43,9 +46,9 @@ with (
 ):
     while True:
         study.reclaim()
-        tried = study.tried()
-        paused = [trial.number for trial in tried if trial.state == "paused"]
-        if all(trial.is_finished for trial in tried):
+        trials = study.trials()
+        paused = [trial.number for trial in trials if trial.state == "paused"]
+        if all(trial.is_finished for trial in trials):
             break
         trial = study.take(paused[0] if paused else None)
         if trial is None:
@@ -53,7 +56,7 @@ with (
             continue
         print("began", trial.number, flush=True)
         time.sleep(0.05)
-        if 50 not in study.tried()[trial.number].reported:
+        if 50 not in study.trials()[trial.number].reported:
             study.report(trial, 50, trial.params["finetune.learning_rate"], 0.0)
             study.put_back(trial)
         else:
@@ -83,10 +86,10 @@ def study(tmp_path):
 
 
 def states(study):
-    return [trial.state for trial in study.tried()]
+    return [trial.state for trial in study.trials()]
 
 
-def test_a_trial_pauses_and_is_gone_on_with(study):
+def test_a_trial_pauses_and_is_resumed(study):
     one = study(settings(3))
     assert states(one) == ["waiting"] * 3
     trial = one.take(None)
@@ -94,7 +97,7 @@ def test_a_trial_pauses_and_is_gone_on_with(study):
     one.report(trial, 50, 0.5, loss=1.5)
     one.put_back(trial)
     assert states(one) == ["paused", "waiting", "waiting"]
-    assert one.scores() == {0: [(-1.5, 0.5)], 1: [], 2: []}
+    assert scores(one.trials(), one.settings) == {0: [(-1.5, 0.5)], 1: [], 2: []}
     other = one.take(None)
     assert other.number == 1
     again = one.take(0)
@@ -105,7 +108,7 @@ def test_a_trial_pauses_and_is_gone_on_with(study):
     one.finish(other, "failed")
     assert states(one) == ["complete", "failed", "waiting"]
     assert one.best().number == 0
-    assert one.scores() == {0: [(-1.5, 0.5), (-1.0, 0.7)], 2: []}
+    assert scores(one.trials(), one.settings) == {0: [(-1.5, 0.5), (-1.0, 0.7)], 2: []}
 
 
 def test_more_trials_are_added_and_fewer_are_left_alone(study):
@@ -122,7 +125,7 @@ def test_the_trial_of_a_worker_that_left_goes_back(study):
     one.take(None)
     two = study(settings(2))
     assert two.take(0) is None
-    assert two.tried()[0].notes[search.WORKER] == one.worker
+    assert two.trials()[0].notes[WORKER_KEY] == one.liveness.worker
     assert two.reclaim() == []  # the first worker is alive
     one.close()
     assert states(two) == ["waiting"] * 2
@@ -133,9 +136,9 @@ def test_a_trial_that_ran_when_the_machine_went_down_is_freed(tmp_path, named):
     with storages.opened(named, tmp_path) as opened:
         one = search.Study("s", opened, tmp_path / "s", SPACE, settings(2))
         trial = one.take(None)
-        one._current = None
+        one.liveness.current = None
         one.close()
-        one.storage.set_trial_user_attr(trial._trial_id, search.WORKER, "4711-of-another-start")
+        one.storage.set_trial_user_attr(trial_id(trial), WORKER_KEY, "4711-of-another-start")
         two = search.Study("s", opened, tmp_path / "s", SPACE, settings(2))
         assert two.reclaim() == [trial.number]
         two.close()
@@ -153,14 +156,14 @@ def test_a_rung_that_was_missed_counts_with_what_came_next():
 def test_a_point_that_was_tried_is_known_again(study):
     one = study(settings(8, "random"), GRID)
     trials = [one.take(None) for _ in range(8)]
-    repeats = [trial for trial in trials if one.repeated(trial) is not None]
+    repeats = [trial for trial in trials if one.earlier_twin(trial) is not None]
     assert len(trials) - len(repeats) == len({tuple(trial.params.values()) for trial in trials}) <= 4
-    first = one.repeated(repeats[0])
+    first = one.earlier_twin(repeats[0])
     assert first.values == repeats[0].params
     assert first.number < repeats[0].number
 
 
-def test_the_grid_is_gone_through_once(study):
+def test_the_grid_is_searched_once(study):
     one = study(settings(4, "grid"), GRID)
     points = {tuple(one.take(None).params.values()) for _ in range(4)}
     assert points == {("none", 0.0), ("none", 0.5), ("all", 0.0), ("all", 0.5)}
@@ -176,8 +179,8 @@ def test_a_sampler_that_cannot_serve_the_space_is_refused():
 def test_what_the_sampler_advises_depends_on_the_study_alone(tmp_path):
     """A sweep that was killed and resumed draws the points of one that was not."""
 
-    def points(folder, restarts):
-        drawn = []
+    def points_of(folder, restarts):
+        points = []
         folder.mkdir()
         with storages.opened("journal", folder) as opened:
             joined = search.Study("s", opened, folder / "s", SPACE, settings(14))
@@ -186,14 +189,14 @@ def test_what_the_sampler_advises_depends_on_the_study_alone(tmp_path):
                     joined.close()
                     joined = search.Study("s", opened, folder / "s", SPACE, settings(14))
                 trial = joined.take(None)
-                drawn.append(trial.params)
+                points.append(trial.params)
                 joined.report(trial, 50, 0.5, loss=abs(5e-4 - trial.params["finetune.learning_rate"]))
                 joined.put_back(trial)
             joined.close()
-        return drawn
+        return points
 
-    straight = points(tmp_path / "a", restarts=False)
-    assert points(tmp_path / "b", restarts=True) == straight
+    straight = points_of(tmp_path / "a", restarts=False)
+    assert points_of(tmp_path / "b", restarts=True) == straight
     assert len({point["finetune.learning_rate"] for point in straight}) == 14
 
 
@@ -205,19 +208,19 @@ def test_tpe_learns_from_paused_trials(study):
         place = ("none", "a", "b", "all").index(trial.params["finetune.freeze"])
         one.report(trial, 50, 0.5, loss=abs(place - 1))
         one.put_back(trial)
-    late = Counter(trial.values["finetune.freeze"] for trial in one.tried()[20:])
+    late = Counter(trial.values["finetune.freeze"] for trial in one.trials()[20:])
     assert late["a"] >= 10  # five by chance
 
 
 def test_importances_are_shares_of_what_matters(study):
     one = study(settings(20, "random"))
-    assert one.importances() == {}
+    assert importances(one.trials(), SPACE, maximize=True) == {}
     for _ in range(20):
         trial = one.take(None)
         place = ("none", "a", "b", "all").index(trial.params["finetune.freeze"])
         one.report(trial, 50, place / 4, loss=0.0)
         one.put_back(trial)
-    shares = one.importances()
+    shares = importances(one.trials(), SPACE, maximize=True)
     assert next(iter(shares)) == "finetune.freeze"
     assert sum(shares.values()) == pytest.approx(1)
 
@@ -254,9 +257,9 @@ def test_a_killed_workers_file_is_removed_by_the_next(tmp_path, named):
     assert len(list((tmp_path / "s").glob("worker-*"))) == 1
     with storages.opened(named, tmp_path) as opened:
         alive = search.Study("s", opened, tmp_path / "s", SPACE, settings(12))
-        assert [file.name for file in (tmp_path / "s").glob("worker-*")] == [f"worker-{alive.worker}"]
+        assert [file.name for file in (tmp_path / "s").glob("worker-*")] == [f"worker-{alive.liveness.worker}"]
         with search.join("s", opened, tmp_path / "s", SPACE, settings(12)):
-            assert (tmp_path / "s" / f"worker-{alive.worker}").exists()
+            assert (tmp_path / "s" / f"worker-{alive.liveness.worker}").exists()
         alive.close()
     assert not list((tmp_path / "s").glob("worker-*"))
 

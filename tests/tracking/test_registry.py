@@ -19,7 +19,7 @@ from frostline.errors import RefusedError, StateError
 from frostline.models import backbones, weights
 from frostline.serving import inputs, packaging
 from frostline.serving.scoring import Scorer
-from frostline.tracking import moves, registry, run_log
+from frostline.tracking import model_uris, moves, registry, run_log
 from frostline.tracking import tracker as tracking
 
 CLASSES = ("cat", "dog")
@@ -100,7 +100,7 @@ def test_a_version_is_made_once_and_knows_what_it_was_made_from(versions, logged
     assert known.version(moves.CHALLENGER).number == 1
     folder = known.bundle(again)
     assert digest.of_folder(folder) == again.bundle == logged[1]["good"]
-    found = registry.bundle_folder(versions[0].tracking, f"models:/{known.name}@challenger")
+    found = model_uris.bundle_folder(versions[0].tracking, f"models:/{known.name}@challenger")
     assert found.name == folder.name
     for wanted in ("9", "nobody"):
         with pytest.raises(StateError, match=f"has no version or alias {wanted}; take one of 1, 2, 3, 4, 5"):
@@ -208,12 +208,12 @@ def test_an_alias_as_the_start_of_a_training_is_looked_up_once(versions):
     settings, known, numbers = versions
     champion = f"models:/{known.name}@champion"
     promote.promote(settings, numbers["good"], False)
-    locate = registry.locator(settings.tracking)
+    locate = model_uris.locator(settings.tracking)
     started = locate(champion)
     backbones.check("frostnet", started, 32)
     promote.promote(settings, numbers["better"], False)
     assert locate(champion) == started
-    assert weights.content(registry.locator(settings.tracking)(champion)) != weights.content(started)
+    assert weights.content(model_uris.locator(settings.tracking)(champion)) != weights.content(started)
     assert locate("imagenet") == "imagenet"
 
 
@@ -221,8 +221,8 @@ def test_there_is_no_registry_without_tracking(logged):
     with pytest.raises(StateError, match=r"tracking\.uri is none"):
         promote.promote(make_params(), None, False)
     with pytest.raises(StateError, match="nothing is registered; name a folder"):
-        registry.bundle_folder(None, "models:/frostline@champion")
-    assert registry.bundle_folder(None, "models/classifier") == Path("models/classifier")
+        model_uris.bundle_folder(None, "models:/frostline@champion")
+    assert model_uris.bundle_folder(None, "models/classifier") == Path("models/classifier")
     for wrong in ("frostline", "models:/frostline", "models:/a/b/c"):
         with (
             pytest.raises(StateError, match="write models:/NAME@ALIAS"),

@@ -11,7 +11,7 @@ from frostline.core import atomic, digest
 from frostline.errors import DataError, UserError
 from frostline.models import account, backend
 from frostline.params.schema import Params
-from frostline.tracking import registry
+from frostline.tracking import model_uris
 
 # Name of the format -> Keras's name for it, and that of the file or folder it is written to.
 FORMATS = {
@@ -32,7 +32,7 @@ def run(params: Params | None, model: str, form: str, target: Path) -> str:
     """
     if form not in FORMATS:
         raise UserError(f"--format: {form} is unknown; use one of {', '.join(FORMATS)}")
-    folder = registry.bundle_folder(params.tracking if params else None, model)
+    folder = model_uris.bundle_folder(params.tracking if params else None, model)
     account.read(folder)
     about = {"format": form, "bundle": digest.of_folder(folder)}
     kind, name = FORMATS[form]

@@ -11,7 +11,7 @@ from frostline.errors import DataError, UserError
 from frostline.features import store
 from frostline.models import backbones, backend
 from frostline.params.schema import Params
-from frostline.tracking import registry
+from frostline.tracking import model_uris
 
 SPLITS = ("train", "val", "test")
 
@@ -28,7 +28,7 @@ def run(params: Params, layer: str, split: str, out: Path) -> str:
         raise UserError(f"--out: {out} is a folder; name a file")
     if split not in {"all", *SPLITS}:
         raise UserError(f"--split: {split} is unknown; use one of all, {', '.join(SPLITS)}")
-    named, locate = params.backbone, registry.locator(params.tracking)
+    named, locate = params.backbone, model_uris.locator(params.tracking)
     backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
     kept = store.opened(params.cache)
     wanted = SPLITS if split == "all" else (split,)

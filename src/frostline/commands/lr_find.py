@@ -14,7 +14,7 @@ from frostline.errors import ParamsError
 from frostline.models import backend
 from frostline.params.schema import Params
 from frostline.search import lr_range
-from frostline.tracking import registry
+from frostline.tracking import model_uris
 from frostline.training import inputs
 
 
@@ -25,7 +25,7 @@ def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> s
     """
     if not 0 < low < high:
         raise ParamsError(f"--low {low:g} and --high {high:g}: the rates must rise from above 0; fix them")
-    locate = registry.locator(params.tracking)
+    locate = model_uris.locator(params.tracking)
     inputs.check(params, locate)
     given = inputs.opened(params)
     with backend.quiet():

@@ -10,7 +10,7 @@ from frostline.core.escaping import printable
 from frostline.errors import DataError
 from frostline.params.schema import Params
 from frostline.serving import batch, loading
-from frostline.tracking import registry
+from frostline.tracking import model_uris
 
 
 def run(params: Params | None, names: Sequence[str], model: str, form: batch.Form, out: IO[str]) -> None:
@@ -20,7 +20,7 @@ def run(params: Params | None, names: Sequence[str], model: str, form: batch.For
     DataError for what is not there, and, after all the others are predicted, where some images could not be read.
     """
     requests = batch.requested(names)
-    scorer = loading.scorer_of(registry.bundle_folder(params.tracking if params else None, model))
+    scorer = loading.scorer_of(model_uris.bundle_folder(params.tracking if params else None, model))
     writer = batch.WRITERS[form](out, scorer.classes)
     broken = 0
     for answer in batch.answers(scorer, requests):

@@ -17,7 +17,7 @@ from frostline.errors import UserError
 from frostline.models import account
 from frostline.params.schema import Params
 from frostline.serving import app, guarding, inputs, listening, loading, scoring
-from frostline.tracking import registry
+from frostline.tracking import model_uris
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -70,7 +70,7 @@ def run(params: Params | None, model: str, settings: ServerSettings) -> None:
     host, port = settings.host, settings.port
     hosts, limits = settings.hosts, settings.limits
     listening.require_free(host, port)
-    folder = registry.bundle_folder(params.tracking if params else None, model)
+    folder = model_uris.bundle_folder(params.tracking if params else None, model)
     made = application(folder, model, hosts, limits)
     if settings.allow_paths:
         print(

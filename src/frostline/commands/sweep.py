@@ -12,12 +12,12 @@ from frostline.models import backend, weights
 from frostline.params import edit, variables
 from frostline.params.schema import Params
 from frostline.search import space, storages, study
-from frostline.tracking import registry, run_log, tracker
+from frostline.tracking import model_uris, run_log, tracker
 from frostline.training import inputs, job
 
 if TYPE_CHECKING:
-    from frostline.search.study import Tried
     from frostline.search.trial_data import TrialData
+    from frostline.search.trial_records import TrialRecord
 
 
 def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
@@ -26,7 +26,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
     apply: write the best values into params.yaml; as_json: say it in JSON, and on the way only on standard error.
     """
     say = partial(print, flush=True, file=sys.stderr if as_json else sys.stdout)
-    locate = registry.locator(params.tracking)
+    locate = model_uris.locator(params.tracking)
     inputs.check(params, locate)
     inputs.bring_up_to_date()
     with backend.quiet():
@@ -59,7 +59,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         return "\n".join(lines)
 
 
-def _apply(params: Params, data: TrialData, study_id: str, best: Tried, locate: weights.Locate) -> str:
+def _apply(params: Params, data: TrialData, study_id: str, best: TrialRecord, locate: weights.Locate) -> str:
     """Write the best values into params.yaml, and note which trial the training that will have them repeats."""
     edit.change(paths.PARAMS, best.values)
     settings = space.with_values(params, best.values)

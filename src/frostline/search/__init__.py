@@ -4,4 +4,15 @@ It may use training and tracking, and it alone knows Optuna. Start with worker.p
 study.py is what the workers of a sweep share.
 """
 
-__all__ = ["lr_range", "report", "setup", "space", "storages", "study", "study_log", "trial_data", "worker"]
+__all__ = [
+    "lr_range",
+    "report",
+    "setup",
+    "space",
+    "storages",
+    "study",
+    "study_log",
+    "trial_data",
+    "trial_records",
+    "worker",
+]

@@ -1,4 +1,4 @@
-"""The images of a sweep: its course, what mattered, and the metric against every key and the freeze depth.
+"""The plots of a sweep: its history, what mattered, and the metric against every key and the freeze depth.
 
 `trials` has one row a trial in order of `number` (int), with `state` (complete, pruned, failed or running), `value`
 (the metric of a completed trial, the last one seen of a pruned trial, NaN of a failed one) and one column for each

@@ -1,9 +1,9 @@
-"""What a person looks at after a sweep: its trials as a table, the best values, images, a few lines.
+"""The reports of a sweep: its trials as a table, the best values, plots, and a summary of a few lines.
 
 reports/sweep/
 ├── trials.csv          one row a trial
 ├── best_params.yaml    the best trial's values by dotted key, and what they reached
-└── *.png               history, importance, slices, the frost line
+└── *.png               history, importance, slices, the freeze line
 """
 
 from __future__ import annotations
@@ -18,37 +18,40 @@ import pandas as pd
 
 from frostline.core import atomic
 from frostline.core.escaping import cells
-from frostline.search import plots
+from frostline.search import plots, trial_records
 from frostline.search.space import FREEZE, Choice, Interval
-from frostline.search.study import SECONDS, Study
+from frostline.search.study import Study
 from frostline.search.study_log import StudyLog
+from frostline.search.trial_records import SECONDS
 
 
 def table(study: Study) -> pd.DataFrame:
-    """One row a trial that was begun: number, state, value, epochs (trained), seconds (spent), finished (seconds from
-    the study's start to the trial's end, None while it lasts), same_as, reason, and a column for each searched key."""
-    began, images = study.began(), study.settings.images
+    """One row for each trial that has begun.
+
+    The columns are number, state, value, epochs, seconds (of work), finished (seconds from the study's start to the
+    trial's end, NaN while it lasts), same_as, reason, and one for each searched key.
+    """
     return pd.DataFrame(
         [
             {
                 "number": trial.number,
                 "state": trial.state,
                 "value": math.nan if trial.value is None else trial.value,
-                "epochs": max(trial.reported, default=0) / images,
+                "epochs": trial.images_seen / study.settings.images,
                 "seconds": trial.notes.get(SECONDS, 0.0),
-                "finished": (trial.ended - began).total_seconds() if trial.ended else math.nan,
+                "finished": (trial.ended - study.began).total_seconds() if trial.ended else math.nan,
                 "same_as": trial.same_as,
                 "reason": trial.reason,
                 **{dimension.key: trial.values[dimension.key] for dimension in study.space},
             }
-            for trial in study.tried()
+            for trial in study.trials()
             if len(trial.values) == len(study.space)
         ]
     )
 
 
 def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float]) -> None:
-    """Write the reports into an empty folder. shares: of parameters frozen, by freeze rule."""
+    """Write the reports into an empty folder. shares: the share of parameters that each freeze rule freezes."""
     from ruamel.yaml import YAML
 
     trials = table(study)
@@ -68,7 +71,7 @@ def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float]) 
         "history": plots.history(trials, metric, maximize),
         "slices": plots.slices(trials, keys, logarithmic, ordered, metric, maximize),
     }
-    if importances := study.importances():
+    if importances := trial_records.importances(study.trials(), study.space, maximize):
         figures["importance"] = plots.importance(importances)
     if FREEZE in ordered:
         cuts = [(str(value), shares[str(value)]) for value in ordered[FREEZE]]
@@ -81,14 +84,16 @@ def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float]) 
 def written_at_the_end(
     folder: Path, study: Study, log: StudyLog, metric: str, shares: Mapping[str, float]
 ) -> Iterator[None]:
-    """Write the reports and close the log when the block ends; of a search that is interrupted too, but then its error
-    is the one to tell."""
+    """Write the reports and close the log when the block ends, also if the search was interrupted.
+
+    The error of an interrupted search is raised, not one that comes while its reports are written.
+    """
 
     def finish() -> None:
         with study.alone():
             with atomic.folder(folder) as temporary:
                 write(temporary, study, metric, shares)
-            log.close(study.best(), folder, is_over=all(trial.is_finished for trial in study.tried()))
+            log.close(study.best(), folder, is_over=all(trial.is_finished for trial in study.trials()))
 
     try:
         yield
@@ -100,19 +105,19 @@ def written_at_the_end(
 
 
 def summary(study: Study, metric: str, folder: Path) -> str:
-    """A few lines: what was tried, what was best, where to look."""
-    tried = study.tried()
-    counts = {state: sum(trial.state == state for trial in tried) for state in ("complete", "pruned", "failed")}
-    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    left = sum(not trial.is_finished for trial in tried)
-    lines = [f"sweep: {len(tried) - left} of {len(tried)} trials ({said or 'none finished'})"]
+    """A few lines: how many trials ended how, the best one, and where to look."""
+    trials = study.trials()
+    counts = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "failed")}
+    by_state = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    left = sum(not trial.is_finished for trial in trials)
+    lines = [f"sweep: {len(trials) - left} of {len(trials)} trials ({by_state or 'none finished'})"]
     if left:
-        lines[0] += "; run `frostline sweep` again to go on"
+        lines[0] += "; run `frostline sweep` again to resume"
     best = study.best()
     if best is not None:
         values = ", ".join(f"{key} = {_plain(value)}" for key, value in best.values.items())
         lines.append(f"best  {metric} {best.value:.4f} in trial {best.number}: {values}")
-    failed = [trial for trial in tried if trial.state == "failed"]
+    failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
         lines.append(f"failed trial {failed[-1].number}: {failed[-1].reason}")
     lines.append(f"look  {folder}/frost_line.png, {folder}/trials.csv; make ui compares the trials in MLflow")
@@ -120,12 +125,12 @@ def summary(study: Study, metric: str, folder: Path) -> str:
 
 
 def as_json(study: Study, metric: str) -> dict[str, Any]:
-    """The outcome for a script: study, metric, trials (counts by state), best (number, value, values) or None."""
-    best, tried = study.best(), study.tried()
+    """The outcome for scripts: study, metric, trials (counts by state), best (number, value, values) or None."""
+    best, trials = study.best(), study.trials()
     return {
         "study": study.name,
         "metric": metric,
-        "trials": {state: sum(trial.state == state for trial in tried) for state in sorted({t.state for t in tried})},
+        "trials": {state: sum(trial.state == state for trial in trials) for state in sorted({t.state for t in trials})},
         "best": None if best is None else {"number": best.number, "value": best.value, "values": best.values},
     }
 

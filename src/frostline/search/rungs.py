@@ -3,8 +3,8 @@
 A bracket of trials is trained to the lowest rung; the best of those are trained on to the next one, from where they
 paused, and so on to the top (Jamieson & Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
 Optimization", AISTATS 2016). Rungs may lie within an epoch, so that a hopeless trial costs a fraction of one. A rung is
-full before anyone leaves it: those who began early are not trained on for want of company. From the second bracket on
-the earlier ones are company too.
+full before a trial leaves it, so early trials are not trained on just because there are no others yet. From the second
+bracket on, the trials of earlier brackets are compared as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which point of the space to try next: Optuna's samplers, told of paused trials and of what lies near to what."""
+"""Which point of the space to try next: Optuna's samplers, which also see paused trials and the order of values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from frostline.errors import ParamsError
 from frostline.search.rungs import Score
 from frostline.search.space import Choice, Dimension, Value
 
-# What is written to a trial: validation losses by images seen; that it was trained to its end at once.
+# The notes of a trial: its validation losses by images seen; that it was trained to its end at once.
 LOSSES, CHEAP = "val_losses", "cheap"
 
 
@@ -28,9 +28,9 @@ LOSSES, CHEAP = "val_losses", "cheap"
 class Settings:
     """How to search.
 
-    trials: the budget; images: of the training split; epochs: of a whole trial; rungs: of `halving`, in images
-    seen; by_loss: whether trials that are not finished are compared by their validation loss, whatever the metric: of
-    few images a loss says more than an accuracy.
+    trials: the budget; images: in the training split; epochs: of a whole trial; rungs: of `halving`, in images seen;
+    by_loss: whether unfinished trials are compared by their validation loss, whatever the metric is. After few images
+    a loss says more than an accuracy.
     """
 
     trials: int
@@ -45,15 +45,15 @@ class Settings:
 
 
 class Advisor(BaseSampler):
-    """Asks Optuna's samplers, showing them paused trials as what they are: trials with a value.
+    """Asks Optuna's samplers, and shows them paused trials as trials with a value.
 
-    Its advice depends on the seed, the trial's number and the study alone, so a sweep that was killed goes on as if it
-    had not been.
+    The advice depends only on the seed, the trial's number and the study. So a sweep that was killed continues as if it
+    had not been killed.
     """
 
     def __init__(self, settings: Settings, space: Sequence[Dimension]) -> None:
         self.settings, self.space = settings, space
-        # Set when it is there: what samplers are given may lack the trials of other brackets of Hyperband.
+        # The study, once it exists: what Optuna passes to a sampler may lack the trials of other brackets of Hyperband.
         self.study: optuna.Study | None = None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -69,14 +69,16 @@ class Advisor(BaseSampler):
         whole = self.study or study
         others = [other for other in whole.get_trials(deepcopy=False) if other.number != trial.number]
         points = Points(self.space)
-        known = [
+        comparable = [
             other
             for other in others
             if other.distributions.keys() == search_space.keys() and other.state != TrialState.FAIL
         ]
         copy = in_memory(self.settings.maximize or bool(self.settings.rungs), sampler(self.settings, trial.number))
-        for other in known:
-            copy.add_trial(_at_rung(other, points, self.settings) if self.settings.rungs else _as_seen(other, points))
+        for other in comparable:
+            copy.add_trial(
+                _at_rung(other, points, self.settings) if self.settings.rungs else _as_finished(other, points)
+            )
         with quiet():
             return points.values(copy.ask(points.distributions).params)
 
@@ -106,7 +108,7 @@ def grid(space: Sequence[Dimension]) -> list[dict[str, Value]]:
 
 
 def require_sampler(settings: Settings, space: Sequence[Dimension]) -> None:
-    """Raises ParamsError where the sampler can't serve this space, or its library is missing."""
+    """Raises ParamsError if the sampler can't serve this space, or if its library is missing."""
     if settings.sampler == "grid":
         grid(space)
     if settings.sampler == "gp":
@@ -117,7 +119,7 @@ def require_sampler(settings: Settings, space: Sequence[Dimension]) -> None:
 
 
 class Points:
-    """The space as samplers see it: of an ordered list they choose a place, so that they know what is near to what."""
+    """The space as samplers see it: they choose the position in an ordered list, and so know which values are near."""
 
     def __init__(self, space: Sequence[Dimension]) -> None:
         self.ordered = {
@@ -133,16 +135,16 @@ class Points:
         }
 
     def places(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Values as they stand in params.yaml -> what samplers know them as."""
+        """Turn values of params.yaml into positions."""
         return {k: self.ordered[k].index(value) if k in self.ordered else value for k, value in values.items()}
 
     def values(self, places: Mapping[str, Any]) -> dict[str, Any]:
-        """The other way."""
+        """The inverse of `places`."""
         return {k: self.ordered[k][place] if k in self.ordered else place for k, place in places.items()}
 
 
 def sampler(settings: Settings, number: int) -> BaseSampler:
-    """The sampler for the trial of that number."""
+    """The sampler for the trial with that number."""
     seed = random.Random(f"{settings.seed} {number}").randrange(2**32)
     if settings.sampler == "random":
         return optuna.samplers.RandomSampler(seed)
@@ -152,7 +154,7 @@ def sampler(settings: Settings, number: int) -> BaseSampler:
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
-    """A dimension in Optuna's terms."""
+    """The distribution of Optuna for a dimension."""
     if isinstance(dimension, Choice):
         return CategoricalDistribution(dimension.values)
     if dimension.is_whole:
@@ -162,17 +164,17 @@ def distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def in_memory(maximize: bool, sampler: BaseSampler | None = None) -> optuna.Study:
-    """An empty study, which is gone with the process."""
+    """An empty study that is not stored."""
     return optuna.create_study(sampler=sampler, direction="maximize" if maximize else "minimize")
 
 
 def standings(settings: Settings, reported: Mapping[int, float], losses: Mapping[str, float]) -> list[Score]:
-    """How a trial stands at each rung up to its last report; more is better.
+    """The scores of a trial at each rung up to its last report; more is better.
 
-    What was reported next after a rung counts where nothing was at the rung itself: with batches of another size, or
-    rungs from before a setting was changed, they don't quite meet.
+    If nothing was reported at a rung itself, the next report counts: batches of another size, or rungs from before a
+    setting was changed, don't quite meet.
     """
-    found: list[Score] = []
+    scores: list[Score] = []
     for rung in settings.rungs:
         after = [place for place in reported if place >= rung]
         if not after:
@@ -180,31 +182,32 @@ def standings(settings: Settings, reported: Mapping[int, float], losses: Mapping
         place = min(after)
         metric = reported[place] if settings.maximize else -reported[place]
         loss = losses[str(place)]
-        found.append((-loss, metric) if settings.by_loss else (metric, -loss))
-    return found
+        scores.append((-loss, metric) if settings.by_loss else (metric, -loss))
+    return scores
 
 
 def _at_rung(trial: FrozenTrial, points: Points, settings: Settings) -> FrozenTrial:
-    """A trial with its standing at the highest rung that it has reached, as if it had been pruned there.
+    """A trial with its score at the highest rung that it has reached, as if it had been pruned there.
 
-    TPE takes who came further for better, and compares those of one rung. Who went all the way because that was cheap
-    has proved nothing by it, and is shown where it began; so is everybody to `gp`, which knows no rungs.
+    TPE takes a trial that came further for a better one, and compares those at one rung. A trial that went to its end
+    because that was cheap has proved nothing by it, so it is shown at its first rung. `gp` knows no rungs, so every
+    trial is shown to it in that way.
     """
     is_gp = settings.sampler == "gp"
     reached = standings(settings, trial.intermediate_values, trial.user_attrs.get(LOSSES, {}))
-    shown = reached[:1] if is_gp or CHEAP in trial.user_attrs else reached
-    seen = {len(shown) - 1: shown[-1][0]} if shown else {}
+    scores = reached[:1] if is_gp or CHEAP in trial.user_attrs else reached
+    values = {len(scores) - 1: scores[-1][0]} if scores else {}
     return optuna.trial.create_trial(
-        state=(TrialState.COMPLETE if is_gp else TrialState.PRUNED) if seen else TrialState.RUNNING,
-        value=next(iter(seen.values()), None),
+        state=(TrialState.COMPLETE if is_gp else TrialState.PRUNED) if values else TrialState.RUNNING,
+        value=next(iter(values.values()), None),
         params=points.places(trial.params),
         distributions=points.distributions,
-        intermediate_values=seen,
+        intermediate_values=values,
     )
 
 
-def _as_seen(trial: FrozenTrial, points: Points) -> FrozenTrial:
-    """A trial as samplers understand it: what is paused has been pruned, for all that is known by now."""
+def _as_finished(trial: FrozenTrial, points: Points) -> FrozenTrial:
+    """A trial as samplers understand it: a paused one counts as pruned."""
     is_paused = trial.state == TrialState.WAITING and trial.intermediate_values
     state = TrialState.PRUNED if is_paused else trial.state
     value = trial.values[0] if trial.values else None

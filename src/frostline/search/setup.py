@@ -1,4 +1,4 @@
-"""What a sweep searches, worked out of params.yaml, the data and the backbone before a study is opened."""
+"""What a sweep searches: the space, the settings and the name of a study, from params.yaml, data and backbone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from frostline.training.inputs import Inputs
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """name: of the study; shares: of parameters frozen, by freeze rule; body: the backbone, for the depths of rules."""
+    """What to search.
+
+    name: of the study; shares: the share of parameters that each freeze rule freezes; body: the backbone.
+    """
 
     name: str
     dimensions: Sequence[Dimension]
@@ -33,18 +36,18 @@ class SearchPlan:
 
     @property
     def folder(self) -> Path:
-        """Where the study's own files lie."""
+        """The folder of the study's own files."""
         return paths.sweeps() / self.name
 
     def is_cheap(self, trial: Params) -> bool:
-        """Whether a trial with these settings trains nothing but the head."""
+        """Whether a trial with these settings trains only the head."""
         return freezing.depth(self.body, trial.finetune.freeze) == len(self.body.layers)
 
 
-def plan(params: Params, given: Inputs, locate: weights.Locate) -> SearchPlan:
-    """Raises ParamsError for a space that does not fit the backbone or the sampler."""
+def plan(params: Params, inputs: Inputs, locate: weights.Locate) -> SearchPlan:
+    """Plan a search. Raises ParamsError if the space does not fit the backbone or the sampler."""
     freeze = params.sweep.space.get(space.FREEZE)
-    body = backbones.of_section(params.backbone, locate, given.train.layout.image_size).model
+    body = backbones.of_section(params.backbone, locate, inputs.train.layout.image_size).model
     dimensions = space.dimensions(params, freezing.spread(body, freeze.auto) if isinstance(freeze, Auto) else [])
     shares = {
         str(value): freezing.frozen_share(body, value)  # type: ignore[arg-type]
@@ -58,17 +61,17 @@ def plan(params: Params, given: Inputs, locate: weights.Locate) -> SearchPlan:
         pruner=params.sweep.pruner,
         maximize=params.sweep.metric == "val_accuracy",
         seed=params.sweep.seed,
-        images=len(given.train),
+        images=len(inputs.train),
         epochs=params.finetune.epochs,
-        rungs=_rungs(params, len(given.train)),
+        rungs=_rungs(params, len(inputs.train)),
         by_loss=not space.IN_LOSS & params.sweep.space.keys(),
     )
     sampling.require_sampler(settings, dimensions)
-    return SearchPlan(_name(params, given, dimensions, locate), dimensions, settings, shares, body)
+    return SearchPlan(_name(params, inputs, dimensions, locate), dimensions, settings, shares, body)
 
 
 def _rungs(params: Params, images: int) -> tuple[int, ...]:
-    """Where trials pause, in images seen in the second phase; none for other pruners."""
+    """The numbers of images, of the second phase, after which trials pause; none for other pruners."""
     epochs = params.finetune.epochs
     if params.sweep.pruner != "halving" or epochs == 0:
         return ()
@@ -76,14 +79,14 @@ def _rungs(params: Params, images: int) -> tuple[int, ...]:
     return tuple(round(level * images) for level in levels)
 
 
-def _name(params: Params, given: Inputs, dimensions: Sequence[Dimension], locate: weights.Locate) -> str:
-    """A study is its data, its settings and its space: where those change, another one is begun.
+def _name(params: Params, inputs: Inputs, dimensions: Sequence[Dimension], locate: weights.Locate) -> str:
+    """The name of the study of these data, settings and space: if one of them changes, it is another study.
 
-    What is searched counts as its space alone, so that the study stays the same when its best values are applied.
+    Of a searched key only the space counts, so that the study stays the same when its best values are applied.
     """
     settings = run_log.flat(job.settings(params))
     fixed = {key: value for key, value in settings.items() if key not in params.sweep.space}
-    images = [given.train.digest, given.validation.digest]
+    images = [inputs.train.digest, inputs.validation.digest]
     content = weights.content(locate(params.backbone.weights))
     described = [fixed, content, images, [repr(dimension) for dimension in dimensions], params.sweep.metric]
     return f"{params.backbone.name}-{digest.of_value(described)[:10]}"

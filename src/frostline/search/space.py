@@ -27,7 +27,7 @@ Value = int | float | str | bool | None
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some values. is_ordered: neighbours in the list are alike, as numbers and freeze depths are."""
+    """A list of values. is_ordered: whether neighbours in the list are alike, as numbers and freeze depths are."""
 
     key: str
     values: tuple[Value, ...]
@@ -36,7 +36,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Interval:
-    """A number from low to high, both included. step: of a grid from low on, or None; is_whole: integers alone."""
+    """A number from low to high, both included. step: of a grid that begins at low, or None; is_whole: integer."""
 
     key: str
     low: float
@@ -47,7 +47,7 @@ class Interval:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The lowest and the highest value, as they are drawn."""
+        """The lowest and the highest value, as samplers give them."""
         return (int(self.low), int(self.high)) if self.is_whole else (float(self.low), float(self.high))
 
 
@@ -55,33 +55,33 @@ Dimension = Choice | Interval
 
 
 def dimensions(params: Params, depths: Sequence[int | str]) -> list[Dimension]:
-    """The space of params.yaml. depths: what `{auto: n}` stands for.
+    """The space of params.yaml. depths: the freeze rules that `{auto: n}` stands for.
 
     Raises ParamsError for a key that can't be searched, and for a value that the key can't have.
     """
     for key in params.sweep.space:
         section, *rest = key.split(".")
         if not rest or section not in SEARCHABLE:
-            named = f"{', '.join(SEARCHABLE[:-1])} or {SEARCHABLE[-1]}"
+            sections = f"{', '.join(SEARCHABLE[:-1])} or {SEARCHABLE[-1]}"
             raise ParamsError(
-                f"params.yaml: sweep.space.{key} can't be searched: it needs a key of {named}; for others "
+                f"params.yaml: sweep.space.{key} can't be searched: it needs a key of {sections}; for others "
                 "use `dvc exp run --queue -S ...`"
             )
-    part = sorted(IN_LOSS & params.sweep.space.keys())
-    if params.sweep.metric == "val_loss" and part:
+    loss_keys = sorted(IN_LOSS & params.sweep.space.keys())
+    if params.sweep.metric == "val_loss" and loss_keys:
         raise ParamsError(
-            f"params.yaml: sweep.metric val_loss can't compare values of {part[0]}, which is part of the loss; set it "
-            "to val_accuracy"
+            f"params.yaml: sweep.metric val_loss can't compare values of {loss_keys[0]}, which is part of the loss; "
+            "set it to val_accuracy"
         )
-    found = [_dimension(params, key, given, depths) for key, given in params.sweep.space.items()]
-    for dimension in found:
+    space = [_dimension(params, key, spec, depths) for key, spec in params.sweep.space.items()]
+    for dimension in space:
         for value in dimension.values if isinstance(dimension, Choice) else dimension.ends:
             with_values(params, {dimension.key: value})
-    return found
+    return space
 
 
 def with_values(params: Params, values: Mapping[str, Value]) -> Params:
-    """params.yaml with those keys changed. Raises ParamsError for an unknown key or a value that it can't have."""
+    """params.yaml with some keys changed. Raises ParamsError for an unknown key or a value that the key can't have."""
     changed = params.model_dump()
     for key, value in values.items():
         *sections, name = key.split(".")
@@ -89,8 +89,8 @@ def with_values(params: Params, values: Mapping[str, Value]) -> Params:
         for section in sections:
             part = part.get(section) if isinstance(part, dict) else None
         if not isinstance(part, dict) or name not in part:
-            known = [f"{section}.{name}" for section in SEARCHABLE for name in changed[section]]
-            near = get_close_matches(key, known, n=1)
+            keys = [f"{section}.{name}" for section in SEARCHABLE for name in changed[section]]
+            near = get_close_matches(key, keys, n=1)
             raise ParamsError(
                 f"params.yaml: sweep.space.{key} is no key; " + (f"did you mean {near[0]}?" if near else "remove it")
             )
@@ -99,24 +99,24 @@ def with_values(params: Params, values: Mapping[str, Value]) -> Params:
         return Params.model_validate(changed)
     except ValidationError as error:
         first = error.errors()[0]
-        said = ", ".join(f"{key} = {value!r}" for key, value in values.items())
+        values_text = ", ".join(f"{key} = {value!r}" for key, value in values.items())
         why = first["msg"][0].lower() + first["msg"][1:]
-        raise ParamsError(f"params.yaml: sweep.space: {said} can't be: {why}; fix it") from None
+        raise ParamsError(f"params.yaml: sweep.space: {values_text} can't be: {why}; fix it") from None
 
 
 def _dimension(
-    params: Params, key: str, given: Auto | Range | Sequence[Value], depths: Sequence[int | str]
+    params: Params, key: str, spec: Auto | Range | Sequence[Value], depths: Sequence[int | str]
 ) -> Dimension:
-    if isinstance(given, Auto):
+    if isinstance(spec, Auto):
         if key != FREEZE:
             raise ParamsError(f"params.yaml: sweep.space.{key}: auto is for {FREEZE} alone; give a range or a list")
         return Choice(key, tuple(depths), is_ordered=True)
-    if isinstance(given, Range):
-        given_numbers = [number for number in (given.low, given.high, given.step) if number is not None]
-        is_whole = all(isinstance(number, int) for number in given_numbers) and not _takes(params, key, given.low + 0.5)
-        return Interval(key, given.low, given.high, given.log, given.step, is_whole)
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in given)
-    return Choice(key, tuple(dict.fromkeys(given)), is_ordered=numbers or key == FREEZE)
+    if isinstance(spec, Range):
+        numbers = [number for number in (spec.low, spec.high, spec.step) if number is not None]
+        is_whole = all(isinstance(number, int) for number in numbers) and not _takes(params, key, spec.low + 0.5)
+        return Interval(key, spec.low, spec.high, spec.log, spec.step, is_whole)
+    is_numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in spec)
+    return Choice(key, tuple(dict.fromkeys(spec)), is_ordered=is_numeric or key == FREEZE)
 
 
 def _takes(params: Params, key: str, value: Value) -> bool:

@@ -1,4 +1,4 @@
-"""What is wrong with the place of a study, by the type of its error: one line with the fix, without passwords."""
+"""Messages for the errors of a study's storage: one line with the fix, without passwords."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LOST, ANOTHER = "its studies", "or set sweep.storage to another place"
 
 
 def place(url: str) -> str:
-    """How a message names a storage: a file by its path, all else by the key and the URL."""
+    """The name of a storage in messages: the path of a file, or the key and the URL."""
     if url.startswith("sqlite:///"):
         return url.removeprefix("sqlite:///")
     return f"params.yaml: sweep.storage {masked('%20'.join(url.split()))}"
 
 
 def of_driver(error: BaseException | None) -> DBAPIError | None:
-    """The driver's error behind Optuna's and SQLAlchemy's own; None where there is none."""
+    """The error of the database driver behind those of Optuna and SQLAlchemy, or None."""
     from sqlalchemy.exc import DBAPIError
 
     while error is not None:
@@ -39,47 +39,47 @@ def is_away(error: DBAPIError) -> bool:
     return not is_file and (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError))
 
 
-def in_use(error: DBAPIError, named: str) -> str:
-    """What is wrong with a database that was opened, and the fix. named: by `place`."""
+def in_use(error: DBAPIError, storage: str) -> str:
+    """What is wrong with a database that was opened, and the fix. storage: see `place`."""
     code = database_errors.code(error)
     if code is not None:
-        known = database_errors.told(code, named, LOST, ANOTHER)
-        return known or f"{named}: can't be used ({reason(error)}); move it away, {ANOTHER}"
+        message = database_errors.told(code, storage, LOST, ANOTHER)
+        return message or f"{storage}: can't be used ({reason(error)}); move it away, {ANOTHER}"
     if is_away(error):
         return (
-            f"{named} is not reachable ({reason(error)}); check that the database runs, and that host, port, user, "
+            f"{storage} is not reachable ({reason(error)}); check that the database runs, and that host, port, user, "
             "password and name are right"
         )
-    return f"{named} refuses to work ({reason(error)}); let its user create tables and change them"
+    return f"{storage} refuses to work ({reason(error)}); let its user create tables and change them"
 
 
 def in_opening(error: Exception, url: str) -> str:
     """Why a database could not be opened, and the fix."""
     from sqlalchemy.exc import ArgumentError
 
-    named, of_database = place(url), of_driver(error)
-    if of_database is not None:
-        return in_use(of_database, named)
+    storage, driver_error = place(url), of_driver(error)
+    if driver_error is not None:
+        return in_use(driver_error, storage)
     if isinstance(error, ImportError):
         driver = "'frostline[postgres]'" if url.startswith("postgres") else _missing(error)
-        return f"{named} needs a driver that is not installed; pip install {driver}"
+        return f"{storage} needs a driver that is not installed; pip install {driver}"
     if isinstance(error, ArgumentError | ValueError):
         return (
-            f"{named} is no URL of a database ({reason(error)}); write postgresql+psycopg://USER:PASSWORD@HOST/NAME, "
+            f"{storage} is no URL of a database ({reason(error)}); write postgresql+psycopg://USER:PASSWORD@HOST/NAME, "
             "auto or journal"
         )
-    return f"{named} can't be used ({reason(error)}); {ANOTHER.removeprefix('or ')}"
+    return f"{storage} can't be used ({reason(error)}); {ANOTHER.removeprefix('or ')}"
 
 
 def damaged(file: str) -> str:
-    """What to say of a file whose content makes no sense."""
+    """The message for a file whose content makes no sense."""
     return f"{file}: {database_errors.DAMAGED.format(lost=LOST, else_=ANOTHER)}"
 
 
 def reason(error: Exception) -> str:
-    """The words of the driver where it has some, in one line."""
-    said = getattr(error, "orig", None) or error
-    return masked(" ".join(str(said).split()))[:160]
+    """The words of the driver, or of the error itself, in one line."""
+    words = getattr(error, "orig", None) or error
+    return masked(" ".join(str(words).split()))[:160]
 
 
 def _missing(error: BaseException | None) -> str:

@@ -1,4 +1,4 @@
-"""Where studies are kept: a file of this project, for one worker or for several, or a database for several machines."""
+"""Where studies are kept: a file of this project for workers on one machine, or a database for several machines."""
 
 from __future__ import annotations
 
@@ -19,35 +19,26 @@ from optuna.trial import TrialState
 
 from frostline.core import atomic
 from frostline.errors import StateError
-from frostline.search import storage_errors
+from frostline.search import optuna_internals, storage_errors
 from frostline.search.sampling import quiet
 
 HEARTBEAT = 20  # seconds; a worker on another machine that has been silent for three times as long is given up
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds between tries at a database that is away; each is twice the one before
 
-# What Optuna calls of a database beside the methods that every storage has.
-OF_DATABASES = (
-    "record_heartbeat",
-    "_get_stale_trial_ids",
-    "_create_new_trial",
-    "_set_trial_param",
-    "_get_trials",
-    "_get_best_trial_id",
-)
-
 
 @contextlib.contextmanager
-def opened(named: str, state: Path, patience: float = 0.0) -> Iterator[BaseStorage]:
-    """The storage that `sweep.storage` names: `auto`, `journal` or a URL. state: folder of the first two.
+def opened(setting: str, state: Path, patience: float = 0.0) -> Iterator[BaseStorage]:
+    """Open the storage of studies.
 
-    patience: seconds for which an operation waits for a database that is away. Raises StateError, of one line without
-    user and password, where the storage can't be used, now or later, or another process works on the SQLite file.
+    setting: the value of `sweep.storage`, which is `auto`, `journal` or a URL; state: the folder for the first two;
+    patience: seconds for which an operation waits for a database that is away. Raises StateError, in one line without
+    user and password, if the storage can't be used, now or later, or if another process uses the SQLite file.
     """
     atomic.require_writable(state)
-    if named == "journal":
+    if setting == "journal":
         yield _journal(state / "optuna.journal")
         return
-    url = f"sqlite:///{state / 'optuna.db'}" if named == "auto" else named
+    url = f"sqlite:///{state / 'optuna.db'}" if setting == "auto" else setting
     is_file = url.startswith("sqlite:")
     with (state / "optuna.lock").open("w") as alone:
         if is_file:  # SQLite is for one worker
@@ -55,11 +46,11 @@ def opened(named: str, state: Path, patience: float = 0.0) -> Iterator[BaseStora
                 fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StateError(
-                    f"{url.removeprefix('sqlite:///')}: another sweep works on it; set sweep.storage to journal, which "
+                    f"{url.removeprefix('sqlite:///')}: another sweep uses it; set sweep.storage to journal, which "
                     "is for several workers"
                 ) from None
         try:
-            database = _made(url, None if is_file else HEARTBEAT, 0.0 if is_file else patience)
+            database = _with_tables(url, None if is_file else HEARTBEAT, 0.0 if is_file else patience)
         except Exception as error:
             raise StateError(storage_errors.in_opening(error, url)) from error
         yield database
@@ -69,10 +60,10 @@ class Database(RDBStorage):
     """Optuna's tables in a database.
 
     Each operation waits for a database that is away, for at most `patience` seconds since it was last there, and then
-    raises StateError; once that is over, each tries once, so that leaving takes no longer. An operation is repeated
-    too where the database went away after it was done and before it said so. Most can be repeated as they are. A trial
-    that was taken is then nobody's, and goes back to the pool for its missing heartbeat; a trial that was added is
-    there twice, the second time beyond the budget.
+    raises StateError. When that time is over, each operation tries once, so that leaving takes no longer. An operation
+    is also repeated if the database went away after the operation was done and before the database said so. Most
+    operations can be repeated as they are. A trial that was taken then belongs to no worker, and goes back to the pool
+    for its missing heartbeat; a trial that was added is there twice, the second time beyond the budget.
     """
 
     def __init__(self, url: str, heartbeat: int | None, patience: float) -> None:
@@ -88,12 +79,12 @@ class Database(RDBStorage):
         )
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
-        """As Optuna's. A trial is put back once: by the time of a repeat it may be another worker's."""
+        """See Optuna. A trial is put back once: when this is repeated, another worker may have the trial."""
         if state != TrialState.WAITING:
             return super().set_trial_state_values(trial_id, state, values)
         began = self.get_trial(trial_id).datetime_start
 
-        @_insisting
+        @_patient
         def put_back(self: Database) -> bool:
             is_same = self.get_trial(trial_id).datetime_start == began
             return is_same and RDBStorage.set_trial_state_values(self, trial_id, state, values)
@@ -101,21 +92,21 @@ class Database(RDBStorage):
         return put_back(self)
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
-        """As Optuna's; after the database was away, all workers have time to say that they live."""
-        found = super()._get_stale_trial_ids(study_id)
-        return found if time.monotonic() - self._back > (self.grace_period or 0) else []
+        """See Optuna. After the database was away, all workers have time to send a heartbeat."""
+        stale = super()._get_stale_trial_ids(study_id)
+        return stale if time.monotonic() - self._back > (self.grace_period or 0) else []
 
     def answered(self) -> None:
-        """The database is there."""
+        """Note that the database is there."""
         if self._away is not None:
             self._away, self._back = None, time.monotonic()
 
     def missed(self, error: Exception) -> float:
-        """Seconds for which it can still be waited for. Raises StateError where there are none, or it isn't away."""
+        """The seconds that are left to wait. Raises StateError if there are none, or if the database isn't away."""
         from sqlalchemy.exc import DataError, IntegrityError
 
         cause = storage_errors.of_driver(error)
-        if cause is None or isinstance(cause, DataError | IntegrityError):  # what was to be written is at fault
+        if cause is None or isinstance(cause, DataError | IntegrityError):  # the fault is in the data to be written
             raise error
         if not storage_errors.is_away(cause):
             raise StateError(storage_errors.in_use(cause, self.place)) from error
@@ -128,16 +119,16 @@ class Database(RDBStorage):
             waited = f" for {self.patience:g} s" if self.patience else ""
             raise StateError(
                 f"{self.place} was away{waited} ({storage_errors.reason(cause)}); check that the database runs, and "
-                "start this again: the study continues (sweep.patience: how long to wait)"
+                "start this again to resume the study (sweep.patience: seconds to wait)"
             ) from error
         return left
 
 
-def _insisting(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of Database that waits for the database where it is away."""
+def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a method of Database wait while the database is away."""
 
     @functools.wraps(method)
-    def insisting(self: Database, *args: Any, **kwargs: Any) -> Any:
+    def patient(self: Database, *args: Any, **kwargs: Any) -> Any:
         from sqlalchemy.exc import SQLAlchemyError
 
         wait = FIRST_WAIT
@@ -151,16 +142,16 @@ def _insisting(method: Callable[..., Any]) -> Callable[..., Any]:
                 self.answered()
                 return result
 
-    return insisting
+    return patient
 
 
-# All that a storage is asked for, not only what is abstract: Optuna's database answers some of the rest itself.
-for _name in (*(name for name in dir(BaseStorage) if not name.startswith("_")), *OF_DATABASES):
-    setattr(Database, _name, _insisting(getattr(Database, _name)))
+# All methods of a storage, not only the abstract ones: Optuna's database overrides some of the others as well.
+for _name in (*(name for name in dir(BaseStorage) if not name.startswith("_")), *optuna_internals.DATABASE_METHODS):
+    setattr(Database, _name, _patient(getattr(Database, _name)))
 
 
-def _made(url: str, heartbeat: int | None, patience: float) -> Database:
-    """Optuna's tables, made where they are missing; of workers that make them at once all but one fail, once."""
+def _with_tables(url: str, heartbeat: int | None, patience: float) -> Database:
+    """Open a database and create the tables. Of workers that create them at the same time all except one fail, once."""
     from sqlalchemy.exc import IntegrityError, ProgrammingError
 
     for attempts_left in reversed(range(5)):
@@ -182,7 +173,7 @@ def _journal(path: Path) -> JournalStorage:
 
 
 def _with_driver(url: str) -> str:
-    """A PostgreSQL URL that names no driver means the one that frostline[postgres] brings, if it's not SQLAlchemy's."""
+    """Add the driver of frostline[postgres] to a PostgreSQL URL without one, if SQLAlchemy's default is missing."""
     scheme = "postgresql://"
     if url.startswith(scheme) and importlib.util.find_spec("psycopg2") is None:
         return f"postgresql+psycopg://{url.removeprefix(scheme)}"

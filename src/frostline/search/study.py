@@ -1,139 +1,76 @@
-"""A study: which points of the search space were tried, by whom, and how they did.
+"""A study: the pool of trials that the workers of a sweep share.
 
-The budget of a study is a pool of waiting trials, made when the study is. A worker takes one out, and whom Optuna lets
-take it is alone with it. A trial that pauses goes back to the pool with what it has reported, as does one whose worker
-died. So there are never more trials than asked for, and none is left running.
+The budget of a study is a pool of waiting trials, which are created with the study. A worker takes a trial out of the
+pool, and Optuna gives each trial to one worker only. A trial that pauses goes back to the pool with what it has
+reported, and so does a trial whose worker died. So there are never more trials than asked for, and none stays running.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import threading
-import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage, RDBStorage
-from optuna.trial import FrozenTrial, TrialState
-from optuna.trial import Trial as Trial
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from frostline.core import atomic
-from frostline.search import storages
-from frostline.search.rungs import Score
-from frostline.search.sampling import (
-    CHEAP,
-    LOSSES,
-    Advisor,
-    Points,
-    Settings,
-    distribution,
-    in_memory,
-    quiet,
-    standings,
-)
-from frostline.search.space import Dimension, Value
+from frostline.search import optuna_internals, trial_records
+from frostline.search.liveness import Liveness
+from frostline.search.optuna_internals import reported, trial_id
+from frostline.search.sampling import LOSSES, Advisor, Settings, distribution
+from frostline.search.space import Dimension
+from frostline.search.trial_records import OPTUNA_STATES, TrialRecord
 
-# What is written to a trial.
-WORKER, REASON, SAME_AS = "worker", "reason", "same_as"
-SECONDS, RUN = "seconds", "mlflow.run_id"
-
-# What is written to a study.
+# The attributes that are written to a study.
 BEGAN, IDENTITY = "began", "identity"
-
-STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A trial as it stands.
-
-    state: complete, pruned, failed, running, paused or waiting; value: of the metric at the end, or the last one that
-    was reported; reported: value by images seen; reason: why it failed; same_as: the trial that it repeats; ended:
-    when, local time.
-    """
-
-    number: int
-    state: str
-    values: dict[str, Value]
-    value: float | None
-    reported: dict[int, float]
-    notes: dict[str, Any]
-    ended: datetime | None
-
-    @property
-    def reason(self) -> str | None:
-        return self.notes.get(REASON)
-
-    @property
-    def same_as(self) -> int | None:
-        return self.notes.get(SAME_AS)
-
-    @property
-    def is_cheap(self) -> bool:
-        """Whether it was trained to its end at once."""
-        return CHEAP in self.notes
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.state in {"complete", "pruned", "failed"}
 
 
 class Study:
     """A study as one worker sees it."""
 
     def __init__(self, name: str, storage: BaseStorage, folder: Path, space: Sequence[Dimension], settings: Settings):
-        """folder: for what the workers on this machine tell one another."""
+        """folder: for the files by which workers on this machine know of each other."""
         self.name, self.folder, self.space, self.settings = name, folder, space, settings
         self.storage = storage
-        self.distributions = {dimension.key: distribution(dimension) for dimension in space}
-        self.worker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        atomic.require_writable(folder)
-        with self.alone():  # a file that has no lock is a dead worker's then
-            self._clear()
-            self._alive = (folder / self._file(self.worker)).open("w")
-            fcntl.flock(self._alive, fcntl.LOCK_EX)
-        self._current: int | None = None
-        self.advisor = Advisor(settings, space)
-        self._has_heartbeat = isinstance(storage, RDBStorage) and storage.get_heartbeat_interval() is not None
+        self._distributions = {dimension.key: distribution(dimension) for dimension in space}
+        advisor = Advisor(settings, space)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        atomic.require_writable(folder)
         with self.alone():
-            self.optuna = optuna.create_study(
+            self.liveness = Liveness(storage, folder)
+            self._optuna = optuna.create_study(
                 study_name=name,
                 storage=storage,
-                sampler=self.advisor,
+                sampler=advisor,
                 pruner=_pruner(settings),
                 direction="maximize" if settings.maximize else "minimize",
                 load_if_exists=True,
             )
-            self.advisor.study = self.optuna
-            if IDENTITY not in self.optuna.user_attrs:
-                self.optuna.set_user_attr(BEGAN, datetime.now().isoformat())
-                self.optuna.set_user_attr(IDENTITY, f"{name}-{uuid.uuid4().hex[:6]}")
-            missing = settings.trials - len(self.optuna.get_trials(deepcopy=False))
+            advisor.study = self._optuna
+            self._id = optuna_internals.study_id(self._optuna)
+            if IDENTITY not in self._optuna.user_attrs:
+                self._optuna.set_user_attr(BEGAN, datetime.now().isoformat())
+                self._optuna.set_user_attr(IDENTITY, f"{name}-{uuid.uuid4().hex[:6]}")
+            missing = settings.trials - len(self._optuna.get_trials(deepcopy=False))
             for _ in range(missing):
-                storage.create_new_trial(self.optuna._study_id, optuna.trial.create_trial(state=TrialState.WAITING))
-        if self._has_heartbeat:
-            threading.Thread(target=self._beat, daemon=True).start()
+                storage.create_new_trial(self._id, optuna.trial.create_trial(state=TrialState.WAITING))
+        self.liveness.start()
 
     @property
     def identity(self) -> str:
-        """Its name, made unique: what snapshots and runs belong to, should a study of the same name be begun anew."""
-        return str(self.optuna.user_attrs[IDENTITY])
+        """The study's name made unique. Snapshots and runs refer to it, since a new study may have the same name."""
+        return str(self._optuna.user_attrs[IDENTITY])
+
+    @property
+    def began(self) -> datetime:
+        """When the study was created, local time."""
+        return datetime.fromisoformat(self._optuna.user_attrs[BEGAN])
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -141,221 +78,118 @@ class Study:
         with atomic.lock(self.folder / "lock"):
             yield
 
-    def tried(self) -> list[Tried]:
+    def trials(self) -> list[TrialRecord]:
         """All trials within the budget, by number."""
-        found = self.optuna.get_trials(deepcopy=False)
-        return [_tried(trial) for trial in found if trial.number < self.settings.trials]
+        trials = self._optuna.get_trials(deepcopy=False)
+        return [TrialRecord.of(trial) for trial in trials if trial.number < self.settings.trials]
+
+    def best(self) -> TrialRecord | None:
+        """The complete trial with the best value, the first of equals; None if no trial is complete."""
+        return trial_records.best(self.trials(), self.settings.maximize)
 
     def take(self, number: int | None) -> Trial | None:
-        """Take a paused trial, or any new one (None), out of the pool; None where others were quicker."""
+        """Take a paused trial, or any new one (None), out of the pool; None if another worker was quicker."""
         with self.alone():
-            for trial in self._new() if number is None else self._waiting(number):
+            for candidate in self._new_trials() if number is None else self._waiting_trial(number):
                 with contextlib.suppress(UpdateFinishedTrialError):
-                    if self._win(trial._trial_id):
-                        self._current = trial._trial_id
-                        taken = Trial(self.optuna, trial._trial_id)
-                        for key, known in self.distributions.items():
-                            taken._suggest(key, known)
-                        return taken
+                    if self._win(trial_id(candidate)):
+                        self.liveness.current = trial_id(candidate)
+                        trial = Trial(self._optuna, trial_id(candidate))
+                        for key, of_key in self._distributions.items():
+                            optuna_internals.suggest(trial, key, of_key)
+                        return trial
         return None
 
-    def _new(self) -> list[FrozenTrial]:
-        """Trials that nobody has begun."""
-        waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    def _new_trials(self) -> list[FrozenTrial]:
+        """The trials that no worker has begun."""
+        waiting = self._optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         return [trial for trial in waiting if not trial.intermediate_values and trial.number < self.settings.trials]
 
-    def _waiting(self, number: int) -> list[FrozenTrial]:
-        """That trial alone, if nobody is at it; reading all of them would take longer."""
-        known = self.storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
-        trial = self.storage.get_trial(known)
+    def _waiting_trial(self, number: int) -> list[FrozenTrial]:
+        """That one trial, if no worker has it; to read all trials would take longer."""
+        trial = self.storage.get_trial(self.storage.get_trial_id_from_study_id_trial_number(self._id, number))
         return [trial] if trial.state == TrialState.WAITING else []
 
     def _win(self, trial: int) -> bool:
-        """Set a trial running, unless another worker was quicker.
-
-        The worker's name is there before the trial runs, so that a kill in between is noticed; with several machines
-        it is the heartbeat that is.
-        """
-        if self._has_heartbeat:
-            self.storage.record_heartbeat(trial)  # type: ignore[attr-defined]
-        else:
-            self.storage.set_trial_user_attr(trial, WORKER, self.worker)
+        """Set a trial running; False if another worker was quicker."""
+        self.liveness.claim(trial)
         return self.storage.set_trial_state_values(trial, TrialState.RUNNING)
 
     def put_back(self, trial: Trial) -> None:
         """Return a trial to the pool, to be resumed later."""
-        self._current = None
+        self.liveness.current = None
+        self._put_back(trial_id(trial))
+
+    def _put_back(self, trial: int) -> bool:
+        """Whether the trial went back: another worker may have finished it."""
         with contextlib.suppress(UpdateFinishedTrialError):
-            self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            return self.storage.set_trial_state_values(trial, TrialState.WAITING)
+        return False
 
     def report(self, trial: Trial, images: int, value: float, loss: float) -> None:
-        """Record the metric and the validation loss after so many images."""
+        """Record the metric and the validation loss after that many images."""
         if images not in reported(trial):
             with contextlib.suppress(UpdateFinishedTrialError):  # another worker took this one for dead
                 trial.set_user_attr(LOSSES, {**trial.user_attrs.get(LOSSES, {}), str(images): loss})
                 trial.report(value, images)
 
     def note(self, trial: Trial, key: str, value: Any) -> None:
-        """Write something JSON-able to a trial."""
+        """Write a JSON value to a trial."""
         with contextlib.suppress(UpdateFinishedTrialError):
             trial.set_user_attr(key, value)
 
     def finish(self, trial: Trial, state: str, value: float | None = None) -> None:
         """End a trial. state: complete (with the metric's value), pruned or failed."""
-        self._current = None
-        states = {name: known for known, name in STATES.items()}
+        self.liveness.current = None
+        values = None if value is None else [value]
         with contextlib.suppress(UpdateFinishedTrialError):  # another worker took this one for dead, and finished it
-            self.storage.set_trial_state_values(trial._trial_id, states[state], None if value is None else [value])
+            self.storage.set_trial_state_values(trial_id(trial), OPTUNA_STATES[state], values)
 
-    def repeated(self, trial: Trial) -> Tried | None:
-        """Another trial with the same values that began before."""
-        same = [
-            other
-            for other in self.tried()
-            if other.number < trial.number and other.state != "failed" and other.values == trial.params
-        ]
-        return same[0] if same else None
+    def earlier_twin(self, trial: Trial) -> TrialRecord | None:
+        """The first trial with the same values that has a lower number and did not fail."""
+        return next(
+            (
+                other
+                for other in self.trials()
+                if other.number < trial.number and other.state != "failed" and other.values == trial.params
+            ),
+            None,
+        )
 
     def reclaim(self) -> list[int]:
-        """Put those trials back whose worker is dead; their numbers."""
-        freed = []
+        """Put the trials of dead workers back into the pool; returns their numbers."""
         with self.alone():
-            running = self.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            silent = self._silent() if running else set()
-            for trial in running:
-                if trial._trial_id != self._current and self._is_dead(trial, silent):
-                    with contextlib.suppress(UpdateFinishedTrialError):
-                        self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-                        freed.append(trial.number)
-        return freed
-
-    def scores(self, tried: Sequence[Tried] | None = None) -> dict[int, list[Score]]:
-        """Each trial's standing at the rungs that it has reached. tried: all trials, where they were just read."""
-        known = [trial for trial in tried or self.tried() if trial.state != "failed" and trial.same_as is None]
-        return {trial.number: standings(self.settings, trial.reported, trial.notes.get(LOSSES, {})) for trial in known}
-
-    def best(self, tried: Sequence[Tried] | None = None) -> Tried | None:
-        """The complete trial with the best value; of equals the first. tried: all trials, where they were just read."""
-        done = [trial for trial in tried or self.tried() if trial.state == "complete" and trial.value is not None]
-        sign = -1.0 if self.settings.maximize else 1.0
-        return min(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
-
-    def importances(self) -> dict[str, float]:
-        """Share of each key in how the metric varies (PED-ANOVA: Watanabe et al., IJCAI 2023), most important first.
-
-        Trials are compared after as many images as all of them saw. Empty where too few trials tell.
-        """
-        scored = [trial for trial in self.tried() if trial.reported and trial.state != "failed"]
-        common = set.intersection(*(set(trial.reported) for trial in scored)) if scored else set()
-        if len(scored) < 4 or not common or len(self.distributions) < 2:
-            return {}
-        place = max(common)
-        copy = in_memory(self.settings.maximize)
-        points = Points(self.space)
-        for trial in scored:
-            params = points.places(trial.values)
-            value = trial.reported[place]
-            copy.add_trial(optuna.trial.create_trial(params=params, distributions=points.distributions, value=value))
-        try:
-            with quiet():
-                evaluator = optuna.importance.PedAnovaImportanceEvaluator()
-                return dict(optuna.importance.get_param_importances(copy, evaluator=evaluator))
-        except (ValueError, RuntimeError, ZeroDivisionError):  # all alike
-            return {}
-
-    def began(self) -> datetime:
-        """When the study was begun, local time."""
-        return datetime.fromisoformat(self.optuna.user_attrs[BEGAN])
+            running = self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+            orphans = self.liveness.orphans(running, self._id)
+            return [trial.number for trial in orphans if self._put_back(trial_id(trial))]
 
     def close(self) -> None:
-        """Leave; a trial that was taken goes back."""
-        taken, self._current = self._current, None
+        """Leave the study; the trial that this worker has goes back."""
+        current, self.liveness.current = self.liveness.current, None
         try:
-            if taken is not None:
-                with contextlib.suppress(UpdateFinishedTrialError):
-                    self.storage.set_trial_state_values(taken, TrialState.WAITING)
-        finally:
-            (self.folder / self._file(self.worker)).unlink(missing_ok=True)
-            self._alive.close()
-
-    def _clear(self) -> None:
-        """Remove the files of workers that were killed."""
-        for left in self.folder.glob(self._file("*")):
-            with contextlib.suppress(FileNotFoundError), left.open("r") as file:
-                if _is_free(file):
-                    left.unlink()
-
-    @staticmethod
-    def _file(worker: str) -> str:
-        return f"worker-{worker}"
-
-    def _is_dead(self, trial: FrozenTrial, silent: set[int]) -> bool:
-        """With several machines the heartbeat tells, on one the lock that each worker holds on its file."""
-        if self._has_heartbeat:
-            return trial._trial_id in silent
-        worker = str(trial.user_attrs.get(WORKER, ""))
-        try:
-            with (self.folder / self._file(worker)).open("r") as file:
-                return _is_free(file) or worker == self.worker  # not what this worker is at
-        except FileNotFoundError:
-            return True
-
-    def _silent(self) -> set[int]:
-        if not self._has_heartbeat:
-            return set()
-        return set(self.storage._get_stale_trial_ids(self.optuna._study_id))  # type: ignore[attr-defined]
-
-    def _beat(self) -> None:
-        while True:
-            current = self._current
             if current is not None:
-                with contextlib.suppress(Exception):  # the next beat tries again
-                    self.storage.record_heartbeat(current)  # type: ignore[attr-defined]
-            time.sleep(storages.HEARTBEAT)
+                self._put_back(current)
+        finally:
+            self.liveness.close()
 
 
 @contextlib.contextmanager
 def join(
-    name: str, opened: BaseStorage, folder: Path, space: Sequence[Dimension], settings: Settings
+    name: str, storage: BaseStorage, folder: Path, space: Sequence[Dimension], settings: Settings
 ) -> Iterator[Study]:
-    """Take part in a study, which is made where it is new; what this worker is at when it leaves goes back."""
-    joined = Study(name, opened, folder, space, settings)
+    """Take part in a study, which is created if it is new; the trial that this worker has at the end goes back."""
+    study = Study(name, storage, folder, space, settings)
     try:
-        yield joined
+        yield study
     finally:
-        joined.close()
-
-
-def _is_free(file: IO[str]) -> bool:
-    """Whether no process holds a lock on a worker's file: that worker is dead."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        study.close()
 
 
 def _pruner(settings: Settings) -> optuna.pruners.BasePruner:
-    """`halving` is in `rungs`, because Optuna's can't go on with what it has stopped."""
+    """The pruner of Optuna. `halving` is in rungs.py, because Optuna's can't resume what it has stopped."""
     if settings.pruner == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=settings.images - 1)
     if settings.pruner == "hyperband":
         whole = settings.images * max(1, settings.epochs)
         return optuna.pruners.HyperbandPruner(min_resource=settings.images, max_resource=whole)
     return optuna.pruners.NopPruner()
-
-
-def reported(trial: Trial) -> dict[int, float]:
-    """What a taken trial has reported so far: the metric by images seen."""
-    return trial._cached_frozen_trial.intermediate_values
-
-
-def _tried(trial: FrozenTrial) -> Tried:
-    reported = trial.intermediate_values
-    value = trial.values[0] if trial.values else (reported[max(reported)] if reported else None)
-    state = STATES[trial.state]
-    if state == "waiting" and reported:
-        state = "paused"
-    return Tried(
-        trial.number, state, dict(trial.params), value, dict(reported), dict(trial.user_attrs), trial.datetime_complete
-    )

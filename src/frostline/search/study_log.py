@@ -1,6 +1,6 @@
-"""A study in MLflow: one parent run, one child a trial; written so that doing it again changes nothing.
+"""A study in MLflow: one parent run, one child a trial; writing it again changes nothing.
 
-The study in Optuna's storage is the truth. What a killed worker could not say any more, the next one adds.
+The study in Optuna's storage is the truth. What a killed worker could not log, the next one adds.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from frostline.core.history import HistoryRow
-from frostline.search.study import Study, Tried
+from frostline.search.study import Study
+from frostline.search.trial_records import TrialRecord
 from frostline.tracking.contact import Contact
-from frostline.tracking.runs import TrackedRun, Wanted
+from frostline.tracking.runs import RunSpec, TrackedRun
 from frostline.tracking.tracker import Tracker
 
 STUDY, TRIAL, STATE, REASON, SAME_AS = (
@@ -26,55 +27,55 @@ STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 class StudyLog(Protocol):
     """Where a study's runs go."""
 
-    def begin(self, number: int, name: str, settings: Mapping[str, Any], known: str | None) -> str | None:
-        """The child run of a trial, made where there is none; its id. known: the id where the trial has it noted."""
+    def begin(self, number: int, name: str, settings: Mapping[str, Any], run: str | None) -> str | None:
+        """Open the child run of a trial, or create it; returns its id. run: the id that the trial has noted, if any."""
 
     def rows(self, number: int, rows: Sequence[HistoryRow]) -> None:
-        """Record those epochs of a trial that are not recorded yet."""
+        """Record the epochs of a trial that are not recorded yet."""
 
-    def end(self, trial: Tried) -> None:
-        """Record how a trial ended, unless that is recorded."""
+    def end(self, trial: TrialRecord) -> None:
+        """Record how a trial ended, unless it is recorded already."""
 
-    def close(self, best: Tried | None, reports: Path, is_over: bool) -> None:
+    def close(self, best: TrialRecord | None, reports: Path, is_over: bool) -> None:
         """Record the best trial so far, and keep the folder of reports with the parent run."""
 
 
 class NullStudyLog:
-    """For those who switched tracking off."""
+    """Records nothing: tracking is switched off."""
 
-    def begin(self, number: int, name: str, settings: Mapping[str, Any], known: str | None) -> str | None:
+    def begin(self, number: int, name: str, settings: Mapping[str, Any], run: str | None) -> str | None:
         return None
 
     def rows(self, number: int, rows: Sequence[HistoryRow]) -> None: ...
-    def end(self, trial: Tried) -> None: ...
-    def close(self, best: Tried | None, reports: Path, is_over: bool) -> None: ...
+    def end(self, trial: TrialRecord) -> None: ...
+    def close(self, best: TrialRecord | None, reports: Path, is_over: bool) -> None: ...
 
 
 class MlflowStudyLog:
-    """A study's runs in one experiment; what the server does not answer waits in their outboxes."""
+    """The runs of a study in one experiment. What the server does not accept waits in the outboxes of the runs."""
 
     def __init__(self, tracker: Tracker, study: Study, settings: Mapping[str, Any]) -> None:
-        """settings: of the study as a whole, under dotted names. Raises StateError where tracking is not reachable."""
+        """settings: of the study as a whole, under dotted names. Raises StateError if tracking is not reachable."""
         self.tracker, self.study = tracker, study.identity
         self.experiment, self.contact = tracker.connect(), Contact(tracker.uri)
         self._children: dict[int, TrackedRun] = {}
         with study.alone():  # workers that start together make one parent
-            self.parent = tracker.run(self._wanted("none", study.name, {}), self.contact)
+            self.parent = tracker.run(self._spec("none", study.name, {}), self.contact)
         self.parent.params(settings)
         self.parent.status("RUNNING")
 
-    def begin(self, number: int, name: str, settings: Mapping[str, Any], known: str | None) -> str | None:
+    def begin(self, number: int, name: str, settings: Mapping[str, Any], run: str | None) -> str | None:
         child = self._children.get(number)
         if child is None or child.outbox.is_empty:  # opened anew, because another worker may have worked on it
-            wanted = self._wanted(str(number), name, {"mlflow.parentRunId": str(self.parent.id)}, known)
-            child = self._children[number] = self.tracker.run(wanted, self.contact, may_be_away=True)
+            spec = self._spec(str(number), name, {"mlflow.parentRunId": str(self.parent.id)}, run)
+            child = self._children[number] = self.tracker.run(spec, self.contact, may_be_away=True)
         child.params(settings)
         return child.id
 
     def rows(self, number: int, rows: Sequence[HistoryRow]) -> None:
         self._children[number].epochs(rows)
 
-    def end(self, trial: Tried) -> None:
+    def end(self, trial: TrialRecord) -> None:
         run = self._children[trial.number]
         if run.state.has_ended:
             return
@@ -84,7 +85,7 @@ class MlflowStudyLog:
         run.tags({key: str(value) for key, value in notes.items() if value is not None})
         run.status(STATUS[trial.state])
 
-    def close(self, best: Tried | None, reports: Path, is_over: bool) -> None:
+    def close(self, best: TrialRecord | None, reports: Path, is_over: bool) -> None:
         if best is not None and best.value is not None:
             self.parent.metrics({"best_value": best.value})
             self.parent.tags({"frostline.best_trial": str(best.number)})
@@ -97,12 +98,12 @@ class MlflowStudyLog:
         if waiting:
             self.tracker.warn_of_kept()
 
-    def _wanted(self, trial: str, name: str, tags: Mapping[str, str], known: str | None = None) -> Wanted:
+    def _spec(self, trial: str, name: str, tags: Mapping[str, str], run: str | None = None) -> RunSpec:
         """The run of a trial, or of the whole study (`none`)."""
         find = f"tags.`{STUDY}` = '{self.study}' and tags.`{TRIAL}` = '{trial}'"
-        return Wanted(self.experiment, find, name, {**tags, STUDY: self.study, TRIAL: trial}, id=known)
+        return RunSpec(self.experiment, find, name, {**tags, STUDY: self.study, TRIAL: trial}, id=run)
 
 
 def study_log(tracker: Tracker, study: Study, settings: Mapping[str, Any]) -> StudyLog:
-    """The log of a study. Raises StateError where tracking is not reachable."""
+    """The log of a study. Raises StateError if tracking is not reachable."""
     return NullStudyLog() if tracker.uri == "none" else MlflowStudyLog(tracker, study, settings)

@@ -10,29 +10,34 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from frostline.core.history import HistoryRow
 from frostline.errors import DivergedError, ParamsError, UserError
 from frostline.models import backend
 from frostline.params.schema import Params
-from frostline.search import rungs, space
+from frostline.search import rungs, space, trial_records
+from frostline.search.optuna_internals import reported
 from frostline.search.sampling import CHEAP
-from frostline.search.study import REASON, RUN, SAME_AS, SECONDS, Study, Trial, Tried, reported
+from frostline.search.study import Study
 from frostline.search.study_log import StudyLog
+from frostline.search.trial_records import REASON, RUN, SAME_AS, SECONDS, TrialRecord
 from frostline.training import checkpoints
 from frostline.training.loop import Snapshot, Watch
 from frostline.training.trainer import Result, Trainer, TrainingData
 
-POLL = 0.5  # seconds between looks at what other workers do
-QUIET = 15.0  # seconds after which a long trial says how far it is
-HOPELESS = 3  # so many failures and no success end the search
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+POLL = 0.5  # seconds between two checks of what other workers do
+QUIET = 15.0  # seconds without a line, after which a long trial reports its progress
+HOPELESS = 3  # failures without a success that end the search
 
 Say = Callable[[str], None]
 
 
 class _Paused(Exception):  # noqa: N818
-    """Raised out of a training that has come to its rung."""
+    """Raised out of a training that has reached its rung."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -49,8 +54,8 @@ class _Pruned(Exception):  # noqa: N818
 class Worker:
     """One worker of a study.
 
-    data_of: images and variants that a trial's settings ask for; is_cheap: whether a trial costs so little that it is
-    trained to its end at once; say: takes a line for the person.
+    data_of: the images and variants that a trial's settings ask for; is_cheap: whether a trial costs so little that it
+    is trained to its end at once; say: prints a line.
     """
 
     params: Params
@@ -60,59 +65,62 @@ class Worker:
     log: StudyLog
     trainer: Trainer
     say: Say
-    _began: float = field(default=0.0, init=False)
-    _seen_before: int = field(default=0, init=False)
-    _said: float = field(default=0.0, init=False)
-    _failed: list[int] = field(default_factory=list, init=False)
+    _start: float = field(default=0.0, init=False)
+    _images_before: int = field(default=0, init=False)
+    _last_line: float = field(default=0.0, init=False)
+    _failures: list[int] = field(default_factory=list, init=False)
 
     def search(self) -> None:
-        """Work until nothing is left to do, or the time is over. Raises UserError where every trial fails."""
-        self._began = self._said = time.monotonic()
-        before = self.study.tried()
-        self._seen_before = _seen(before)
+        """Work until nothing is left to do, or the time is over. Raises UserError if every trial fails."""
+        self._start = self._last_line = time.monotonic()
+        before = self.study.trials()
+        self._images_before = _images_seen(before)
         deadline = time.monotonic() + (self.params.sweep.timeout or math.inf)
-        for ended in before:
-            if ended.is_finished:  # by a worker that was killed before it could log that
-                self._log_end(ended)
+        for trial in before:
+            if trial.is_finished:  # by a worker that was killed before it could log that
+                self._log_end(trial)
         while time.monotonic() < deadline:
-            tried = self.study.tried()
-            if any(trial.state == "running" for trial in tried):
-                for freed in self.study.reclaim():
-                    self.say(f"trial {freed}: its worker died; resuming")
-                tried = self.study.tried()
-            self._require_hope(tried)
-            number, lost = self._next(tried)
-            self._prune(lost)
-            if number is not None:
-                is_new = tried[number].state == "waiting"
-                trial = self.study.take(None if is_new else number)
-                if trial is not None:
-                    self._work(trial)
-            elif any(trial.state == "running" for trial in tried):
+            trials = self.study.trials()
+            if any(trial.state == "running" for trial in trials):
+                for number in self.study.reclaim():
+                    self.say(f"trial {number}: its worker died; resuming")
+                trials = self.study.trials()
+            self._require_hope(trials)
+            following, losers = self._next(trials)
+            self._prune(losers)
+            if following is not None:
+                is_new = trials[following].state == "waiting"
+                running = self.study.take(None if is_new else following)
+                if running is not None:
+                    self._work(running)
+            elif any(trial.state == "running" for trial in trials):
                 time.sleep(POLL)
             else:
-                self._prune([trial.number for trial in tried if trial.state == "paused"])
+                self._prune([trial.number for trial in trials if trial.state == "paused"])
                 break
 
-    def _next(self, tried: Sequence[Tried]) -> tuple[int | None, list[int]]:
-        """The trial to begin or to go on with, None where there is none or others are at those; and who has lost."""
-        free = [trial.number for trial in tried if trial.state in {"paused", "waiting"}]
-        if not self.study.settings.rungs:
-            return min(free, key=lambda number: tried[number].state == "waiting", default=None), []
-        ended = {trial.number for trial in tried if trial.is_finished}
-        scores = self.study.scores(tried)
-        top = len(self.study.settings.rungs)
-        for trial in tried:
-            if trial.is_cheap:  # it is trained to its end at once, and competes with nobody
+    def _next(self, trials: Sequence[TrialRecord]) -> tuple[int | None, list[int]]:
+        """The number of the trial to begin or to resume, and the numbers of those that have lost.
+
+        The first is None if there is no such trial, or other workers have them all.
+        """
+        free = [trial.number for trial in trials if trial.state in {"paused", "waiting"}]
+        settings = self.study.settings
+        if not settings.rungs:
+            return min(free, key=lambda number: trials[number].state == "waiting", default=None), []
+        finished = {trial.number for trial in trials if trial.is_finished}
+        scores = trial_records.scores(trials, settings)
+        top = len(settings.rungs)
+        for trial in trials:
+            if trial.is_cheap:  # it is trained to its end at once, and competes with no other
                 scores.pop(trial.number, None)
                 if trial.number in free:
                     return trial.number, []
-            elif not trial.is_finished and trial.number in scores:  # killed before it was told as complete
+            elif not trial.is_finished and trial.number in scores:  # its worker died before it recorded the end
                 scores[trial.number] = scores[trial.number][: top - 1]
-        settings = self.study.settings
-        bracket, wanted = rungs.pending(scores, ended, len(tried), settings.rungs, settings.images)
-        lost = [number for number in free if number < bracket.start and tried[number].state == "paused"]
-        return next((number for number in wanted if number in free), None), lost
+        bracket, pending = rungs.pending(scores, finished, len(trials), settings.rungs, settings.images)
+        losers = [number for number in free if number < bracket.start and trials[number].state == "paused"]
+        return next((number for number in pending if number in free), None), losers
 
     def _prune(self, numbers: Sequence[int]) -> None:
         for number in numbers:
@@ -126,14 +134,14 @@ class Worker:
 
     def _work(self, trial: Trial) -> None:
         """Train a trial to its next rung, or to its end."""
-        number, began = trial.number, time.monotonic()
+        number, start = trial.number, time.monotonic()
         values = trial.params
         run = self._begin_run(number, values, trial.user_attrs)
         if run is not None:
             self.study.note(trial, RUN, run)
-        same = None if reported(trial) else self.study.repeated(trial)
-        if same is not None:
-            self._repeat(trial, same)
+        twin = None if reported(trial) else self.study.earlier_twin(trial)
+        if twin is not None:
+            self._repeat(trial, twin)
             return
         checkpoint = self._checkpoint(number)
         try:
@@ -142,25 +150,25 @@ class Worker:
         except _Paused as pause:
             self.log.rows(number, pause.snapshot.position.history)
             checkpoint.save(pause.snapshot)
-            self._add_seconds(trial, began)
+            self._add_seconds(trial, start)
             self.study.put_back(trial)
-            self._tell(number, self.study.tried())
+            self._tell(number, self.study.trials())
             return
         except _Pruned as pruned:
             self.log.rows(number, pruned.history)
-            self._add_seconds(trial, began)
+            self._add_seconds(trial, start)
             self._end(trial, "pruned")
             return
         except Exception as error:
             if not (isinstance(error, DivergedError | ParamsError) or backend.is_its_own(error)):
                 raise
             self.study.note(trial, REASON, " ".join(str(error).split())[:300])
-            self._failed.append(number)
-            self._add_seconds(trial, began)
+            self._failures.append(number)
+            self._add_seconds(trial, start)
             self._end(trial, "failed")
             return
         self.log.rows(number, result.history)
-        self._add_seconds(trial, began)
+        self._add_seconds(trial, start)
         self._end(trial, "complete", result.kept.value(self.params.sweep.metric))
 
     def _train(self, trial: Trial, params: Params, resume: Snapshot | None) -> Result:
@@ -169,8 +177,7 @@ class Worker:
         per_epoch = math.ceil(images / params.finetune.batch_size)
         # The rungs by steps: batches may be of another size in each trial.
         places = {max(1, round(rung / images * per_epoch)): rung for rung in self.study.settings.rungs}
-        known = reported(trial)
-        ahead = [step for step, rung in places.items() if rung not in known]
+        ahead = [step for step, rung in places.items() if rung not in reported(trial)]
         pauses = ahead[:-1]
         if self.is_cheap(params):
             self.study.note(trial, CHEAP, True)
@@ -179,15 +186,16 @@ class Worker:
         def on_epoch(row: HistoryRow, snapshot: Callable[[], Snapshot]) -> None:
             if row.is_whole:
                 self.log.rows(trial.number, [row])
-            if row.is_whole and time.monotonic() - self._said > QUIET:
-                said = f"{row.phase} epoch {row.epoch}"
-                self._tell_line(f"trial {trial.number:>3}  {said}  {metric} {row.value(metric):.4f}")
+            if row.is_whole and time.monotonic() - self._last_line > QUIET:
+                self._tell_line(
+                    f"trial {trial.number:>3}  {row.phase} epoch {row.epoch}  {metric} {row.value(metric):.4f}"
+                )
             if row.phase == "head":
                 return
             done = round(row.epoch * per_epoch)
             if row.is_whole or done in places:
-                seen = places.get(done, round(row.epoch * images))
-                self.study.report(trial, seen, row.value(metric), row.val_loss)
+                images_seen = places.get(done, round(row.epoch * images))
+                self.study.report(trial, images_seen, row.value(metric), row.val_loss)
             if done in pauses:
                 raise _Paused(snapshot())
             if trial.should_prune():
@@ -196,22 +204,22 @@ class Worker:
         looks = [step / per_epoch for step in places]
         return self.trainer.run(params, data, resume, Watch(on_epoch, looks))
 
-    def _repeat(self, trial: Trial, same: Tried) -> None:
-        """Answer a trial from memory."""
-        self.study.note(trial, SAME_AS, same.number)
-        if same.state == "complete":
-            self._end(trial, "complete", same.value)
+    def _repeat(self, trial: Trial, twin: TrialRecord) -> None:
+        """End a trial with the result of another one that has the same values."""
+        self.study.note(trial, SAME_AS, twin.number)
+        if twin.state == "complete":
+            self._end(trial, "complete", twin.value)
         else:
             self._end(trial, "pruned")
 
     def _end(self, trial: Trial, state: str, value: float | None = None) -> None:
         self.study.finish(trial, state, value)
         self._checkpoint(trial.number).clear()
-        tried = self.study.tried()
-        self._log_end(tried[trial.number])
-        self._tell(trial.number, tried)
+        trials = self.study.trials()
+        self._log_end(trials[trial.number])
+        self._tell(trial.number, trials)
 
-    def _log_end(self, trial: Tried) -> None:
+    def _log_end(self, trial: TrialRecord) -> None:
         self._begin_run(trial.number, trial.values, trial.notes)
         self.log.end(trial)
 
@@ -223,54 +231,53 @@ class Worker:
             self.study.folder / f"{self.study.identity[-6:]}-{number:05d}{checkpoints.SUFFIX}"
         )
 
-    def _add_seconds(self, trial: Trial, began: float) -> None:
-        spent = trial.user_attrs.get(SECONDS, 0.0) + time.monotonic() - began
-        self.study.note(trial, SECONDS, round(spent, 3))
+    def _add_seconds(self, trial: Trial, start: float) -> None:
+        seconds = trial.user_attrs.get(SECONDS, 0.0) + time.monotonic() - start
+        self.study.note(trial, SECONDS, round(seconds, 3))
 
-    def _tell(self, number: int, tried: Sequence[Tried]) -> None:
-        """A line on a trial that was worked on, and on where the search stands."""
-        trial, best = tried[number], self.study.best(tried)
-        epochs = max(trial.reported, default=0) / self.study.settings.images
+    def _tell(self, number: int, trials: Sequence[TrialRecord]) -> None:
+        """Print a line about a trial and about the search as a whole."""
+        trial, best = trials[number], trial_records.best(trials, self.study.settings.maximize)
+        epochs = trial.images_seen / self.study.settings.images
         value = f"{self.params.sweep.metric} {trial.value:.4f}" if trial.value is not None else ""
         state = "repeats trial " + str(trial.same_as) if trial.same_as is not None else trial.state
-        done = sum(other.is_finished for other in tried)
+        done = sum(other.is_finished for other in trials)
         top = f"best {best.value:.4f} (trial {best.number})" if best is not None else "none complete yet"
         self._tell_line(
             f"trial {number:>3} {state:>9} after {epochs:4.1f} epochs  {value}  {_words(trial.values)}  | {top}, "
-            f"{done} of {len(tried)} done{self._time_left(tried)}"
+            f"{done} of {len(trials)} done{self._time_left(trials)}"
         )
 
-    def _require_hope(self, tried: Sequence[Tried]) -> None:
-        if len(self._failed) >= HOPELESS and not any(
-            trial.value is not None for trial in tried if trial.state != "failed"
-        ):
+    def _require_hope(self, trials: Sequence[TrialRecord]) -> None:
+        succeeded = any(trial.value is not None for trial in trials if trial.state != "failed")
+        if len(self._failures) >= HOPELESS and not succeeded:
             raise UserError(
-                f"params.yaml: sweep.space: the first {len(self._failed)} trials failed, the last one because "
-                f"{tried[self._failed[-1]].reason}; fix the space"
+                f"params.yaml: sweep.space: the first {len(self._failures)} trials failed, the last one because "
+                f"{trials[self._failures[-1]].reason}; fix the space"
             )
 
     def _tell_line(self, line: str) -> None:
-        self._said = time.monotonic()
+        self._last_line = time.monotonic()
         self.say(line)
 
-    def _time_left(self, tried: Sequence[Tried]) -> str:
-        """About how long it will take from here on, if what is left goes as what this worker has seen so far."""
+    def _time_left(self, trials: Sequence[TrialRecord]) -> str:
+        """An estimate of the time that is left, at the speed that this worker has had so far."""
         settings = self.study.settings
         whole = settings.trials * settings.epochs * settings.images
         planned = rungs.planned(settings.rungs, settings.images, settings.trials) if settings.rungs else whole
-        done = _seen(tried)
-        seconds = (time.monotonic() - self._began) * (planned - done) / max(1, done - self._seen_before)
-        if done <= self._seen_before or done >= planned:
+        done = _images_seen(trials)
+        if done <= self._images_before or done >= planned:
             return ""
+        seconds = (time.monotonic() - self._start) * (planned - done) / (done - self._images_before)
         return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
 
 
-def _seen(tried: Sequence[Tried]) -> int:
-    """Images that all trials together have seen; those that cost next to nothing aside."""
-    return sum(max(trial.reported, default=0) for trial in tried if not trial.is_cheap)
+def _images_seen(trials: Sequence[TrialRecord]) -> int:
+    """The images that all trials together have seen, except those that cost next to nothing."""
+    return sum(trial.images_seen for trial in trials if not trial.is_cheap)
 
 
 def _words(values: dict[str, Any]) -> str:
     """A point of the space in a few words: keys without their section."""
-    said = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in values.values())
-    return " ".join(f"{key.rpartition('.')[2]}={word}" for key, word in zip(values, said, strict=True))
+    numbers = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in values.values())
+    return " ".join(f"{key.rpartition('.')[2]}={number}" for key, number in zip(values, numbers, strict=True))

@@ -13,7 +13,7 @@ from frostline.core import atomic, digest
 from frostline.core.history import HistoryRow
 from frostline.models import backend, weights
 from frostline.params.schema import Params
-from frostline.tracking import lineage, registry, run_log, tracker
+from frostline.tracking import lineage, model_uris, run_log, tracker
 from frostline.tracking.runs import Run
 from frostline.training import inputs, job, tensorboard
 from frostline.training.inputs import Inputs
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def run(params: Params) -> str:
     """Train; one line that says how it went. Raises StateError where another process trains in this folder."""
-    locate = registry.locator(params.tracking)
+    locate = model_uris.locator(params.tracking)
     inputs.check(params, locate)
     tensorboard.require(params)
     given = inputs.opened(params)

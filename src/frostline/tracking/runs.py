@@ -90,7 +90,7 @@ class NullRun:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RunSpec:
     """A run by what it is found by, or made with.
 
     find: a filter of MLflow's; without: a tag that it must not have; name, tags: of a new one; id: MLflow's, where it
@@ -108,7 +108,7 @@ class Wanted:
 class RunWriter:
     """Writes to one run. Every call may be made twice and writes once."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: RunSpec) -> None:
         from mlflow.tracking import MlflowClient
 
         self.client, self.wanted = MlflowClient(), wanted

@@ -21,7 +21,7 @@ from frostline.params import variables
 from frostline.params.schema import TrackingSection
 from frostline.tracking import local_database, outbox
 from frostline.tracking.contact import Contact, reachable
-from frostline.tracking.runs import NullRun, Run, RunWriter, State, TrackedRun, Wanted, send
+from frostline.tracking.runs import NullRun, Run, RunSpec, RunWriter, State, TrackedRun, send
 
 JOB, BUNDLE = "frostline.job", "frostline.bundle"
 
@@ -74,7 +74,7 @@ class Tracker:
             yield NullRun()
             return
         contact = Contact(self.uri)
-        run = self.run(Wanted(self.connect(), find, name, tags, without), contact)
+        run = self.run(RunSpec(self.connect(), find, name, tags, without), contact)
         status = "FAILED"
         try:
             yield run
@@ -87,7 +87,7 @@ class Tracker:
             if not run.close():
                 self.warn_of_kept()
 
-    def run(self, wanted: Wanted, contact: Contact, may_be_away: bool = False) -> TrackedRun:
+    def run(self, wanted: RunSpec, contact: Contact, may_be_away: bool = False) -> TrackedRun:
         """Open a run. Raises StateError where the server does not answer, unless it may be away."""
         writer = RunWriter(wanted)
         state = State()
@@ -139,9 +139,9 @@ class Tracker:
             with box.alone() as mine:
                 if not mine or box.is_empty or box.to.get("uri") != masked(self.uri):
                     continue
-                wanted = {key: box.to[key] for key in Wanted.__dataclass_fields__}
+                wanted = {key: box.to[key] for key in RunSpec.__dataclass_fields__}
                 try:
-                    send(box, RunWriter(Wanted(**wanted)), Contact(self.uri))
+                    send(box, RunWriter(RunSpec(**wanted)), Contact(self.uri))
                 except UnreachableError:
                     return
                 except StateError as error:
