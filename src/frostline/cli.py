@@ -1,25 +1,19 @@
-"""The command line: it parses, calls the library, and turns errors into one line and an exit code."""
+"""The command line: it parses arguments, calls the library and prints the answer."""
 
 from __future__ import annotations
 
 import io
-import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 
-from frostline import paths
+from frostline import exit_codes, paths
 from frostline.core import temporary
 from frostline.core.escaping import PlainText
-from frostline.errors import DataError, FrostlineError, of_system
 
 if TYPE_CHECKING:
     from frostline.params.schema import Params
@@ -35,19 +29,13 @@ app = typer.Typer(
 )
 
 
-class _Command(TyperCommand):
-    """A command that lets no error through that is not one line."""
+command = partial(app.command, cls=exit_codes.Command)
 
-    def invoke(self, ctx: Any) -> Any:
-        with _errors(ctx.find_root().params["debug"]):
-            return super().invoke(ctx)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-command = partial(app.command, cls=_Command)
-
-
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_given: bool) -> None:
+    if is_given:
         print(f"frostline {version('frostline')}")
         raise typer.Exit
 
@@ -59,12 +47,12 @@ def _options(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """What holds for all commands."""
+    """The options of all commands."""
 
 
 @command()
 def prepare() -> None:
-    """Decode data.source into shards; say what is wrong with it."""
+    """Decode data.source into shards; list its problems."""
     from frostline.stages import prepare as stage
 
     print(stage.run(_params()))
@@ -72,7 +60,7 @@ def prepare() -> None:
 
 @command()
 def augment() -> None:
-    """Make the seeded variants of the training split."""
+    """Write the seeded variants of the training split."""
     from frostline.stages import augment as stage
 
     print(stage.run(_params()))
@@ -97,9 +85,9 @@ def evaluate() -> None:
 @command()
 def sweep(
     apply: Annotated[bool, typer.Option("--apply", help="Write the best values into params.yaml.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Search freeze depth, learning rate and what you like."""
+    """Search freeze depth, learning rate and other keys."""
     from frostline.commands import sweep as stage
 
     print(stage.run(_params(), apply, as_json))
@@ -108,11 +96,11 @@ def sweep(
 @command(name="lr-find")
 def lr_find(
     low: Annotated[float, typer.Option(help="The first learning rate.")] = 1e-7,
-    high: Annotated[float, typer.Option(help="The last, if training does not break before.")] = 1.0,
+    high: Annotated[float, typer.Option(help="The last one, if training does not diverge before.")] = 1.0,
     steps: Annotated[int, typer.Option(min=20, help="Batches.")] = 150,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Draw loss against learning rate; name a range to search."""
+    """Plot loss against learning rate; print a range to search."""
     from frostline.commands import lr_find as stage
 
     print(stage.run(_params(), low, high, steps, as_json))
@@ -124,7 +112,7 @@ def features(
     out: Annotated[Path, typer.Option(metavar="F.parquet", help="The table: path, label, split, f0, f1, ...")],
     split: Annotated[str, typer.Option(help="all, train, val or test.")] = "all",
 ) -> None:
-    """Write what a layer makes of the images, as a table."""
+    """Write the features of a layer as a table."""
     from frostline.commands import features as stage
 
     print(stage.run(_params(), layer, split, out))
@@ -153,7 +141,7 @@ def promote(
 def rollback(
     reason: Annotated[str, typer.Option("--reason", "-m", help="Why; it is recorded.")] = "no reason given",
 ) -> None:
-    """Give the alias champion back to who had it before."""
+    """Give the alias champion back to the version before."""
     from frostline.commands import promote as stage
 
     print(stage.rollback(_params(), reason))
@@ -163,10 +151,10 @@ def rollback(
 def predict(
     images: Annotated[list[str], typer.Argument(metavar="PATH...|-", help="Files, folders, globs; - for stdin.")],
     model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(paths.BUNDLE),
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+    as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """Say what the classifier sees in images."""
+    """Print what the classifier says of images."""
     from frostline.commands import predict as stage
 
     stage.run(_params_here(), images, model, "json" if as_json else "csv" if as_csv else "table", sys.stdout)
@@ -183,7 +171,7 @@ def serve(
     ] = None,
     max_megapixels: Annotated[float, typer.Option(help="Refuse images that have more.")] = 50.0,
 ) -> None:
-    """Answer over HTTP, with a page for a person at /."""
+    """Answer over HTTP, with a web page at /."""
     from frostline.commands import serve as stage
 
     settings = stage.ServerSettings(host, port, allow_paths, tuple(allow_host or ()), max_megapixels)
@@ -205,9 +193,9 @@ def export(
 @command()
 def lineage(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Say what a version was made from, and the way back there."""
+    """Show what a version was made from, and how to restore it."""
     from frostline.commands import lineage as stage
 
     print(stage.run(_params(), model, as_json))
@@ -219,25 +207,18 @@ def sync(
         list[str] | None, typer.Argument(metavar="[REVISION]...", help="Commits or DVC experiments; default: here.")
     ] = None,
 ) -> None:
-    """Give a state that MLflow does not know its run."""
+    """Record states in MLflow that it does not have."""
     from frostline.commands import sync as stage
 
     print(stage.run(_params(), revisions or []))
 
 
 @command()
-def report(as_json: Annotated[bool, typer.Option("--json", help="Print reports/metrics.json.")] = False) -> None:
-    """Say again what the last evaluation found."""
-    from frostline.evaluation import summary
+def report(as_json: AsJson = False) -> None:
+    """Print the numbers of the last evaluation."""
+    from frostline.commands import report as stage
 
-    if not paths.METRICS.is_file():
-        raise DataError(f"{paths.METRICS}: not found; run `dvc repro` first")
-    text = paths.METRICS.read_text(encoding="utf-8")
-    if as_json:
-        print(text.rstrip())
-    else:
-        freeze = _params().finetune.freeze
-        print(summary.text(json.loads(text), paths.MODEL_CARD, freeze))
+    print(stage.run(_params() if not as_json else None))
 
 
 @command()
@@ -254,7 +235,7 @@ def recipe(
 
 
 @command()
-def backbones(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False) -> None:
+def backbones(as_json: AsJson = False) -> None:
     """List the backbones, with their sizes."""
     from frostline.commands import backbones as stage
 
@@ -263,54 +244,29 @@ def backbones(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON
 
 @command()
 def doctor() -> None:
-    """Check params.yaml, its files and places before anything runs."""
+    """Check params.yaml and the paths it names."""
     from frostline.commands import doctor
 
     print(doctor.check(_params()))
 
 
 def _params() -> Params:
-    """What params.yaml says; imported here, so that `--help` need not wait for the schema."""
+    """The settings of params.yaml. The schema is imported here, so that `--help` does not wait for it."""
     from frostline.params.schema import load
 
     return load(paths.PARAMS)
 
 
 def _params_here() -> Params | None:
-    """params.yaml where there is one: a bundle's folder can be used without."""
+    """The settings of params.yaml, or None without that file: the folder of a bundle can be used without it."""
     return _params() if paths.PARAMS.is_file() else None
-
-
-@contextmanager
-def _errors(debug: bool) -> Iterator[None]:
-    """Turn errors into one line on standard error and the exit code: 2 the user's mistake, 1 ours, 130 interrupted."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    except BrokenPipeError:  # whoever read the output has seen enough: `frostline predict photos | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)  # as a shell says of SIGPIPE
-    except Exception as error:
-        if debug:
-            raise
-        if isinstance(error, FrostlineError):
-            _fail(str(error), error.exit_code)
-        if isinstance(error, OSError):
-            _fail(of_system(error), 2)
-        _fail(f"frostline's own mistake: {type(error).__name__}: {error}; please report it with --debug's traceback", 1)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)
 
 
 def main() -> None:
     """Entry point."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper):  # what is printed may hold names of a stranger's files
+        if isinstance(stream, io.TextIOWrapper):  # printed lines may hold file names with control characters
             setattr(sys, name, PlainText(stream))
     with temporary.of_this_process():
         app()

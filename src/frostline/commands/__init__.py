@@ -14,6 +14,7 @@ __all__ = [
     "promote",
     "recipe",
     "register",
+    "report",
     "serve",
     "sweep",
     "sync",
