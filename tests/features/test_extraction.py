@@ -62,7 +62,7 @@ def test_a_row_an_image_as_the_layer_itself_gives_it(project, layer, pooling, mo
         assert set(rows.dtypes) == {np.dtype(np.float32)}
         np.testing.assert_allclose(rows.to_numpy(), expected(layer, split, pooling), atol=1e-4)
     assert "121 images" in said
-    held = store.opened(params.cache).kept()
+    held = store.opened(params.cache).usage()
     assert sum(each.images for each in held) == (0 if mode == "never" else 121)
     before = (project / "out" / "f.parquet").read_bytes()
     extract(layer, cache__mode=mode, head__pooling=pooling)

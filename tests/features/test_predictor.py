@@ -45,7 +45,7 @@ def test_the_same_as_the_saved_model_and_stored_for_the_next(
     for _ in range(2):
         found = predictor.probabilities(bundle, images, store, "always")
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-    assert sum(kept.images for kept in store.kept()) == stored
+    assert sum(entry.images for entry in store.usage()) == stored
     assert_alike(predictor.probabilities(bundle, images, store, "never"), found)
     logits = predictor.logits(bundle, images, store, "always") / temperature
     squashed = keras.ops.sigmoid(logits) if binary else keras.ops.softmax(logits)

@@ -79,7 +79,7 @@ def test_float16_features_are_near(store, small_sets):
     assert half.dtype == np.float16
     exact = everything(make().rows(2, {2}, set(), store, train))
     np.testing.assert_allclose(half, exact, rtol=1e-3, atol=1e-4)
-    assert len(store.kept()) == 2
+    assert len(store.usage()) == 2
 
 
 def test_features_that_overflow_are_an_error_that_names_the_key(store, small_sets):

@@ -81,9 +81,9 @@ def test_another_key_dtype_or_shape_is_another_entry(store):
     half = dataclasses.replace(ENTRY, dtype="float16")
     other = dataclasses.replace(ENTRY, key="b" * 64)
     assert add(store, names(1, 2), half) == add(store, names(1, 2), other) == [1, 2]
-    assert [kept.images for kept in store.kept()] == [2, 2, 2]
-    assert {kept.dtype for kept in store.kept()} == {"float16", "float32"}
-    assert store.kept()[0].about["layer"] == "stem"
+    assert [entry.images for entry in store.usage()] == [2, 2, 2]
+    assert {entry.dtype for entry in store.usage()} == {"float16", "float32"}
+    assert store.usage()[0].about["layer"] == "stem"
 
 
 def test_large_entries_are_written_in_blocks(store, monkeypatch):

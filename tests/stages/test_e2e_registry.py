@@ -80,7 +80,7 @@ def test_registered_promoted_and_rolled_back(project):
     refused = project("frostline", "promote", ok=False)
     assert "error: promote: refused, version 2 against champion 1: log_loss" in refused
     project.change({"finetune": {"epochs": 2}})
-    assert "is not what it says; run `dvc repro` first" in project("frostline", "register", ok=False)
+    assert "differs from it; run `dvc repro` first" in project("frostline", "register", ok=False)
     project("git", "checkout", "-q", "params.yaml")
 
 

@@ -324,8 +324,8 @@ def test_balanced_weights_are_scikit_learns():
 
 def test_features_are_computed_for_the_variants_that_epochs_reach(train, tmp_path):
     train(copies=2, finetune__head_epochs=2, finetune__epochs=0)
-    (kept,) = Store(tmp_path / "features", 1e9, Memory(0)).kept()
-    assert kept.images == 42 * 2 + 18  # two variants and validation
+    (entry,) = Store(tmp_path / "features", 1e9, Memory(0)).usage()
+    assert entry.images == 42 * 2 + 18  # two variants and validation
     train(copies=2, finetune__head_epochs=3, finetune__epochs=0)
     assert "102 of 144 images there" in train.plans[0]
 
@@ -339,7 +339,7 @@ def test_a_damaged_store_is_one_line_of_warning_and_the_same_weights(train, tmp_
     capsys.readouterr()
     assert_same(weights(train(cache__mode="always")), weights(straight))
     (line,) = capsys.readouterr().err.splitlines()
-    assert "is damaged (its checksum differs); what it held is computed again" in line
+    assert "is damaged (its checksum differs); its features are computed again" in line
 
 
 def test_float16_features_move_the_weights_by_little(train):

@@ -116,9 +116,9 @@ def test_its_features_are_there_for_the_table(project):
     """What the head was trained on is not computed again: the same entry, with the test split's images more."""
     given = params(cache__mode="always")
     finetune.run(given)
-    before = {(str(each.about), each.images) for each in store.opened(given.cache).kept()}
+    before = {(str(each.about), each.images) for each in store.opened(given.cache).usage()}
     features.run(given, "block8_out", "train", Path("f.parquet"))
-    assert {(str(each.about), each.images) for each in store.opened(given.cache).kept()} == before
+    assert {(str(each.about), each.images) for each in store.opened(given.cache).usage()} == before
 
 
 def test_a_sweep_compares_them(project, capsys):

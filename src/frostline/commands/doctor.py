@@ -33,7 +33,7 @@ def check(params: Params) -> str:
 
 def _stored(opened: Store) -> list[str]:
     """What the store holds, the last used first; a line an entry."""
-    kept = opened.kept()
+    kept = opened.usage()
     lines = [
         f"features: {sum(entry.bytes for entry in kept) / 1e9:.2f} of {opened.budget / 1e9:g} GB in {opened.folder}, "
         f"{len(kept)} {'entry' if len(kept) == 1 else 'entries'}; deleting any of it is safe"

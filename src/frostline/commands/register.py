@@ -20,7 +20,7 @@ def run(params: Params) -> str:
     with registry.registry(params.tracking, params.registry.name) as known:
         lineage.require_up_to_date()
         tags = lineage.state_tags(Path(), paths.DVC_LOCK)
-        states.bring(tracker.tracker(params.tracking), Path(), tags)
+        states.record(tracker.tracker(params.tracking), Path(), tags)
         metrics = json.loads(paths.METRICS.read_text(encoding="utf-8"))
         numbers = {f"test_{key}": f"{value:.6g}" for key, value in metrics.items() if isinstance(value, int | float)}
         low, high = metrics["accuracy_ci95"]

@@ -23,7 +23,7 @@ def run(params: Params, revisions: list[str]) -> str:
         raise StateError("params.yaml: tracking.uri is none, so no run can be made; set it to auto or a URI")
     if not revisions:
         lineage.require_up_to_date()
-        return states.bring(place, Path(), lineage.state_tags(Path(), paths.DVC_LOCK))
+        return states.record(place, Path(), lineage.state_tags(Path(), paths.DVC_LOCK))
     lines = []
     for revision in revisions:
         with states.checked_out(revision) as (folder, commit, is_experiment):
@@ -33,5 +33,5 @@ def run(params: Params, revisions: list[str]) -> str:
                 lineage.DIRTY: "false",
                 **({lineage.EXPERIMENT: revision} if is_experiment else {}),
             }
-            lines.append(f"{revision}: {states.bring(place, folder, tags)}")
+            lines.append(f"{revision}: {states.record(place, folder, tags)}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Feature extraction: what any layer of a backbone makes of images, one vector an image."""
+"""Feature extraction: the output of any layer of a backbone, as one vector for each image."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ from frostline.models import backend, heads
 from frostline.models.backbones import Backbone
 from frostline.models.heads import Head
 
-WIDEST = 20_000  # columns that tools which read tables still bear
-GROUP_BYTES = 64 * 2**20  # of a Parquet row group, which is what memory holds
+WIDEST = 20_000  # columns; tools that read tables fail with more
+GROUP_BYTES = 64 * 2**20  # of a row group of Parquet, which must fit in memory
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """Images -> vectors of one layer, in inference mode. layer: its name."""
+    """Gives the vectors of one layer for images, in inference mode. layer: the name of the layer."""
 
     layer: str
     _prefix: Prefix
 
     @property
     def width(self) -> int:
-        """Numbers in a vector."""
+        """The length of a vector."""
         return int(np.prod(self._prefix.stops[0].entry.shape))
 
     def rows(self, images: Shards, store: Store | None) -> Rows:
-        """The vectors of images, float32 (n, width), drawn from the store, which is filled at the first use; without
-        a store computed for each draw."""
+        """The vectors of images, float32 (n, width).
+
+        They come from the store, which is filled at the first use. Without a store they are computed for each draw.
+        """
         computed = ComputedRows(self._prefix, IMAGES, 0, images)
         if store is None:
             return computed
@@ -51,17 +53,17 @@ class Extractor:
 def extractor(backbone: Backbone, layer: str, pooling: str) -> Extractor:
     """The extractor of a layer, or operation such as a sum, by its name.
 
-    pooling: of feature maps, as `head.pooling` has it; vectors stay. The body is cut behind the layer, so that the
-    layer is a cut point wherever it lies, and only its pooled vector is stored; that of the body's last layer is what
-    the training of a head stores too. Raises ParamsError for a name that no layer has, and for vectors of more than
-    20,000 numbers.
+    pooling: of feature maps, a value of `head.pooling`; vectors are not pooled. The body is cut behind the layer, so
+    that any layer is a cut point and only its pooled vector is stored. The vector of the body's last layer is the one
+    that training stores as well. Raises ParamsError if no layer has that name, and if a vector has more than 20,000
+    numbers.
     """
     body = backbone.model
-    found = {each.name: each for each in body.operations if not isinstance(each, keras.layers.InputLayer)}
-    if layer not in found:
-        near = get_close_matches(layer, found, n=1, cutoff=0.0)[0]
+    operations = {each.name: each for each in body.operations if not isinstance(each, keras.layers.InputLayer)}
+    if layer not in operations:
+        near = get_close_matches(layer, operations, n=1, cutoff=0.0)[0]
         raise ParamsError(f"--layer: {layer!r} is no layer of {body.name}; did you mean {near}?")
-    cut = keras.Model(body.input, found[layer].output, name=body.name)
+    cut = keras.Model(body.input, operations[layer].output, name=body.name)
     shape = cut.output.shape[1:]
     pool = heads.POOLS[pooling if len(shape) == 3 else "flatten"](name="pool")
     width = int(np.prod(pool.compute_output_shape((None, *shape))[1:]))
@@ -77,10 +79,11 @@ def extractor(backbone: Backbone, layer: str, pooling: str) -> Extractor:
 
 
 def write(path: Path, vectors: Mapping[str, Rows], splits: Mapping[str, Shards], about: Mapping[str, Any]) -> int:
-    """Write a Parquet table of the vectors and say how many rows it has.
+    """Write a Parquet table of the vectors; returns the number of rows.
 
-    vectors, splits: by the splits' names. Columns: path, label (the class's name), split, and f0, f1, ... in float32.
-    about: what pandas gives as the table's `attrs`. Written a row group at a time, so that memory holds one of them.
+    vectors, splits: by the names of the splits. Columns: path, label (the class's name), split, and f0, f1, ... in
+    float32. about: what pandas shows as `attrs` of the table. The table is written row group by row group, to save
+    memory.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -108,19 +111,19 @@ def write(path: Path, vectors: Mapping[str, Rows], splits: Mapping[str, Shards],
 def _chunks(
     vectors: Mapping[str, Rows], total: int, per_group: int, batch: int
 ) -> Iterator[tuple[str, slice, NDArray[np.float32]]]:
-    """Split, rows of it and their columns, float32 (width, rows), of each row group."""
+    """For each row group: the split, the rows in the split, and the columns, float32 (width, rows)."""
 
     def batches() -> Iterator[tuple[str, int, NDArray[np.float32]]]:
         for split, rows in vectors.items():
             for start in range(0, len(rows), batch):
                 yield split, start, rows.take(np.arange(start, min(start + batch, len(rows))))
 
-    made: list[NDArray[np.float32]] = []
-    begun = 0
+    vectors_of_group: list[NDArray[np.float32]] = []
+    group_start = 0
     for split, start, numbers in progress.track(batches(), total, "features", batch):
-        begun = begun if made else start
-        made.append(numbers)
+        group_start = group_start if vectors_of_group else start
+        vectors_of_group.append(numbers)
         end = start + len(numbers)
-        if end - begun >= per_group or end == len(vectors[split]):
-            yield split, slice(begun, end), np.ascontiguousarray(np.concatenate(made).T, np.float32)
-            made = []
+        if end - group_start >= per_group or end == len(vectors[split]):
+            yield split, slice(group_start, end), np.ascontiguousarray(np.concatenate(vectors_of_group).T, np.float32)
+            vectors_of_group = []

@@ -1,6 +1,6 @@
-"""What was measured on this machine, kept beside the activation store: a measurement is made once.
+"""Measurements of this machine, which are kept beside the activation store and made once.
 
-A file that is missing, or can't be read, means that it is measured again: deleting anything here is safe.
+If a file is missing or can't be read, the measurement is made again. So deleting anything here is safe.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import numpy as np
 
 from frostline.core import atomic, digest
 
-TRIAL_BYTES, TRIAL_ROW = 16 * 2**20, 2**15  # what a folder's speed is measured with
+TRIAL_BYTES, TRIAL_ROW = 16 * 2**20, 2**15  # the size of the file that the speed of a folder is measured with
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that a byte takes. write: in order; read: whole rows in random order, from the page cache; cold: from
-    the disk."""
+    """Seconds for a byte.
+
+    write: in order; read: whole rows in random order, from the page cache; cold: the same from the disk.
+    """
 
     write: float
     read: float
@@ -32,13 +34,13 @@ class Speed:
 
 
 def remember(folder: Path, name: str, value: Any) -> None:
-    """Keep a JSON-able value, where there is space for it."""
+    """Keep a JSON value, if there is space for it."""
     with suppress(OSError):
         atomic.write_json(folder / f"{name}.json", value)
 
 
 def recall(folder: Path, name: str) -> Any:
-    """A value that was kept under that name; None for none, or for one that can't be read."""
+    """The value that is kept under that name; None if there is none, or if it can't be read."""
     try:
         return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -46,20 +48,20 @@ def recall(folder: Path, name: str) -> Any:
 
 
 def speed(folder: Path) -> Speed:
-    """How fast a folder is on this machine: measured once, on a few megabytes."""
+    """The speed of a folder on this machine, measured once on a few megabytes."""
     name = f"speed-{digest.of_value(platform.node())[:24]}"
-    known = recall(folder, name)
-    if known is None:
+    seconds = recall(folder, name)
+    if seconds is None:
         try:
-            known = _measured(folder)
-        except OSError:  # a full disk: whoever writes there will be told
+            seconds = _measured(folder)
+        except OSError:  # a full disk, which the command that writes there reports
             return Speed(1.0, 0.0, 0.0)
-        remember(folder, name, known)
-    return Speed(*known)
+        remember(folder, name, seconds)
+    return Speed(*seconds)
 
 
 def _measured(folder: Path) -> list[float]:
-    """Seconds a byte of writing, of reading from the page cache and from the disk; of a file of TRIAL_BYTES."""
+    """Seconds for a byte to write, to read from the page cache, and to read from the disk, in a file of TRIAL_BYTES."""
     rows = np.zeros((TRIAL_BYTES // TRIAL_ROW, TRIAL_ROW), np.uint8)
     with atomic.scratch(folder / "speed") as scratch:
         path = scratch / "trial"
@@ -77,7 +79,7 @@ def _measured(folder: Path) -> list[float]:
 
 
 def _seconds_of_reading(path: Path, shape: tuple[int, int]) -> float:
-    """Seconds that all rows of a file take in random order."""
+    """Seconds to read all rows of a file in random order."""
     order = np.random.default_rng(0).permutation(shape[0])
     start = time.perf_counter()
     np.memmap(path, np.uint8, "r", 0, shape)[order]

@@ -1,4 +1,4 @@
-"""What a trained classifier says of prepared images, with its frozen layers' features out of the store."""
+"""The predictions of a trained classifier for prepared images, with stored features of its frozen layers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from frostline.models.bundles import Bundle
 
 
 def probabilities(bundle: Bundle, images: Shards, store: Store, mode: str) -> NDArray[np.float32]:
-    """Probabilities by class, float32 (n, classes); as `bundle.probabilities` has them, to about 1e-6.
+    """The probabilities of each class, float32 (n, classes), equal to `bundle.probabilities` to about 1e-6.
 
-    Layers that training left as they were have the same features in every trial and every evaluation: they are taken
-    from the store, or put there, as `planning.make` finds cheapest. mode: cache.mode.
+    Frozen layers give the same features in every trial and every evaluation. They are taken from the store, or put
+    there, if `planning.make` finds that cheapest. mode: cache.mode.
     """
 
     def squashed(logits: keras.Model) -> keras.Model:
@@ -29,14 +29,14 @@ def probabilities(bundle: Bundle, images: Shards, store: Store, mode: str) -> ND
 
 
 def logits(bundle: Bundle, images: Shards, store: Store, mode: str) -> NDArray[np.float32]:
-    """What the probabilities are made of, before any temperature: float32 (n, classes), or (n, 1) of a sigmoid."""
+    """The logits before any temperature: float32 (n, classes), or (n, 1) of a sigmoid."""
     return _run(bundle, lambda logits: logits, images, store, mode).astype(np.float32)
 
 
 def _run(
     bundle: Bundle, ending: Callable[[keras.Model], keras.Model], images: Shards, store: Store, mode: str
 ) -> NDArray[np.float32]:
-    """The output of the bundle's model with another ending behind its logits."""
+    """The output of the bundle's model with `ending` behind its logits."""
     backbone, head = bundles.parts(bundle)
     source = prefix.FeatureSource(backbone, head)
     line = freezing.deepest_cut(backbone.model, bundle.made_from.audit.frozen_layers)
@@ -46,8 +46,8 @@ def _run(
     rows = planning.make(source, [once], [images], None, store, mode, "float32").rows("evaluate", images)
     model = ending(assembly.suffix(backbone, head, line))
     size = backend.batch_rows()
-    made = []
+    outputs = []
     for start in range(0, len(images), size):
-        there = np.arange(start, min(start + size, len(images)))
-        made.append(backend.predict(model, rows.take(there), size))
-    return np.concatenate(made)
+        part = np.arange(start, min(start + size, len(images)))
+        outputs.append(backend.predict(model, rows.take(part), size))
+    return np.concatenate(outputs)

@@ -1,9 +1,9 @@
-"""Features: what the frozen prefix makes of images, stored or computed on the fly, as rows to draw batches from.
+"""Features: the output of the frozen prefix for images, stored or computed on the fly, as rows for batches.
 
-Every image passes the prefix alone, in inference mode and in batches of one size. So its features are the same bits
-whether they come from the store, from a shallower stored place, or are computed for this very batch: where they are
-taken from is a matter of time alone. That needs an engine that rounds a row alike wherever in the batch it lies, as
-`engine.rounds_alike` tries; where one does not, features are equal to about 1e-5 of their size, and the plan says so.
+The prefix runs in inference mode and in batches of one size. So the features of an image are the same bits, whether
+they come from the store, from an earlier stop that is stored, or are computed for this batch: it only changes the time.
+This needs a backend that rounds a row alike at any place of a batch, which `backend.rounds_alike` checks; with another
+one, features are equal to about 1e-5 of their size, and the plan says so.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IMAGES = -1  # the place before the first stop
 
 
 class Rows(Protocol):
-    """An array-like of images or of their features: what training draws its batches from."""
+    """An array-like of images or of their features, from which training draws its batches."""
 
     def __len__(self) -> int: ...
 
@@ -42,7 +42,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Stop:
-    """A place to take features: behind a cut; behind the body's last layer it is the pooled vector that is taken."""
+    """A cut point with the store's entry for its features; behind the body's last layer these are the pooled vector."""
 
     cut: CutPoint
     entry: Entry
@@ -50,7 +50,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """A network as it is before training. Good while its frozen weights are, whenever it is used, what they were."""
+    """A network before training. It is valid while the frozen weights are what they were."""
 
     backbone: Backbone
     head: Head
@@ -85,22 +85,22 @@ class Prefix:
 
     @property
     def depths(self) -> list[int]:
-        """How many layers are before each stop: what a stop is found by."""
+        """How many layers are before each stop; this number identifies a stop."""
         return [stop.cut.depth for stop in self.stops]
 
     def run(self, first: int, last: int, batch: NDArray[Any]) -> NDArray[Any]:
-        """What stands at stop `first` (IMAGES: images) -> what stands at stop `last`; any number of rows."""
+        """Turn features at stop `first` (IMAGES: images) into features at stop `last`; any number of rows."""
         rows = backend.batch_rows()
-        made = []
+        outputs = []
         for start in range(0, len(batch), rows):
             x = batch[start : start + rows]
             for at in range(first + 1, last + 1):
                 x = backend.predict(self.segment(at), x, rows)
-            made.append(x)
-        return made[0] if len(made) == 1 else np.concatenate(made)
+            outputs.append(x)
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     def segment(self, at: int) -> keras.Model:
-        """The compiled model that leads to a stop from the one before it."""
+        """The compiled model from the stop before to this one."""
         if at not in self._segments:
             start = self.stops[at - 1].cut if at - 1 != IMAGES else None
             self._segments[at] = assembly.segment(self.source.backbone, self.source.head, start, self.stops[at].cut)
@@ -109,7 +109,8 @@ class Prefix:
     def rows(self, stop: int, kept: Set[int], read: Set[int], store: Store, images: Shards) -> Rows:
         """The features of images at a stop.
 
-        kept: stops whose features are put into the store; read: stops whose features are used where they are stored.
+        kept: the stops whose features are put into the store; read: the stops whose features are used if they are
+        stored.
         """
         rows: Rows = images
         at = IMAGES
@@ -123,7 +124,7 @@ class Prefix:
 
 @dataclass(frozen=True)
 class ComputedRows:
-    """Features computed on the fly from what stands at an earlier place."""
+    """Features at stop `last` that are computed on the fly from the rows at stop `first`."""
 
     prefix: Prefix
     first: int
@@ -134,14 +135,14 @@ class ComputedRows:
         return len(self.below)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Copy of the rows' features. Raises ParamsError where they are not finite in the wanted dtype."""
+        """Copy the features of the rows. Raises ParamsError if they are not finite in the entry's dtype."""
         entry = self.prefix.stops[self.last].entry
         out = np.empty((len(rows), *entry.shape), entry.dtype)
         size = backend.batch_rows()
-        for start in range(0, len(rows), size):  # what lies below may be much larger than what is asked for
-            made = self.prefix.run(self.first, self.last, self.below.take(rows[start : start + size]))
-            with np.errstate(over="ignore"):  # said below, with the fix
-                out[start : start + size] = made
+        for start in range(0, len(rows), size):  # the rows below may be much larger than the features
+            features = self.prefix.run(self.first, self.last, self.below.take(rows[start : start + size]))
+            with np.errstate(over="ignore"):  # reported below, with the fix
+                out[start : start + size] = features
         if not np.isfinite(out).all():
             raise ParamsError(
                 f"params.yaml: features are not finite in cache.dtype {entry.dtype}; set it to float32, "
@@ -152,7 +153,7 @@ class ComputedRows:
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Features out of the store; those that are not there are computed, and with `keep` put there at the first use."""
+    """Features from the store. Missing ones are computed, and with `keep` stored at the first use."""
 
     store: Store
     entry: Entry
@@ -162,7 +163,7 @@ class StoredRows:
 
     @cached_property
     def pieces(self) -> Pieces:
-        """Where the store has them."""
+        """The places of the features in the store."""
         if self.keep:
             self.store.add(self.entry, self.identities, self.computed.take, backend.batch_rows())
         return self.store.find(self.entry, self.identities)
@@ -177,9 +178,9 @@ class StoredRows:
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         if self._complete:
             return self.pieces.take(rows)
-        there = self.pieces.piece[rows] >= 0
+        is_stored = self.pieces.piece[rows] >= 0
         out = np.empty((len(rows), *self.entry.shape), self.entry.dtype)
-        out[there] = self.pieces.take(rows[there])
-        if not there.all():
-            out[~there] = self.computed.take(rows[~there])
+        out[is_stored] = self.pieces.take(rows[is_stored])
+        if not is_stored.all():
+            out[~is_stored] = self.computed.take(rows[~is_stored])
         return out

@@ -1,15 +1,15 @@
-"""The store of frozen activations on disk: what a prefix makes of each image is computed once and kept.
+"""The activation store on disk: the output of a frozen prefix is computed once for each image.
 
 features/
-└── 3f9c0d...-float32/             an entry: all that one prefix, in one dtype, has made of images
-    ├── entry.json                 what it is, for people
+└── 3f9c0d...-float32/             an entry: the features of images by one prefix, in one dtype
+    ├── entry.json                 a description for people
     ├── lock                       held by the process that adds to it
     └── 8d1e...-5a0c66e1.npy       a block: two .npy arrays, one after the other: the images' identities, `S32` (n,),
                                    and their features (n, *shape); named by a digest of the former and its CRC-32
 
-An image's features are found by the image's own identity, so that new variants and added images extend an entry.
-The entry's name is the digest of all else they depend on: it can't be stale, and deleting anything here is safe.
-Blocks appear whole, never change, and are checked before their first use.
+The features of an image are found by the image's identity, so that new variants and added images extend an entry. The
+name of an entry is the digest of everything else that its features depend on. So an entry can't be stale, and deleting
+anything here is safe. Blocks appear whole, never change, and are checked before their first use.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 64 * 2**20
 HEADERS = 256  # bytes of a block's two headers
-BLOCK_SECONDS = 60.0  # a block is closed after so long: what a kill may cost
+BLOCK_SECONDS = 60.0  # a block is closed after this time, which is the most that a kill can cost
 
 Identities = NDArray[np.bytes_]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What an entry is.
+    """The description of an entry.
 
-    key: digest of all that the features depend on besides the image; shape, dtype: of one image's features;
-    about: for people, JSON-able.
+    key: digest of everything that the features depend on besides the image; shape, dtype: of the features of one image;
+    about: a JSON object for people.
     """
 
     key: str
@@ -58,18 +58,18 @@ class Entry:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes that one image takes on the disk: its features and its identity."""
+        """Bytes of one image on the disk: its features and its identity."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize + 32
 
     @property
     def name(self) -> str:
-        """Its folder's name."""
+        """The name of the entry's folder."""
         return f"{self.key[:40]}-{self.dtype}"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What the store holds of an entry. bytes: on disk; images: rows; used: seconds since 1970."""
+class Usage:
+    """How much the store has of an entry. bytes: on disk; images: rows; used: seconds since 1970."""
 
     about: dict[str, Any]
     dtype: str
@@ -80,7 +80,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of entries. budget: bytes that its blocks may take together; memory: bounds what of them is resident."""
+    """A folder of entries. budget: bytes that all blocks may take; memory: bounds the part of them that is resident."""
 
     folder: Path
     budget: float
@@ -89,24 +89,24 @@ class Store:
     _needed: set[Path] = field(default_factory=set, repr=False, compare=False)
 
     def count(self, entry: Entry, images: Identities) -> int:
-        """How many of the images are there, by the blocks' own word: they are not checked yet."""
+        """How many of the images are stored. Blocks are not checked yet."""
         blocks = [identities for _, identities, _ in self._blocks(entry)]
         return int(np.isin(images, np.concatenate(blocks)).sum()) if blocks else 0
 
     def find(self, entry: Entry, images: Identities) -> Pieces:
-        """The images' features where they are stored, with `missing` rows where they are not.
+        """The places of the images' features; `missing` has the rows without any.
 
-        A damaged block is removed, with a line of warning, and what was in it is missing.
+        A damaged block is removed with a line of warning, and its images are missing.
         """
         blocks = list(self._blocks(entry))
         if not blocks:
             nowhere = np.full(len(images), -1)
             return Pieces([], nowhere, nowhere, entry.shape, np.dtype(entry.dtype), self.memory)
-        held = np.concatenate([identities for _, identities, _ in blocks])
+        stored = np.concatenate([identities for _, identities, _ in blocks])
         sizes = [len(identities) for _, identities, _ in blocks]
-        order = np.argsort(held, kind="stable")
-        at = order[np.minimum(np.searchsorted(held, images, sorter=order), len(held) - 1)]
-        piece = np.where(held[at] == images, np.repeat(np.arange(len(blocks)), sizes)[at], -1)
+        order = np.argsort(stored, kind="stable")
+        at = order[np.minimum(np.searchsorted(stored, images, sorter=order), len(stored) - 1)]
+        piece = np.where(stored[at] == images, np.repeat(np.arange(len(blocks)), sizes)[at], -1)
         place = np.concatenate([np.arange(size) for size in sizes])[at]
         used = [blocks[number][0] for number in np.unique(piece[piece >= 0])]
         damaged = [path for path in used if not self._is_sound(path)]
@@ -122,16 +122,16 @@ class Store:
     def add(
         self, entry: Entry, images: Identities, make: Callable[[NDArray[np.int64]], NDArray[Any]], batch: int
     ) -> bool:
-        """Compute and keep the features of those images that are missing; False, with a warning, where it can't be.
+        """Compute and store the features that are missing; False, with a warning, if they can't be stored.
 
-        make: features of the given rows of `images`, at most `batch` of them at once. What is finished stays, also
-        when the process is killed. Raises what `make` raises, and errors.StateError where the folder can't be made.
+        make: computes the features of some rows of `images`, at most `batch` of them at once. Finished blocks stay,
+        also if the process is killed. Raises what `make` raises, and errors.StateError if the folder can't be created.
         """
         folder = self.folder / entry.name
         atomic.require_writable(folder)
         try:
             with atomic.lock(folder / "lock", f"waiting for another process that computes the features in {folder}"):
-                for leftover in folder.glob(".*"):  # of killed processes: whoever writes holds the lock
+                for leftover in folder.glob(".*"):  # of killed processes: a process that writes holds the lock
                     leftover.unlink()
                 if not (folder / "entry.json").exists():
                     atomic.write_json(folder / "entry.json", entry.about)
@@ -152,7 +152,7 @@ class Store:
         return True
 
     def room(self) -> float:
-        """Bytes more that fit the budget and the disk, once what this process has not asked for has made room."""
+        """Bytes that still fit the budget and the disk, after blocks that this process has not used are removed."""
         needed = 0
         for path in self._needed:
             with suppress(FileNotFoundError):
@@ -161,23 +161,23 @@ class Store:
         return max(0.0, min(self.budget - needed, _free(self.folder) + removable))
 
     def holds(self, entry: Entry) -> bool:
-        """Whether there is anything of an entry."""
+        """Whether the store has a block of an entry."""
         return any((self.folder / entry.name).glob("[!.]*.npy"))
 
-    def kept(self) -> list[Kept]:
-        """All entries, the last used first."""
-        found = []
+    def usage(self) -> list[Usage]:
+        """The use of all entries, the last used first."""
+        entries = []
         for folder in self.folder.glob("*-float*"):
             try:
                 about = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 about = {}
             blocks = [path.stat() for path in folder.glob("[!.]*.npy")]
-            rows = sum(len(opened[0]) for path in folder.glob("[!.]*.npy") if (opened := self._open(path)))
+            rows = sum(len(block[0]) for path in folder.glob("[!.]*.npy") if (block := self._open(path)))
             if blocks:
                 size, used = sum(block.st_size for block in blocks), max(block.st_mtime for block in blocks)
-                found.append(Kept(about, folder.name.rpartition("-")[2], size, rows, used))
-        return sorted(found, key=lambda kept: -kept.used)
+                entries.append(Usage(about, folder.name.rpartition("-")[2], size, rows, used))
+        return sorted(entries, key=lambda entry: -entry.used)
 
     def _size(self) -> int:
         total = 0
@@ -187,11 +187,11 @@ class Store:
         return total
 
     def _blocks(self, entry: Entry) -> Iterator[tuple[Path, Identities, NDArray[Any]]]:
-        """Each block of an entry that is of the right shape and size."""
+        """The blocks of an entry that have the right shape and size."""
         for path in sorted((self.folder / entry.name).glob("[!.]*.npy")):
-            opened = self._open(path)
-            if opened and opened[1].shape[1:] == entry.shape and opened[1].dtype == entry.dtype:
-                yield path, *opened
+            block = self._open(path)
+            if block and block[1].shape[1:] == entry.shape and block[1].dtype == entry.dtype:
+                yield path, *block
             elif path.exists():
                 _discard(path, "it is cut short or foreign")
 
@@ -207,13 +207,13 @@ class Store:
             return None
 
     def _is_sound(self, path: Path) -> bool:
-        """Whether a block's checksum is the one in its name; computed once in a process."""
+        """Whether the checksum of a block is the one in its name; it is computed once in a process."""
         if path not in self._sound:
             try:
-                found = checksum.of_file(path)
+                actual = checksum.of_file(path)
             except OSError:
                 return False
-            if path.stem.rsplit("-", 1)[-1] != found:
+            if path.stem.rsplit("-", 1)[-1] != actual:
                 _discard(path, "its checksum differs")
                 return False
             self._sound.add(path)
@@ -234,28 +234,28 @@ class Store:
         self._needed.add(path)
 
     def _make_room(self, needed: int) -> None:
-        """Remove the least recently used blocks that this process has not asked for, until `needed` bytes more fit."""
-        held, entries = 0, []
+        """Remove the least recently used blocks that this process has not used, until `needed` more bytes fit."""
+        total, removable = 0, []
         for path in self.folder.glob("*/[!.]*.npy"):
             with suppress(FileNotFoundError):  # another process made room too
-                found = path.stat()
-                held += found.st_size
+                status = path.stat()
+                total += status.st_size
                 if path not in self._needed:
-                    entries.append((found.st_mtime, found.st_size, path))
+                    removable.append((status.st_mtime, status.st_size, path))
         free = _free(self.folder)
-        for _, size, path in sorted(entries):
-            if held + needed <= self.budget and needed <= free:
+        for _, size, path in sorted(removable):
+            if total + needed <= self.budget and needed <= free:
                 break
             path.unlink(missing_ok=True)
-            held, free = held - size, free + size
-        if held + needed > self.budget:
+            total, free = total - size, free + size
+        if total + needed > self.budget:
             raise OSError(errno.ENOSPC, f"cache.disk_gb {self.budget / 1e9:g} is used up")
         if needed > free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def opened(cache: CacheSection) -> Store:
-    """The project's store, within the bounds that params.yaml sets."""
+    """The store of the project, with the bounds of params.yaml."""
     return Store(paths.features(), cache.disk_gb * 1e9, Memory(cache.memory_gb * 1e9))
 
 
@@ -264,21 +264,21 @@ def _blocks_of(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
     """Features of the rows, computed batch by batch, in blocks of bounded size and time."""
     per_block = max(batch, BLOCK_BYTES // entry.row_bytes // batch * batch)
-    made: list[NDArray[Any]] = []
-    begun, start = time.monotonic(), 0
+    features: list[NDArray[Any]] = []
+    start_time, start = time.monotonic(), 0
     for at in progress.track(range(0, len(rows), batch), len(rows), "features", batch):
-        made.append(make(rows[at : at + batch]))
+        features.append(make(rows[at : at + batch]))
         end = min(at + batch, len(rows))
-        if end - start >= per_block or end == len(rows) or time.monotonic() - begun > BLOCK_SECONDS:
-            yield rows[start:end], np.concatenate(made)
-            made, start, begun = [], end, time.monotonic()
+        if end - start >= per_block or end == len(rows) or time.monotonic() - start_time > BLOCK_SECONDS:
+            yield rows[start:end], np.concatenate(features)
+            features, start, start_time = [], end, time.monotonic()
 
 
 def _free(folder: Path) -> int:
-    """Bytes free on the disk where a folder is, or will be."""
+    """Free bytes on the disk where a folder is, or will be."""
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
 def _discard(path: Path, why: str) -> None:
-    print(f"warning: {path} is damaged ({why}); what it held is computed again", file=sys.stderr)
+    print(f"warning: {path} is damaged ({why}); its features are computed again", file=sys.stderr)
     path.unlink(missing_ok=True)

@@ -96,7 +96,7 @@ class MlflowStudyLog:
         self.contact.retry()
         waiting = [run for run in (*self._children.values(), self.parent) if not run.close()]
         if waiting:
-            self.tracker.warn_of_kept()
+            self.tracker.warn_of_outbox()
 
     def _spec(self, trial: str, name: str, tags: Mapping[str, str], run: str | None = None) -> RunSpec:
         """The run of a trial, or of the whole study (`none`)."""

@@ -1,4 +1,4 @@
-"""A challenger and the champion on the same test images: the gate, with what each of them says of every image."""
+"""The gate between a challenger and the champion, with the predictions of both for the same test images."""
 
 from __future__ import annotations
 
@@ -26,16 +26,21 @@ if TYPE_CHECKING:
 
 
 def compare(
-    params: Params, known: Registry, challenger: Version, champion: Version, reevaluate: bool
+    params: Params, registry: Registry, challenger: Version, champion: Version, reevaluate: bool
 ) -> gate.Comparison:
+    """Compare two versions.
+
+    reevaluate: test both on data/prepared/test, and not by their stored predictions. Raises StateError if the two were
+    not tested on the same images, or know different classes.
+    """
     if reevaluate:
         test = shards.open_folder(paths.PREPARED / "test")
         tested_on = test.source_digest()
-        tables = [_evaluated(params, known, version, test, tested_on) for version in (challenger, champion)]
+        tables = [_tested(params, registry, version, test, tested_on) for version in (challenger, champion)]
     else:
         tested_on = challenger.test_digest or ""
-        found = [known.predictions(version, tested_on) for version in (challenger, champion)]
-        tables = [table for table in found if table is not None]
+        stored = [registry.predictions(version, tested_on) for version in (challenger, champion)]
+        tables = [table for table in stored if table is not None]
         if len(tables) < 2:
             raise StateError(
                 f"{champion.uri}: was not tested on the images that version {challenger.number} was tested on, so the "
@@ -46,31 +51,33 @@ def compare(
     return gate.compare(labels, ours, theirs, rule.metric, rule.margin, rule.confidence, params.seed)
 
 
-def _evaluated(params: Params, known: Registry, version: Version, test: shards.Shards, tested_on: str) -> pd.DataFrame:
-    """What a version says of the present test set, which is kept for the next time."""
-    table = known.predictions(version, tested_on)
+def _tested(params: Params, registry: Registry, version: Version, test: shards.Shards, tested_on: str) -> pd.DataFrame:
+    """The predictions of a version for the present test set, which are stored for the next time."""
+    table = registry.predictions(version, tested_on)
     if table is None:
         print(f"promote: testing version {version.number} on {len(test)} images", flush=True)
-        table = _predicted(params, known.bundle(version), test)
-        known.keep_predictions(version, tested_on, table)
+        table = _predictions(params, registry.bundle(version), test)
+        registry.keep_predictions(version, tested_on, table)
     return table
 
 
-def _predicted(params: Params, bundle: Path, test: shards.Shards) -> pd.DataFrame:
-    """As reports/predictions.parquet, by a bundle that may want its images otherwise than they are prepared here."""
+def _predictions(params: Params, bundle: Path, test: shards.Shards) -> pd.DataFrame:
+    """A table like reports/predictions.parquet, by a bundle that may need images of another size or resizing."""
     import pandas as pd
 
     from frostline.serving.scoring import BATCH
 
     scorer = loading.scorer_of(bundle)
-    wanted, there = (scorer.image_size, scorer.resize), (test.layout.image_size, test.layout.resize)
-    made = []
+    is_prepared = (scorer.image_size, scorer.resize) == (test.layout.image_size, test.layout.resize)
+    parts = []
     with atomic.scratch(paths.state() / "source") as scratch:
-        read = test.take if wanted == there else _decoder(params, test, scorer, scratch)
+        read = test.take if is_prepared else _decoder(params, test, scorer, scratch)
         for start in progress.track(range(0, len(test), BATCH), len(test), "test", BATCH):
-            made.append(scorer.probabilities(read(np.arange(start, min(start + BATCH, len(test))))))
+            parts.append(scorer.probabilities(read(np.arange(start, min(start + BATCH, len(test))))))
     labels = np.asarray(test.layout.classes, object)[test.labels]
-    table = pd.DataFrame({"sha256": test.index["sha256"], "label": labels, "probabilities": list(np.concatenate(made))})
+    table = pd.DataFrame(
+        {"sha256": test.index["sha256"], "label": labels, "probabilities": list(np.concatenate(parts))}
+    )
     table.attrs["classes"] = list(scorer.classes)
     return table
 
@@ -78,7 +85,7 @@ def _predicted(params: Params, bundle: Path, test: shards.Shards) -> pd.DataFram
 def _decoder(
     params: Params, test: shards.Shards, scorer: Scorer, scratch: Path
 ) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
-    """Reads test images from the source again, in another size. scratch: where an archive is unpacked."""
+    """A function that reads test images from the source again, in another size. scratch: for an unpacked archive."""
     reader = sources.open_source(Path(params.data.source), scratch).reader
     names = test.index["path"]
 
@@ -90,7 +97,7 @@ def _decoder(
 
 
 def _aligned(tables: Sequence[pd.DataFrame]) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
-    """Labels and probabilities of both, image by image and class by class alike."""
+    """The labels, and the probabilities of both versions in one order of images and classes."""
     classes = sorted(tables[0].attrs["classes"])
     if sorted(tables[1].attrs["classes"]) != classes:
         raise StateError("promote: challenger and champion know different classes; they can't be compared")

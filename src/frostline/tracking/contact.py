@@ -1,4 +1,4 @@
-"""Whether MLflow answers: what it raises becomes errors of one line that name the fix."""
+"""Whether MLflow answers. Its errors become errors of one line that name the fix."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from frostline.core import database_errors
 from frostline.core.masking import masked
 from frostline.errors import StateError, UnreachableError
 
-PAUSE = 30.0  # seconds for which a server that did not answer is left alone
+PAUSE = 30.0  # seconds without a call to a server that did not answer
 
 FIX = (
     "; start its server, fix tracking.uri in params.yaml or MLFLOW_TRACKING_URI, or set tracking.uri to none to train "
     "without records"
 )
 
-# MLflow's codes of errors that the same call would meet again.
+# MLflow's codes of errors that the same call would raise again.
 REFUSALS = {
     "ALREADY_EXISTS",
     "BAD_REQUEST",
@@ -38,9 +38,9 @@ REFUSALS = {
 
 @contextmanager
 def reachable(uri: str, *others: type[Exception]) -> Iterator[None]:
-    """Turn what MLflow raises in the block, and those other errors, into a StateError that names the fix.
+    """Turn the errors of MLflow in the block, and those of the types `others`, into a StateError that names the fix.
 
-    It is an UnreachableError where the same call may work later.
+    It is an UnreachableError if the same call may work later.
     """
     from mlflow.exceptions import MlflowException
     from requests import RequestException
@@ -51,9 +51,9 @@ def reachable(uri: str, *others: type[Exception]) -> Iterator[None]:
         code = database_errors.code(error)
         if code is not None and code != sqlite3.SQLITE_BUSY:
             file = uri.removeprefix("sqlite:///")
-            said = database_errors.told(code, file, "its runs", "or set tracking.uri to another place")
-            if said is not None:
-                raise StateError(said) from error
+            message = database_errors.told(code, file, "its runs", "or set tracking.uri to another place")
+            if message is not None:
+                raise StateError(message) from error
         reason = masked(" ".join(str(error).split()))[:160]
         if isinstance(error, MlflowException) and error.error_code in REFUSALS:
             raise StateError(
@@ -63,7 +63,7 @@ def reachable(uri: str, *others: type[Exception]) -> Iterator[None]:
 
 
 class Contact:
-    """A server that is left alone for a while after a call that it did not answer."""
+    """A server that gets no calls for a while after a call that it did not answer."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -72,7 +72,7 @@ class Contact:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """A block of calls. Raises UnreachableError at once, without a call, while the server is left alone."""
+        """A block of calls. During the pause it raises UnreachableError at once, without a call."""
         if self._last is not None and time.monotonic() < self._retry_at:
             raise self._last
         try:
@@ -89,5 +89,5 @@ class Contact:
         self._last = None
 
     def retry(self) -> None:
-        """Let the next block call the server whatever came before."""
+        """End the pause, so that the next block calls the server."""
         self._retry_at = 0.0

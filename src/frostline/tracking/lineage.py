@@ -1,4 +1,4 @@
-"""Where a run comes from: git, DVC's experiment, the stages that dvc.lock records; and how to get back there."""
+"""Where a run comes from: git, DVC's experiment and dvc.lock; and how to restore that state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Hashes = dict[str, str]  # md5 by path
 
 @dataclass(frozen=True)
 class LockedStage:
-    """What dvc.lock knows of a stage: md5 of its dependencies and outputs, and the values of its params."""
+    """A stage in dvc.lock: the md5 of its dependencies and outputs, and the values of its params."""
 
     deps: Hashes = field(default_factory=dict)
     outs: Hashes = field(default_factory=dict)
@@ -28,13 +28,13 @@ class LockedStage:
 
 
 def stages(dvc_lock: Path) -> dict[str, LockedStage]:
-    """The stages that dvc.lock records, by name; none where there is no dvc.lock yet."""
+    """The stages in dvc.lock by name; none if there is no dvc.lock yet."""
     if not dvc_lock.is_file():
         return {}
-    known = (plain_yaml.read(dvc_lock) or {}).get("stages") or {}
+    entries = (plain_yaml.read(dvc_lock) or {}).get("stages") or {}
 
-    def hashes(entries: list[dict[str, Any]]) -> Hashes:
-        return {entry["path"]: entry["md5"] for entry in entries if "md5" in entry}
+    def hashes(files: list[dict[str, Any]]) -> Hashes:
+        return {file["path"]: file["md5"] for file in files if "md5" in file}
 
     return {
         name: LockedStage(
@@ -42,49 +42,49 @@ def stages(dvc_lock: Path) -> dict[str, LockedStage]:
             hashes(stage.get("outs", [])),
             {key: value for values in stage.get("params", {}).values() for key, value in values.items()},
         )
-        for name, stage in known.items()
+        for name, stage in entries.items()
     }
 
 
 def tags(dvc_lock: Path, inputs: list[Path], outputs: list[Path]) -> dict[str, str]:
-    """What identifies the state of code and data while a stage runs, as tags of a run.
+    """Tags that identify the state of code and data while a stage runs.
 
-    inputs: outputs of earlier stages that the run reads, whose md5 dvc.lock knows. outputs: folders that the pipeline
-    itself writes, so that they don't make the state count as dirty.
+    inputs: outputs of earlier stages that the run reads, whose md5 are in dvc.lock; outputs: folders that the pipeline
+    itself writes, which therefore don't count as uncommitted changes.
     """
     recorded = _outs(dvc_lock)
-    found = {f"dvc.lock.{path}": recorded[str(path)] for path in inputs if str(path) in recorded}
+    tags = {f"dvc.lock.{path}": recorded[str(path)] for path in inputs if str(path) in recorded}
     for name in (EXPERIMENT, "DVC_EXP_BASELINE_REV"):  # MLflow's own git tag shows the baseline inside `dvc exp`
         if value := os.environ.get(name):
-            found[name] = value
-    return found | _git_tags([dvc_lock, *outputs])
+            tags[name] = value
+    return tags | _git_tags([dvc_lock, *outputs])
 
 
 def state_tags(folder: Path, dvc_lock: Path) -> dict[str, str]:
-    """What identifies a finished state of the project in that folder: nothing of it may differ from the commit."""
+    """Tags that identify a finished state of the project in a folder. Any change since the commit counts as dirty."""
     outs = {f"dvc.lock.{path}": md5 for path, md5 in _outs(folder / dvc_lock).items()}
     return {**outs, LOCK: digest.of_file(folder / dvc_lock), **_git_tags([])}
 
 
 def require_up_to_date() -> None:
-    """Raise StateError where the stages' files are not what dvc.lock says, or there is no pipeline at all."""
+    """Raise StateError if the files of the stages differ from dvc.lock, or if there is no pipeline."""
     command = [sys.executable, "-m", "dvc", "status", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise StateError(f"dvc.lock: can't be compared with the files ({reason}); run it in the project's folder")
-    changed = json.loads(done.stdout or "{}")
+    changed = json.loads(result.stdout or "{}")
     if changed:
-        raise StateError(f"dvc.lock: {', '.join(changed)} is not what it says; run `dvc repro` first")
+        raise StateError(f"dvc.lock: {', '.join(changed)} differs from it; run `dvc repro` first")
 
 
 def way_back(commit: str) -> list[str]:
-    """The commands that bring a state back, in a clone of the repository."""
-    return [f"git checkout {commit}", "dvc checkout  # or `dvc pull`, where the files are on a remote", "dvc repro"]
+    """The commands that restore a state in a clone of the repository."""
+    return [f"git checkout {commit}", "dvc checkout  # or `dvc pull`, if the files are on a remote", "dvc repro"]
 
 
 def is_revision(name: str) -> bool:
-    """Whether git itself knows a commit by that name; DVC's experiments it does not."""
+    """Whether git has a commit by that name; it does not know the names of DVC's experiments."""
     return _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") is not None
 
 
@@ -97,14 +97,14 @@ def _git_tags(written: list[Path]) -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of a git command, or None where there is no git or no repository."""
+    """The output of a git command; None without git or a repository."""
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return result.stdout.strip()
 
 
 def _outs(dvc_lock: Path) -> Hashes:
-    """md5 of each output that dvc.lock knows, by its path."""
+    """The md5 of each output in dvc.lock by its path."""
     return {path: md5 for stage in stages(dvc_lock).values() for path, md5 in stage.outs.items()}

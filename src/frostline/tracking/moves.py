@@ -1,7 +1,7 @@
-"""The record of who was champion: every move of the alias is a tag of the registered model in MLflow.
+"""The record of champions: every move of the alias is a tag of the registered model in MLflow.
 
-A move is written down as an intent before the alias moves, and as done afterwards. So a command that is killed in
-between leaves an intent, and the next one finishes that move first: alias and record never tell different stories.
+A move is recorded as an intent before the alias moves, and as done afterwards. A command that is killed in between
+leaves an intent, and the next command finishes that move first. So alias and record always agree.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from frostline.errors import StateError
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 
-# A tag of the registered model: `frostline.move.<UTC time>` of one that is done, `frostline.intent` of one that is not.
+# A tag of the registered model: `frostline.move.<UTC time>` for one that is done, `frostline.intent` for one that is
+# not.
 MOVE, INTENT = "frostline.move.", "frostline.intent"
 
 
 @dataclass(frozen=True)
 class Move:
-    """A move of `champion`, UTC: between numbers of versions, None for no champion. kind: promote or rollback."""
+    """A move of `champion`. time: UTC; kind: promote or rollback; before, after: version numbers, or None."""
 
     time: str
     kind: str
@@ -31,13 +32,13 @@ class Move:
 
 
 def begin(client: Any, name: str, move: Move) -> None:
-    """Write a move down and make it. client: an MlflowClient; name: of the registered model."""
+    """Record a move and make it. client: an MlflowClient; name: of the registered model."""
     client.set_registered_model_tag(name, INTENT, json.dumps(asdict(move)))
     _finish(client, name, move)
 
 
 def finish_begun(client: Any, name: str, tags: Mapping[str, str], versions: Sequence[int]) -> Move | None:
-    """Finish the move that a killed command left, if any; the move. tags: of the registered model."""
+    """Finish the move that a killed command left, if any, and return it. tags: of the registered model."""
     if INTENT not in tags:
         return None
     move = Move(**json.loads(tags[INTENT]))
@@ -49,20 +50,20 @@ def finish_begun(client: Any, name: str, tags: Mapping[str, str], versions: Sequ
 
 
 def done(tags: Mapping[str, str]) -> list[Move]:
-    """The record, the oldest first. tags: of the registered model."""
+    """The moves that are done, the oldest first. tags: of the registered model."""
     return [Move(**{"time": key.removeprefix(MOVE), **json.loads(tags[key])}) for key in sorted(tags) if _is_move(key)]
 
 
 def previous(name: str, record: Sequence[Move]) -> int | None:
-    """The number of who was champion before the present one came: rollbacks undo promotions, the last one first.
+    """The number of the champion before the present one. Rollbacks undo promotions, the last one first.
 
-    Raises StateError where there is nothing to undo.
+    Raises StateError if there is no promotion to undo.
     """
     stack: list[int | None] = []
     for move in record:
         if move.kind != "rollback":
             stack.append(move.before)
-        elif stack:  # a record whose beginning somebody removed has rollbacks of what it does not name
+        elif stack:  # a record without its beginning has rollbacks of moves that are missing
             stack.pop()
     if not stack:
         raise StateError(f"models:/{name}@{CHAMPION}: no promotion is left to undo")
@@ -74,7 +75,7 @@ def _is_move(key: str) -> bool:
 
 
 def _finish(client: Any, name: str, move: Move) -> None:
-    """Make a move whose intent is written; doing it twice is doing it once."""
+    """Make a move whose intent is recorded. Twice is the same as once."""
     if move.after is None:
         client.delete_registered_model_alias(name, CHAMPION)
     else:

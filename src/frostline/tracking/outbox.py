@@ -1,8 +1,9 @@
 """Calls that a server did not answer, kept in the project until it does.
 
-A box is a folder: `to.json` says whom its calls are for, `calls.jsonl` holds a call a line in their order, and the
-folders beside it the files that calls name, as hard links where the disk allows that. A process may be killed between a
-call and its removal from the box. So a call may be made twice, and whoever takes calls must bear that.
+An outbox is a folder. `to.json` says for which run its calls are, `calls.jsonl` has one call in each line, in their
+order, and the folders beside it have the files that calls name, as hard links if the disk allows them. A process may be
+killed between a call and its removal from the outbox. So a call may be made twice, and its receiver must allow for
+that.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Outbox:
-    """A box. to: whom its calls are for, in JSON values; the folder is made with the first call."""
+    """An outbox. to: the run that its calls are for, in JSON values. The folder is created with the first call."""
 
     folder: Path
     to: Mapping[str, Any]
@@ -46,58 +47,58 @@ class Outbox:
         if not (self.folder / TO).exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             atomic.write_json(self.folder / TO, dict(self.to))
-        kept = []
+        links = []
         for path in call.paths:
             place = self.folder / str(len(list(self.folder.iterdir()))) / path.name
             place.parent.mkdir()
             _link(path, place)
-            kept.append(str(place.relative_to(self.folder)))
-        line = json.dumps({"method": call.method, "arguments": dict(call.arguments), "paths": kept})
+            links.append(str(place.relative_to(self.folder)))
+        line = json.dumps({"method": call.method, "arguments": dict(call.arguments), "paths": links})
         with (self.folder / CALLS).open("a", encoding="utf-8") as calls:
             calls.write(line + "\n")
 
     def calls(self) -> list[Call]:
-        """The calls in their order; a last line that a power cut broke is none."""
+        """The calls in their order, without a last line that a power cut broke."""
         try:
             lines = (self.folder / CALLS).read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return []
-        found = []
+        calls = []
         for number, line in enumerate(lines):
             try:
-                known = json.loads(line)
+                call = json.loads(line)
             except ValueError:
                 if number == len(lines) - 1:
                     break
                 raise
-            found.append(Call(known["method"], known["arguments"], [self.folder / path for path in known["paths"]]))
-        return found
+            calls.append(Call(call["method"], call["arguments"], [self.folder / path for path in call["paths"]]))
+        return calls
 
     def clear(self) -> None:
-        """Forget all calls."""
+        """Remove all calls."""
         (self.folder / CALLS).unlink(missing_ok=True)  # first, so that a kill leaves no calls without their files
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Whether this process has the box for itself during the block; a box in use is another process's to send."""
+        """Whether this process has the outbox for itself during the block. One in use is sent by its own process."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic.try_lock(self.folder / LOCK) as holder:
             yield holder is None
 
 
 def boxes(folder: Path) -> list[Outbox]:
-    """All boxes with calls, the oldest first."""
-    found = sorted(folder.glob(f"*/{CALLS}"), key=lambda path: path.stat().st_mtime)
+    """All outboxes with calls, the oldest first."""
+    files = sorted(folder.glob(f"*/{CALLS}"), key=lambda path: path.stat().st_mtime)
     return [
         Outbox(path.parent, json.loads((path.parent / TO).read_text(encoding="utf-8")))
-        for path in found
+        for path in files
         if (path.parent / TO).exists()
     ]
 
 
 def _link(path: Path, place: Path) -> None:
-    """Keep a file or folder under another name: what writes it anew renames, so a link stays as it is now."""
+    """Keep a file or folder under another name. Files are replaced by renaming, so a hard link keeps the content."""
     if path.is_dir():
         shutil.copytree(path, place, copy_function=_link_file)
     else:
@@ -107,5 +108,5 @@ def _link(path: Path, place: Path) -> None:
 def _link_file(path: str, place: str) -> None:
     try:
         os.link(path, place)
-    except OSError:  # another disk, or one that knows no links
+    except OSError:  # another disk, or one without hard links
         shutil.copyfile(path, place)

@@ -1,7 +1,7 @@
-"""What a run in MLflow is told of a training, of its evaluation and of the state of the project that they belong to.
+"""What is recorded in a run of MLflow: the training, its evaluation, and the state of the project they belong to.
 
-The stages write it while they work. Where one was restored from DVC's run cache, or ran without tracking, `sync` writes
-the same from the files.
+The stages record it while they work. For a stage that was restored from DVC's run cache, or that ran without tracking,
+`sync` records the same from the files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from frostline.tracking.runs import Run
 TEST_DIGEST = "frostline.test_digest"
 NOTE = "mlflow.note.content"  # what MLflow's UI shows as the run's description
 
-# Where a run keeps what it was tested on and the state it belongs to; the first digits of a digest name the folder.
+# The folders in a run's artifacts for its evaluations and its states; they are named by the first digits of a digest.
 EVALUATION, STATE = "evaluations/{}", "states/{}"
 
 
@@ -32,7 +32,7 @@ def short(digest: str) -> str:
 
 
 def name(params: Params) -> str:
-    """What a training's run is called."""
+    """The name of a training's run."""
     head, finetune = params.head, params.finetune
     return _name(params.backbone.name, head.classifier, finetune.freeze, finetune.learning_rate)
 

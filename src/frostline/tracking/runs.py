@@ -1,7 +1,7 @@
-"""One run in MLflow, and who may write to it: a server that goes away ends no training.
+"""One run in MLflow. A training continues if the server goes away.
 
-`RunWriter` makes the calls, each of which may be made twice. `TrackedRun` is what the rest of the package writes to: it
-hands calls to the writer, and keeps them in an outbox while the server does not answer.
+The rest of the package writes to a `TrackedRun`. It passes calls on to a `RunWriter`, and keeps them in an outbox while
+the server does not answer. Each call of a `RunWriter` may be made twice.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from frostline.serving import packaging
 from frostline.tracking.contact import Contact
 from frostline.tracking.outbox import Call, Outbox
 
-# MLflow's words for a run that is over.
+# MLflow's words for a run that has ended.
 ENDED = {"FINISHED", "FAILED", "KILLED"}
 
-AT_ONCE = 100  # params and tags; of metrics MLflow takes ten times as many
+AT_ONCE = 100  # params or tags in a call; MLflow takes ten times as many metrics
 
 
 @dataclass(frozen=True)
 class State:
-    """How a run stood when it was opened.
+    """The state of a run when it was opened.
 
-    is_new: it had no settings yet; has_model: it had a whole logged model; has_ended: it was over.
+    is_new: it had no settings yet; has_model: it had a complete logged model; has_ended: it had ended.
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -44,19 +44,16 @@ class Run(Protocol):
 
     @property
     def state(self) -> State:
-        """How it stood when it was opened."""
+        """The state of the run when it was opened."""
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Record settings under dotted names, those alone that it does not have; None becomes `null`, as in YAML."""
+        """Record those settings, under dotted names, that the run does not have. None becomes `null`, as in YAML."""
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Record numbers at a step."""
 
     def epochs(self, rows: Sequence[HistoryRow], seconds: float | None = None) -> None:
-        """Record the numbers of a training's epochs, those alone whose `step` it does not have.
-
-        seconds: what the last of them took.
-        """
+        """Record the numbers of those epochs whose `step` the run does not have. seconds: the time of the last one."""
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Record tags."""
@@ -65,17 +62,17 @@ class Run(Protocol):
         """Record a data set as an input. context: training, validation or test."""
 
     def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
-        """Keep copies of files and folders, in that folder of the run's artifacts; what does not exist is left out."""
+        """Keep copies of files and folders in a folder of the run's artifacts. Missing files are left out."""
 
     def model(self, bundle: Path) -> None:
-        """Keep a bundle as a logged model (see packaging.py), unless it has one."""
+        """Keep a bundle as a logged model (see packaging.py), unless the run has one."""
 
     def status(self, status: str) -> None:
-        """Say how it stands, in MLflow's words: RUNNING, FINISHED, FAILED, KILLED."""
+        """Set the status, in MLflow's words: RUNNING, FINISHED, FAILED, KILLED."""
 
 
 class NullRun:
-    """A run for those who switched tracking off: takes everything, keeps nothing."""
+    """A run that records nothing, because tracking is off."""
 
     state = State()
 
@@ -91,10 +88,10 @@ class NullRun:
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run by what it is found by, or made with.
+    """How to find a run, or else to create it.
 
-    find: a filter of MLflow's; without: a tag that it must not have; name, tags: of a new one; id: MLflow's, where it
-    is known.
+    find: a filter in MLflow's syntax; without: a tag that the run must not have; name, tags: of a new run; id: of the
+    run in MLflow, if it is known.
     """
 
     experiment: str
@@ -108,29 +105,28 @@ class RunSpec:
 class RunWriter:
     """Writes to one run. Every call may be made twice and writes once."""
 
-    def __init__(self, wanted: RunSpec) -> None:
+    def __init__(self, spec: RunSpec) -> None:
         from mlflow.tracking import MlflowClient
 
-        self.client, self.wanted = MlflowClient(), wanted
-        self.id: str | None = wanted.id
+        self.client, self.spec = MlflowClient(), spec
+        self.id: str | None = spec.id
         self._steps: set[int] | None = None
         self._settings: set[str] = set()
 
     def open(self) -> State:
-        """Find the run or make it; how it stands."""
+        """Find the run or create it; returns its state."""
         if self.id is None:
-            wanted = self.wanted
-            order = ["attributes.start_time DESC"]
-            found = self.client.search_runs([wanted.experiment], wanted.find, max_results=50, order_by=order)
-            self.id = next((run.info.run_id for run in found if wanted.without not in run.data.tags), None)
+            spec, order = self.spec, ["attributes.start_time DESC"]
+            runs = self.client.search_runs([spec.experiment], spec.find, max_results=50, order_by=order)
+            self.id = next((run.info.run_id for run in runs if spec.without not in run.data.tags), None)
         if self.id is None:  # not by MLflow's `start_run`, which tags it with the user's name and paths of this machine
-            made = self.client.create_run(wanted.experiment, run_name=wanted.name, tags=dict(wanted.tags))
-            self.id, self._steps, self._settings = made.info.run_id, set(), set()
+            new = self.client.create_run(self.spec.experiment, run_name=self.spec.name, tags=dict(self.spec.tags))
+            self.id, self._steps, self._settings = new.info.run_id, set(), set()
             return State()
-        known = self.client.get_run(self.id)
-        self._settings = set(known.data.params)
-        has_model = packaging.logged(self.client, known) is not None
-        return State(known.data.tags, not known.data.params, has_model, known.info.status in ENDED)
+        run = self.client.get_run(self.id)
+        self._settings = set(run.data.params)
+        has_model = packaging.logged(self.client, run) is not None
+        return State(run.data.tags, not run.data.params, has_model, run.info.status in ENDED)
 
     def write(self, call: Call) -> None:
         """Make a call that may have waited in an outbox."""
@@ -150,7 +146,7 @@ class RunWriter:
     def metrics(self, values: Mapping[str, float], step: int, time: int) -> None:
         from mlflow.entities import Metric
 
-        # The same number at the same step and time is recorded once, MLflow sees to that.
+        # MLflow records the same number at the same step and time only once.
         self.client.log_batch(self.id, metrics=[Metric(key, value, time, step) for key, value in values.items()])
 
     def epochs(self, rows: Sequence[Mapping[str, Any]], time: int) -> None:
@@ -202,40 +198,40 @@ class RunWriter:
 
 @dataclass
 class TrackedRun:
-    """A run behind an outbox; state: how it stood when it was opened."""
+    """A run behind an outbox. state: of the run when it was opened."""
 
     writer: RunWriter
     outbox: Outbox
     contact: Contact
     state: State
-    _holding: ExitStack = field(default_factory=ExitStack, init=False)
+    _box_lock: ExitStack = field(default_factory=ExitStack, init=False)
 
     @property
     def id(self) -> str | None:
-        """MLflow's id; None while the server did not answer and the run is to be found or made."""
+        """The id in MLflow; None while the server has not answered and the run must still be found or created."""
         return self.writer.id
 
     def params(self, values: Mapping[str, Any]) -> None:
-        texts = {key: _told("null" if value is None else str(value)) for key, value in values.items()}
+        texts = {key: _masked("null" if value is None else str(value)) for key, value in values.items()}
         self._call("params", {"values": texts})
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         self._call("metrics", {"values": dict(values), "step": step, "time": _now()})
 
     def epochs(self, rows: Sequence[HistoryRow], seconds: float | None = None) -> None:
-        told: list[dict[str, Any]] = [asdict(row) for row in rows]
+        records: list[dict[str, Any]] = [asdict(row) for row in rows]
         if seconds is not None:
-            told[-1]["seconds"] = seconds
-        self._call("epochs", {"rows": told, "time": _now()})
+            records[-1]["seconds"] = seconds
+        self._call("epochs", {"rows": records, "time": _now()})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        self._call("tags", {"values": {key: _told(value) for key, value in values.items()}})
+        self._call("tags", {"values": {key: _masked(value) for key, value in values.items()}})
 
     def dataset(self, name: str, digest: str, context: str) -> None:
-        self._call("dataset", {"name": _told(name), "digest": digest, "context": context})
+        self._call("dataset", {"name": _masked(name), "digest": digest, "context": context})
 
     def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
-        # What an earlier stage wrote and somebody removed is no reason to lose this run.
+        # A file of an earlier stage that was removed is no reason to lose this run.
         self._call("files", {"folder": folder}, [path for path in paths if path.exists()])
 
     def model(self, bundle: Path) -> None:
@@ -245,10 +241,10 @@ class TrackedRun:
         self._call("status", {"status": status, "time": _now()})
 
     def close(self) -> bool:
-        """Send what waits, if the server answers; whether nothing waits any more."""
+        """Send the outbox if the server answers; returns whether it is empty."""
         with suppress(UnreachableError):
             self._send()
-        self._holding.close()
+        self._box_lock.close()
         return self.outbox.is_empty
 
     def _call(self, method: str, arguments: Mapping[str, Any], paths: Sequence[Path] = ()) -> None:
@@ -259,24 +255,24 @@ class TrackedRun:
                 self.writer.write(call)
         except UnreachableError:
             if self.outbox.is_empty:
-                self._holding.enter_context(self.outbox.alone())
+                self._box_lock.enter_context(self.outbox.alone())
             self.outbox.put(call)
 
     def _send(self) -> None:
         if not self.outbox.is_empty:
             send(self.outbox, self.writer, self.contact)
-            self._holding.close()
+            self._box_lock.close()
 
 
 def send(outbox: Outbox, writer: RunWriter, contact: Contact) -> None:
-    """Make the calls of an outbox and clear it. Raises UnreachableError, and keeps all, where nobody answers."""
+    """Make the calls of an outbox and clear it. Raises UnreachableError, and keeps them, if the server is away."""
     with contact.answering():
         for call in outbox.calls():
             writer.write(call)
     outbox.clear()
 
 
-def _told(text: str) -> str:
+def _masked(text: str) -> str:
     """A text as it may leave this machine: without passwords and without the user's name in a path."""
     return from_home(masked(text))
 

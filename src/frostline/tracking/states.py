@@ -22,8 +22,11 @@ from frostline.tracking.tracker import Tracker
 STATE_FILES = (paths.PARAMS, Path("dvc.yaml"), paths.DVC_LOCK)
 
 
-def bring(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> str:
-    """Bring the runs up to a state whose files lie in a folder, tags being its lineage; a line on what was missing."""
+def record(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> str:
+    """Give the run of a state what it lacks; returns a line that says what it was.
+
+    folder: of the state's files; tags: of its lineage.
+    """
     bundle = folder / paths.BUNDLE
     try:
         made_from = account.read(bundle).made_from
@@ -62,7 +65,7 @@ def bring(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> str:
 
 @contextmanager
 def _masked(folder: Path) -> Iterator[list[Path]]:
-    """The state's files; of one with a password in a URL a copy without it, for as long as the block lasts."""
+    """The files of the state. A file with a password in a URL is a masked copy, which is removed after the block."""
     with atomic.scratch(paths.state() / "masked") as scratch:
         files = []
         for path in (folder / name for name in STATE_FILES):
@@ -81,12 +84,12 @@ def checked_out(revision: str) -> Iterator[tuple[Path, str, bool]]:
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError
 
-    wanted = [*STATE_FILES, paths.BUNDLE, paths.REPORTS]
+    needed = [*STATE_FILES, paths.BUNDLE, paths.REPORTS]
     with atomic.scratch(paths.state() / "revision") as scratch:
         try:
             files = DVCFileSystem(str(paths.root()), rev=revision)
             commit = files.repo.get_rev()
-            for path in wanted:
+            for path in needed:
                 target = scratch / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 files.get(path.as_posix(), str(target), recursive=files.isdir(path.as_posix()))

@@ -1,7 +1,7 @@
 """Where runs in MLflow go, and how they are found.
 
-One training is one run. It is found again by tags, never by a run id in a file: `frostline.job` while it trains, so
-that a resumed training continues in the same run, and `frostline.bundle`, the digest of what it produced, afterwards.
+One training is one run. It is found by tags, never by a run id in a file: by `frostline.job` while it trains, so that a
+resumed training continues in the same run, and afterwards by `frostline.bundle`, the digest of the trained bundle.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from frostline.tracking.runs import NullRun, Run, RunSpec, RunWriter, State, Tra
 
 JOB, BUNDLE = "frostline.job", "frostline.bundle"
 
-# Lets MLflow's UI open the experiment with its table of runs, and not with what it shows of language models.
+# With this tag MLflow's UI opens the experiment with its table of runs, and not with its page for language models.
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
 
-# Read by MLflow when it is imported.
+# MLflow reads these variables when it is imported.
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds; a server that hangs would hold a training up for 120
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds; the default of 120 would hold up a training
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
 
-DATABASE_TRIES = 5  # within 3 seconds; MLflow's own 10 keep a person waiting for 102 seconds
+DATABASE_TRIES = 5  # within 3 seconds; MLflow's default of 10 takes 102 seconds
 
 
 @dataclass(frozen=True)
 class Tracker:
     """Where runs go.
 
-    uri: an MLflow tracking URI or `none`; artifacts: folder for the files of a local database; state: folder of the
-    lock under which it is made, and of the outboxes.
+    uri: an MLflow tracking URI or `none`; artifacts: the folder for the files of a local database; state: the folder
+    of the outboxes and of the lock for the creation of that database.
     """
 
     uri: str
@@ -56,20 +56,20 @@ class Tracker:
 
     @contextmanager
     def training(self, job: str, name: str) -> Iterator[Run]:
-        """A run for a training; the one that a killed process left behind where there is one for the same job."""
+        """The run of a training: the one that a killed process left for the same job, or else a new one."""
         find = f"tags.`{JOB}` = '{job}' and attributes.status = 'RUNNING'"
         with self._whole(find, name, {JOB: job}, without=BUNDLE) as run:
             yield run
 
     @contextmanager
     def result(self, bundle: str, name: str) -> Iterator[Run]:
-        """The latest run that produced a bundle (by its digest); a new one where none is known."""
+        """The latest run that produced a bundle, by its digest, or else a new one."""
         with self._whole(f"tags.`{BUNDLE}` = '{bundle}'", name, {BUNDLE: bundle}) as run:
             yield run
 
     @contextmanager
     def _whole(self, find: str, name: str, tags: Mapping[str, str], without: str | None = None) -> Iterator[Run]:
-        """A run that ends with the block, as finished or failed."""
+        """A run whose status becomes finished or failed at the end of the block."""
         if self.uri == "none":
             yield NullRun()
             return
@@ -80,16 +80,16 @@ class Tracker:
             yield run
             status = "FINISHED"
         finally:
-            if not run.state.has_ended:  # an evaluation leaves the end of its training's run as it was
+            if not run.state.has_ended:  # an evaluation does not change the status of its training's run
                 with nullcontext() if status == "FINISHED" else suppress(StateError):
                     run.status(status)
             contact.retry()
             if not run.close():
-                self.warn_of_kept()
+                self.warn_of_outbox()
 
-    def run(self, wanted: RunSpec, contact: Contact, may_be_away: bool = False) -> TrackedRun:
-        """Open a run. Raises StateError where the server does not answer, unless it may be away."""
-        writer = RunWriter(wanted)
+    def run(self, spec: RunSpec, contact: Contact, may_be_away: bool = False) -> TrackedRun:
+        """Open a run. Raises StateError if the server does not answer, unless it may be away."""
+        writer = RunWriter(spec)
         state = State()
         try:
             with contact.answering():
@@ -97,14 +97,14 @@ class Tracker:
         except UnreachableError:
             if not may_be_away:
                 raise
-        to = {"uri": masked(self.uri), **asdict(wanted), "id": writer.id}
+        to = {"uri": masked(self.uri), **asdict(spec), "id": writer.id}
         box = outbox.Outbox(self._outboxes() / f"{os.getpid()}-{writer.id or digest.of_value(to)[:16]}", to)
         return TrackedRun(writer, box, contact, state)
 
     def connect(self) -> str:
-        """The id of the experiment, made where it is new; one process at a time, or a fresh SQLite database breaks.
+        """The id of the experiment, which is created if it is new. The outboxes for this server are sent.
 
-        What waits in outboxes for this server is sent.
+        One process at a time connects, because several would break a new SQLite database.
         """
         for key, value in QUIET.items():
             os.environ.setdefault(key, value)
@@ -118,15 +118,15 @@ class Tracker:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         atomic.require_writable(self.state)
-        # ImportError: a database's driver
+        # ImportError: the driver of a database is missing
         with atomic.lock(self.state / "tracking.lock"), reachable(self.uri, SQLAlchemyError, ImportError):
             file = local_database.file_of(self.uri)
             if file is not None:
-                local_database.make(file, self.artifacts)
+                local_database.create(file, self.artifacts)
             mlflow.set_tracking_uri(self.uri)
-            known = mlflow.get_experiment_by_name(self.experiment)
-            if known is not None:
-                experiment = str(known.experiment_id)
+            existing = mlflow.get_experiment_by_name(self.experiment)
+            if existing is not None:
+                experiment = str(existing.experiment_id)
             else:
                 place = self.artifacts.as_uri() if self.uri.startswith("sqlite:") else None
                 experiment = str(mlflow.create_experiment(self.experiment, artifact_location=place, tags=TRAINING))
@@ -134,24 +134,24 @@ class Tracker:
         return experiment
 
     def _send(self) -> None:
-        """Send what processes that are gone left in their outboxes."""
+        """Send the outboxes of processes that have ended."""
         for box in outbox.boxes(self._outboxes()):
-            with box.alone() as mine:
-                if not mine or box.is_empty or box.to.get("uri") != masked(self.uri):
+            with box.alone() as is_alone:
+                if not is_alone or box.is_empty or box.to.get("uri") != masked(self.uri):
                     continue
-                wanted = {key: box.to[key] for key in RunSpec.__dataclass_fields__}
+                spec = {key: box.to[key] for key in RunSpec.__dataclass_fields__}
                 try:
-                    send(box, RunWriter(RunSpec(**wanted)), Contact(self.uri))
+                    send(box, RunWriter(RunSpec(**spec)), Contact(self.uri))
                 except UnreachableError:
                     return
                 except StateError as error:
-                    print(f"warning: {error}; remove {box.folder} to forget what it holds", file=sys.stderr)
+                    print(f"warning: {error}; remove {box.folder} to forget these records", file=sys.stderr)
 
-    def warn_of_kept(self) -> None:
-        """Say where calls wait that could not be made."""
+    def warn_of_outbox(self) -> None:
+        """Print where the calls are that could not be made."""
         print(
-            f"warning: the tracking server does not answer; what it was to record is kept in {self._outboxes()}, and "
-            "the next command that reaches it sends that, as `frostline sync` does",
+            f"warning: the tracking server does not answer; the records are kept in {self._outboxes()}, and the next "
+            "command that reaches it sends them, as `frostline sync` does",
             file=sys.stderr,
         )
 
@@ -160,12 +160,12 @@ class Tracker:
 
 
 def tracker(settings: TrackingSection) -> Tracker:
-    """The tracker of params.yaml: `none` stays; MLFLOW_TRACKING_URI goes first; `auto` is mlflow.db at the root."""
+    """The tracker for params.yaml. MLFLOW_TRACKING_URI has precedence, except over `none`; `auto` is mlflow.db."""
     uri = settings.uri
     if uri != "none":
-        named = f"sqlite:///{paths.tracking_database()}" if uri == "auto" else uri
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or variables.expanded(named, "tracking.uri")
+        setting = f"sqlite:///{paths.tracking_database()}" if uri == "auto" else uri
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or variables.expanded(setting, "tracking.uri")
         relative = uri.removeprefix("sqlite:///")
-        if relative != uri and not relative.startswith("/"):  # to the root: the working directory may be a passing one
+        if relative != uri and not relative.startswith("/"):  # the working directory may be temporary
             uri = f"sqlite:///{paths.root() / relative}"
     return Tracker(uri, settings.experiment, paths.tracking_artifacts(), paths.state())
