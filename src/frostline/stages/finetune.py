@@ -65,7 +65,7 @@ def _train(params: Params, given: Inputs, locate: weights.Locate) -> str:
     return (
         f"finetune: {audit.frozen_layers} of {audit.layers} layers frozen, {audit.trainable_parameters:,} parameters "
         f"trained, {audit.frozen_weights_unchanged} frozen weights proved unchanged; "
-        f"val_accuracy {result.kept.val_accuracy:.4f}"
+        f"val_accuracy {result.final_row.val_accuracy:.4f}"
     )
 
 
