@@ -201,7 +201,7 @@ def test_only_the_names_of_this_machine_are_hosts_unless_others_are_given(port, 
     assert serve.ServerSettings(host="0.0.0.0").hosts is None
     assert serve.ServerSettings(host="0.0.0.0", allow_hosts=("Pets.Example:80",)).hosts == {"pets.example"}
     assert serve.ServerSettings(host="127.0.0.2").hosts == {"127.0.0.2", *guarding.LOOPBACK}
-    with pytest.raises(UserError, match="--allow-host a b: is no name of a host"):
+    with pytest.raises(UserError, match="--allow-host a b: is not a host name"):
         assert serve.ServerSettings(allow_hosts=("a b",)).hosts
     loopback = {"127.0.0.1": True, "localhost": True, "::1": True, "0.0.0.0": False, "example.org": False}
     assert {host: serve.is_loopback(host) for host in loopback} == loopback
