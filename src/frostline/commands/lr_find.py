@@ -27,7 +27,7 @@ def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> s
         raise ParamsError(f"--low {low:g} and --high {high:g}: the rates must rise from above 0; fix them")
     locate = registry.locator(params.tracking)
     inputs.check(params, locate)
-    training_inputs = inputs.opened(params)
+    training_inputs = inputs.open_all(params)
     with backend.quiet():
         from frostline.training.trainer import Trainer
 

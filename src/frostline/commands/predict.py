@@ -20,7 +20,7 @@ def run(params: Params | None, names: Sequence[str], model: str, form: batch.For
     each line. Raises DataError if a folder or a pattern has no images, and, after all predictions, if some images could
     not be read.
     """
-    requests = batch.requested(names)
+    requests = batch.find_images(names)
     scorer = loading.scorer_of(registry.bundle_folder(params.tracking if params else None, model))
     writer = batch.WRITERS[form](out, scorer.classes)
     errors = 0

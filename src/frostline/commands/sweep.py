@@ -36,7 +36,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         from frostline.search.worker import Worker
         from frostline.training.trainer import Trainer
 
-    training_inputs = inputs.opened(params)
+    training_inputs = inputs.open_all(params)
     plan = setup.plan(params, training_inputs, locate)
     data = TrialData(params, training_inputs, plan.folder)
     about = {**run_log.flat(job.settings(params)), **run_log.flat({"sweep": params.sweep.model_dump()})}

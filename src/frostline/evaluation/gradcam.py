@@ -67,7 +67,7 @@ class GradCam:
 
         gradients = ops.cast(_gradient(score, maps), "float32")
         weights = ops.mean(gradients, axis=(1, 2), keepdims=True)
-        return self._scaled(ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True)))
+        return self._scale(ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True)))
 
     def _place_heat(self, images: Any, classes: Any) -> Any:
         """For heads without a gradient, like a forest: the probability of the class by the features of one place alone,
@@ -79,13 +79,13 @@ class GradCam:
         probabilities = ops.reshape(ops.softmax(logits), (-1, height, width, logits.shape[-1]))
         mask = ops.one_hot(classes, logits.shape[-1], dtype="float32")[:, None, None, :]
         probability = ops.sum(probabilities * mask, axis=-1, keepdims=True)
-        return self._scaled(ops.relu(probability - ops.mean(probability, axis=(1, 2), keepdims=True)))
+        return self._scale(ops.relu(probability - ops.mean(probability, axis=(1, 2), keepdims=True)))
 
     def _no_heat(self, images: Any, classes: Any) -> Any:
         """For heads without a gradient that need the features of all places at once (`pooling: flatten`)."""
         return keras.ops.zeros_like(keras.ops.cast(images[..., 0], "float32"))
 
-    def _scaled(self, heat: Any) -> Any:
+    def _scale(self, heat: Any) -> Any:
         """Resize heat (n, height, width, 1) to (n, size, size), with a maximum of 1."""
         ops = keras.ops
         heat = ops.image.resize(heat, (self._size, self._size), interpolation="bilinear")[..., 0]

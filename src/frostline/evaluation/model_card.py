@@ -94,7 +94,7 @@ images, which were not used in training, is **{metrics["accuracy"]:.3f}** (95% i
 - **Finetuned from:** {_origin(backbone)}
 - **Input:** uint8 RGB images of {data["image_size"]}x{data["image_size"]} pixels, resized by `{data["resize"]}`
 - **Output:** a probability for each class{_calibration(made_from)}
-- **Classes, in label order:** {_listed(data["classes"])}
+- **Classes, in label order:** {_list_names(data["classes"])}
 - **Parameters:** {audit.trainable_parameters:,} were trained, {audit.frozen_parameters:,} were not \
 ({audit.frozen_layers} of {audit.layers} backbone layers are frozen)
 """
@@ -136,10 +136,10 @@ def _limits(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, 
         f"The lowest recalls on the test split: {weakest}.",
     ]
     if rare_classes:
-        names = _listed(rare_classes)
+        names = _list_names(rare_classes)
         lines.append(f"With fewer than {FEW_TEST_IMAGES} test images, the metrics of a class are unreliable: {names}.")
     if missing_classes:
-        lines.append(f"Classes that are not in the test split were not measured: {_listed(missing_classes)}.")
+        lines.append(f"Classes that are not in the test split were not measured: {_list_names(missing_classes)}.")
     lines.append("All numbers are valid only for images from the same origin as the test split.")
     if metrics["ece"] > POOR_CALIBRATION and not made_from.is_calibrated:
         lines.append(
@@ -280,6 +280,6 @@ def _interval(bounds: list[float] | None) -> str:
     return f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else ""
 
 
-def _listed(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     rest = f" and {len(names) - LISTED_CLASSES:,} more" if len(names) > LISTED_CLASSES else ""
     return ", ".join(map(markdown, names[:LISTED_CLASSES])) + rest

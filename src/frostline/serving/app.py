@@ -40,7 +40,7 @@ PAGE = Path(__file__).with_name("page.html")
 
 # The bytes of an image -> a PNG. Raises UnreadableImageError.
 Explain = Callable[[bytes], bytes]
-Result = TypeVar("Result")
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ class _Service:
         return Response(image, media_type="image/png")
 
     async def _in_thread(
-        self, work: Callable[[threading.Event], Result], turn: asyncio.Semaphore | None = None
-    ) -> Result:
+        self, work: Callable[[threading.Event], Output], turn: asyncio.Semaphore | None = None
+    ) -> Output:
         """The result of `work`, within the time for an answer. `work` takes an event, which is set when nobody waits
         for the result any more.
 

@@ -32,7 +32,7 @@ Request = tuple[str, Path | bytes]
 Answer = dict[str, Any]
 
 
-def requested(names: Sequence[str]) -> list[Request]:
+def find_images(names: Sequence[str]) -> list[Request]:
     """The images of the arguments, in the order of the arguments and, in folders and patterns, by name."""
     requests: list[Request] = []
     for name in names:

@@ -99,7 +99,7 @@ class CellReader:
     resize: images.Resize
     pixels: int
 
-    def encoded(self, source: Path | bytes) -> Pixels:
+    def decode(self, source: Path | bytes) -> Pixels:
         """Decode and resize the bytes of an image, or a regular file. Raises images.UnreadableImageError."""
         return images.prepare(source, self.size, self.resize, self.pixels)
 
@@ -108,11 +108,11 @@ class CellReader:
         `pixels` uint8 (height, width, 3). Raises UnusableInputError, which names the row."""
         try:
             if column == "image":
-                return self.encoded(encoded_bytes(value))
+                return self.decode(encoded_bytes(value))
             if column == "path":
                 if not isinstance(value, str):
                     raise UnusableInputError(f"is {type(value).__name__}, not the name of a file")
-                return self.encoded(Path(value))
+                return self.decode(Path(value))
             return images.resize(array(value, self.pixels), self.size, self.resize)
         except (UnusableInputError, images.UnreadableImageError) as reason:
             raise UnusableInputError(f"row {row}, {column}: {reason}") from None

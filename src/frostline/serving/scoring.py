@@ -59,7 +59,7 @@ class Scorer:
 
         Raises images.UnreadableImageError. It does not check `limits.paths`, which is for the tables of `rows`.
         """
-        return self._reader.encoded(source)
+        return self._reader.decode(source)
 
     def probabilities(self, pixels: Sequence[Pixels] | Pixels) -> NDArray[np.float32]:
         """Probabilities by class, float32 (n, classes), of uint8 (size, size, 3) each."""

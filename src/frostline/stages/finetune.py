@@ -28,7 +28,7 @@ def run(params: Params) -> str:
     locate = registry.locator(params.tracking)
     inputs.check(params, locate)
     tensorboard.require(params)
-    training_inputs = inputs.opened(params)
+    training_inputs = inputs.open_all(params)
     with job.alone():
         return _train(params, training_inputs, locate)
 

@@ -71,11 +71,11 @@ class Batches:
             x = rows.take(part)
             for start in range(0, len(part), self.batch_size * self.per_chunk):
                 end = min(start + self.batch_size * self.per_chunk, len(part))
-                for at, chunk in self._stacked(x, part, start, end):
+                for at, chunk in self._stack(x, part, start, end):
                     number = first + (begin + at) // self.batch_size
                     yield chunk if numbers is None else (numbers[number : number + len(chunk[0])], *chunk)
 
-    def _stacked(
+    def _stack(
         self, x: NDArray[Any], rows: NDArray[np.int64], start: int, end: int
     ) -> Iterator[tuple[int, stepping.Chunk]]:
         whole = start + (end - start) // self.batch_size * self.batch_size
@@ -83,12 +83,12 @@ class Batches:
             if last > first:
                 labels = self.examples.labels[rows[first:last]]
                 is_one = labels[:, None] == (1 if self.units == 1 else np.arange(self.units))
-                arrays = [x[first:last], self._smoothed(is_one.astype(np.float32))]
+                arrays = [x[first:last], self._smooth(is_one.astype(np.float32))]
                 if self.examples.class_weights is not None:
                     arrays.append(self.examples.class_weights[labels])
                 yield first, tuple(array.reshape(-1, size, *array.shape[1:]) for array in arrays)
 
-    def _smoothed(self, targets: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _smooth(self, targets: NDArray[np.float32]) -> NDArray[np.float32]:
         classes = max(2, self.units)
         return targets * np.float32(1 - self.smoothing) + np.float32(self.smoothing / classes)
 

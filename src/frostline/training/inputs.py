@@ -60,8 +60,8 @@ def bring_up_to_date() -> None:
         raise DataError("dvc.yaml: `dvc repro augment` failed; fix the error above")
 
 
-def opened(params: Params) -> Inputs:
-    """Open all inputs. Raises DataError if `prepare` or `augment` has not run with these settings."""
+def open_all(params: Params) -> Inputs:
+    """Open all inputs of a training. Raises DataError if `prepare` or `augment` has not run with these settings."""
     features = store.opened(params.cache)
     train, validation = (shards.open_folder(paths.PREPARED / name, features.memory) for name in ("train", "val"))
     params.head.require_fit(len(train.layout.classes))

@@ -143,7 +143,7 @@ class Learner:
         train_batches = Batches.of(train, self.units, phase.label_smoothing, phase.batch_size, self.row_bytes)
         validation_size = batching.test_batch(phase.batch_size, self.row_bytes)
         validation_batches = Batches.of(validation, self.units, phase.label_smoothing, validation_size, self.row_bytes)
-        steps = self._compiled(train_batches.per_chunk > 1)
+        steps = self._steps_for(train_batches.per_chunk > 1)
         check = partial(self._score, steps, validation_batches)
         position = self._start(phase, history, check, start) if resume is None else self._resume(resume)
         for epoch in range(position.epoch, phase.stage.stop):
@@ -154,7 +154,7 @@ class Learner:
                 train_scores = self._train_part(phase, steps, train_batches, numbers, epoch, first, last)
                 metrics = backend.values(self.model.metrics_variables)
                 rate = float(numbers[last, StepNumber.LEARNING_RATE])
-                with self._averaged():
+                with self._average_in_place():
                     row = _row(
                         phase,
                         epoch + last / train_batches.count,
@@ -193,7 +193,7 @@ class Learner:
         chunks = batches.chunks(epoch % len(batches.examples.variants), order, numbers, first, last)
         mixture = mixing.Mixture(phase.mixup, phase.cutmix)
         if mixture.is_any:
-            chunks = mixture.mixed(chunks, [*stream, 1], first)
+            chunks = mixture.mix(chunks, [*stream, 1], first)
         return steps.train(batching.ahead(chunks), go_on=first > 0)
 
     @staticmethod
@@ -213,7 +213,7 @@ class Learner:
         batches = Batches(train, self.units, phase.label_smoothing, phase.batch_size, per_chunk=1)
         numbers = phase.numbers(phase.stage.start, len(rates), [])[:-1]
         numbers[:, StepNumber.LEARNING_RATE] = rates
-        steps, losses = self._compiled(False), list[float]()
+        steps, losses = self._steps_for(False), list[float]()
         while len(losses) < len(rates):
             order = np.random.default_rng([phase.seed, len(losses)]).permutation(len(train.labels))
             last = min(math.ceil(len(order) / phase.batch_size), len(rates) - len(losses))
@@ -225,7 +225,7 @@ class Learner:
         return losses
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
+    def _average_in_place(self) -> Iterator[None]:
         """Replace the trained weights by the averaged ones, if there are any, until the end of the block."""
         if not self._has_average:
             yield
@@ -238,7 +238,7 @@ class Learner:
     def _take_average(self) -> None:
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
-    def _compiled(self, has_many: bool) -> stepping.Steps:
+    def _steps_for(self, has_many: bool) -> stepping.Steps:
         if has_many not in self._steps:
             self._steps[has_many] = stepping.steps(self.model, has_many)
         return self._steps[has_many]

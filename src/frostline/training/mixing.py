@@ -32,7 +32,7 @@ class Mixture:
         """Whether there is anything to mix."""
         return self.mixup > 0 or self.cutmix > 0
 
-    def mixed(self, chunks: Iterable[stepping.Chunk], seed: Sequence[int], first: int) -> Iterator[stepping.Chunk]:
+    def mix(self, chunks: Iterable[stepping.Chunk], seed: Sequence[int], first: int) -> Iterator[stepping.Chunk]:
         """Mix chunks of numbers, inputs, targets and perhaps weights. first: the number of the first batch; the draws
         depend on it and on the seed."""
         numbers = count(first)
