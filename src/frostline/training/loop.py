@@ -155,14 +155,8 @@ class Learner:
                 metrics = backend.values(self.model.metrics_variables)
                 rate = float(numbers[last, StepNumber.LEARNING_RATE])
                 with self._average_in_place():
-                    row = _row(
-                        phase,
-                        epoch + last / train_batches.count,
-                        rate,
-                        train_scores,
-                        check(),
-                        len(position.history) + 1,
-                    )
+                    at, step = epoch + last / train_batches.count, len(position.history) + 1
+                    row = _row(phase, at, rate, train_scores, check(), step)
                     _require_finite(row, phase)
                     is_whole = last == train_batches.count
                     position = (
@@ -204,8 +198,7 @@ class Learner:
     def range_test(
         self, phase: Phase, train: Examples, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
     ) -> list[float]:
-        """Train one step at each learning rate, until `is_over` of the losses so far. Returns the losses before the
-        steps.
+        """Train a step at each learning rate, until `is_over` of the losses so far. Returns the losses before each.
 
         The model is trained in place, from its current variables, by the rule of the phase.
         """
@@ -281,12 +274,7 @@ def _parts(begin: int, looks: Sequence[float], epoch: int, per_epoch: int) -> li
 
 
 def _row(
-    phase: Phase,
-    epoch: float,
-    rate: float,
-    train_scores: dict[str, float],
-    validation_scores: dict[str, float],
-    step: int,
+    phase: Phase, epoch: float, rate: float, train_scores: dict[str, float], val_scores: dict[str, float], step: int
 ) -> HistoryRow:
     return HistoryRow(
         step=step,
@@ -295,8 +283,8 @@ def _row(
         learning_rate=rate,
         loss=train_scores["loss"],
         accuracy=train_scores["accuracy"],
-        val_loss=validation_scores["loss"],
-        val_accuracy=validation_scores["accuracy"],
+        val_loss=val_scores["loss"],
+        val_accuracy=val_scores["accuracy"],
         frozen_layers=phase.frozen_layers,
     )
 

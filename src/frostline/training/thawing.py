@@ -51,9 +51,7 @@ def stages(model: keras.Model, rule: freezing.FreezeRule, epochs: int) -> list[t
 
 def groups(model: keras.Model, stages: Sequence[tuple[int, range]], rate: float, decay: float) -> list[LayerGroup]:
     """The layer groups of a backbone from the bottom up: its blocks, divided in two if a freeze line crosses a block.
-
-    stages: the value of `stages`; rate: the learning rate above the blocks; decay: see `Phase.layer_decay`.
-    """
+    stages: the value of `stages`; rate: the learning rate above the blocks; decay: see `Phase.layer_decay`."""
     last = stages[-1][0]
     ends = sorted({*blocks(model), *(frozen for frozen, _ in stages)} - {0})
     tops = blocks(model)
@@ -61,10 +59,10 @@ def groups(model: keras.Model, stages: Sequence[tuple[int, range]], rate: float,
     for start, end in pairwise([0, *ends]):
         layers = model.layers[start:end]
         depth = sum(top > start for top in tops)
-        first_epoch = next((span.start + 1 for frozen, span in stages if frozen <= start), 0)
+        start_epoch = next((span.start + 1 for frozen, span in stages if frozen <= start), 0)
         parameters = sum(layer.count_params() for layer in layers)
-        learning = rate * decay**depth if start >= last else 0.0
+        group_rate = rate * decay**depth if start >= last else 0.0
         result.append(
-            LayerGroup(f"{layers[0].name}..{layers[-1].name}", len(layers), parameters, learning, first_epoch)
+            LayerGroup(f"{layers[0].name}..{layers[-1].name}", len(layers), parameters, group_rate, start_epoch)
         )
     return result

@@ -179,9 +179,8 @@ class Trainer:
     def range_test(
         self, params: Params, data: TrainingData, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
     ) -> list[float]:
-        """The losses of batches at rising learning rates, at the start of fine-tuning: behind the final freeze line,
-        with a trained head. Without fine-tuning, at the start of the head's phase. is_over: see
-        `loop.Learner.range_test`."""
+        """The losses of batches at rising learning rates at the start of fine-tuning (behind the final freeze line,
+        with a trained head), or of the head's phase without fine-tuning. is_over: see `loop.Learner.range_test`."""
         settings = params.finetune
         if settings.head_epochs and settings.epochs:
             head_only = settings.model_copy(update={"epochs": 0})
@@ -297,7 +296,4 @@ def _examples(
     if plan is not None:
         train_rows = [plan.rows(stage, images, variant) for variant, images in enumerate(data.variants)]
         validation_rows = plan.rows(stage, validation)
-    return (
-        batching.Examples(train_rows, train.labels, weights),
-        batching.Examples([validation_rows], validation.labels),
-    )
+    return batching.Examples(train_rows, train.labels, weights), batching.Examples([validation_rows], validation.labels)
