@@ -19,7 +19,7 @@ COMMANDS = ["prepare", "augment", "finetune", "evaluate", "report", "doctor", "b
 
 
 @dataclass(frozen=True)
-class Done:
+class Result:
     returncode: int
     stdout: str
     stderr: str
@@ -27,12 +27,12 @@ class Done:
 
 @pytest.fixture
 def frostline(monkeypatch):
-    """`frostline(*arguments, cwd=...)`: what the command line prints in that folder, and its exit code."""
+    """`frostline(*arguments, cwd=...)`: run the command line in a folder; its exit code and what it prints."""
 
     def run(*arguments, cwd):
         monkeypatch.chdir(cwd)
-        result = CliRunner().invoke(cli.app, [*arguments], catch_exceptions=False)
-        return Done(result.exit_code, result.stdout, result.stderr)
+        outcome = CliRunner().invoke(cli.app, [*arguments], catch_exceptions=False)
+        return Result(outcome.exit_code, outcome.stdout, outcome.stderr)
 
     return run
 
@@ -53,39 +53,39 @@ def change(project, before, after):
     path.write_text(text.replace(before, after))
 
 
-def test_help_fits_a_screen_and_imports_nothing_heavy(tmp_path):
+def test_the_help_fits_on_a_screen_and_imports_no_heavy_library(tmp_path):
     heavy = ["tensorflow", "keras", "mlflow", "pandas", "sklearn", "optuna", "scipy", "matplotlib"]
     code = "import sys; sys.argv = ['frostline', '--help']\nimport frostline.cli\ntry: frostline.cli.main()\n"
     code += f"finally: print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    lines = done.stdout.splitlines()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    lines = result.stdout.splitlines()
     assert lines[-1] == "[]"
     assert len(lines) < 40
-    assert all(command in done.stdout for command in COMMANDS)
+    assert all(command in result.stdout for command in COMMANDS)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--max-megapixels", "0"], "--max-megapixels: 0 megapixels; give a number above 0 and up to 178"),
         (["--max-megapixels", "nan"], "--max-megapixels: nan megapixels; give a number above 0 and up to 178"),
-        (["--allow-host", "http://a/"], "--allow-host http://a/: is no name of a host; write it as in example.org"),
+        (["--allow-host", "http://a/"], "--allow-host http://a/: is not a host name; write it like example.org"),
         (["--host", "192.0.2.1"], "192.0.2.1:8000: listening is not possible"),
         (["--host", "no such name"], "no such name:8000: listening is not possible"),
         (["models/none"], "models/none: holds no classifier"),
     ],
     ids=str,
 )
-def test_a_mistake_in_what_to_serve_is_one_line_and_exit_code_2(tmp_path, arguments, says, frostline):
-    done = frostline("serve", *arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    (line,) = [each for each in done.stderr.splitlines() if each.startswith("error: ")]
-    assert says in line
+def test_a_mistake_in_the_arguments_of_serve_is_one_line_and_exit_code_2(tmp_path, arguments, message, frostline):
+    result = frostline("serve", *arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    (line,) = [each for each in result.stderr.splitlines() if each.startswith("error: ")]
+    assert message in line
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "command", "says"),
+    ("before", "after", "command", "message"),
     [
         ("  copies: 12", "  copy: 12", "augment", "params.yaml: augment.copy is not a key; did you mean copies?"),
         ("\n  epochs: 13", "\n  epochs: ten", "finetune", "params.yaml: finetune.epochs: "),
@@ -102,16 +102,16 @@ def test_a_mistake_in_what_to_serve_is_one_line_and_exit_code_2(tmp_path, argume
         ("seed: 7", "seed: 7", "report", "reports/metrics.json: not found; run `dvc repro` first"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(project, before, after, command, says, frostline):
+def test_a_mistake_is_one_line_and_exit_code_2(project, before, after, command, message, frostline):
     change(project, before, after)
-    done = frostline(command, cwd=project)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    result = frostline(command, cwd=project)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
-    assert says in line
-    left = {path.name for path in project.rglob("*") if path.is_file()}
-    assert left == {"params.yaml", "digits.yaml"}
+    assert message in line
+    files = {path.name for path in project.rglob("*") if path.is_file()}
+    assert files == {"params.yaml", "digits.yaml"}
 
 
 def test_the_doctor_says_what_will_be_trained_and_names_a_cache_that_cannot_be_written(project, monkeypatch, frostline):
@@ -120,44 +120,44 @@ def test_the_doctor_says_what_will_be_trained_and_names_a_cache_that_cannot_be_w
     Store(project / ".frostline" / "features", 1e9, Memory(0)).add(
         Entry("0" * 64, (1000,), "float32", about), images, lambda rows: np.ones((len(rows), 1000), np.float32), 8
     )
-    said = frostline("doctor", cwd=project).stdout.splitlines()
-    assert said[0].startswith("doctor: frostnet (builtin) on data/digits.yaml")
-    assert said[1].startswith("features: 0.00 of 10 GB in ")
-    assert " 1 entry; deleting any of it is safe" in said[1]
-    assert "0.0 MB          2 images  frostnet to block4_out, 64 px, float32, used 20" in said[2]
+    lines = frostline("doctor", cwd=project).stdout.splitlines()
+    assert lines[0].startswith("doctor: frostnet (builtin) on data/digits.yaml")
+    assert lines[1].startswith("features: 0.00 of 10 GB in ")
+    assert " 1 entry; all files can be deleted" in lines[1]
+    assert "0.0 MB          2 images  frostnet to block4_out, 64 px, float32, used 20" in lines[2]
     (project / "file").touch()
     monkeypatch.setenv("FROSTLINE_CACHE", "file/cache")
-    done = frostline("doctor", cwd=project)
-    assert done.returncode == 2
-    assert "file/cache: can't be made" in done.stderr
+    result = frostline("doctor", cwd=project)
+    assert result.returncode == 2
+    assert "file/cache: can't be made" in result.stderr
 
 
-def test_our_own_mistake_is_one_line_and_exit_code_1(project, frostline):
+def test_a_bug_of_frostline_is_one_line_and_exit_code_1(project, frostline):
     (project / "reports").mkdir()
     (project / "reports" / "metrics.json").write_text("{}")
-    done = frostline("report", cwd=project)
-    assert done.returncode == 1
-    assert "error: frostline's own mistake: KeyError: 'accuracy_ci95'" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    result = frostline("report", cwd=project)
+    assert result.returncode == 1
+    assert "error: frostline's own mistake: KeyError: 'accuracy_ci95'" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_debug_shows_the_traceback(project, frostline):
     change(project, "data/digits.yaml", "no/where")
-    with pytest.raises(DataError, match="no/where: not found"):  # not turned into a line
+    with pytest.raises(DataError, match="no/where: not found"):  # the error is raised
         frostline("--debug", "prepare", cwd=project)
 
 
-def test_an_unwritable_place_is_one_line(project, frostline):
+def test_a_folder_that_cannot_be_created_is_one_line(project, frostline):
     (project / "reports").write_text("a file in the way")
-    done = frostline("prepare", cwd=project)
-    assert done.returncode == 2
-    assert "reports: can't be made" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    result = frostline("prepare", cwd=project)
+    assert result.returncode == 2
+    assert "reports: can't be made" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
     assert not (project / "data" / "prepared").exists()
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "text"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "a/b"), "a/b: No space left on device; free some space, or"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free some space there, or name"),
@@ -168,16 +168,16 @@ def test_an_unwritable_place_is_one_line(project, frostline):
     ],
     ids=str,
 )
-def test_an_error_of_the_system_is_told_by_its_number_and_place(error, said):
-    assert said in of_system(error)
+def test_an_error_of_the_system_names_the_file_and_a_fix(error, text):
+    assert text in of_system(error)
 
 
 def test_the_version_is_the_package_s(frostline, tmp_path):
     assert frostline("--version", cwd=tmp_path).stdout == f"frostline {version('frostline')}\n"
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(project):
-    done = subprocess.run(
+def test_a_reader_that_closes_its_pipe_is_not_an_error(project):
+    result = subprocess.run(
         f"{sys.executable} -m frostline backbones | head -1", shell=True, capture_output=True, text=True, cwd=project
     )
-    assert done.stderr == ""
+    assert result.stderr == ""

@@ -1,4 +1,4 @@
-"""Heat maps against the formula in NumPy, for every head; and where a network that knows its job looks."""
+"""Heat maps equal the formula in NumPy, for every head."""
 
 import keras
 import numpy as np
@@ -38,7 +38,7 @@ def test_heat_is_the_feature_maps_weighted_by_mean_gradients(binary, pooling):
         logits = np.array(head.top(head.pool(maps)))
         return (2 * classes[at] - 1) * logits[:, 0] if binary else logits[:, classes[at]]
 
-    for at in range(2):  # gradients by finite differences, of one place of one channel after the other
+    for at in range(2):  # gradients by finite differences, for each place and channel
         step = 1e-2 * np.eye(maps[at].size, dtype=np.float32).reshape(-1, *maps[at].shape)
         gradient = (logit(maps[at] + step, at) - logit(maps[at] - step, at)) / 2e-2
         weights = gradient.reshape(maps[at].shape).mean(axis=(0, 1))
@@ -69,24 +69,24 @@ def test_an_overlay_leaves_cold_places_grey_and_reddens_hot_ones():
     image = np.full((1, 2, 2, 3), 100, np.uint8)
     image[0, 1, 1] = 0, 0, 255
     heat = np.array([[[0, 1], [0.5, 0]]], np.float32)
-    made = gradcam.overlay(image, heat)
-    assert made.dtype == np.uint8
-    assert made[0, 0, 0].tolist() == [100, 100, 100]
-    assert made[0, 1, 1].tolist() == [29, 29, 29]
-    red, green, blue = made[0, 0, 1]
+    overlay = gradcam.overlay(image, heat)
+    assert overlay.dtype == np.uint8
+    assert overlay[0, 0, 0].tolist() == [100, 100, 100]
+    assert overlay[0, 1, 1].tolist() == [29, 29, 29]
+    red, green, blue = overlay[0, 0, 1]
     assert red > 150 > 60 > max(green, blue)
 
 
 def shallow_bundle(kind, pooling="avg"):
-    """A classifier of scikit-learn's on the features of frostnet."""
+    """A bundle of a scikit-learn classifier on the features of frostnet."""
     from frostline.models import sklearn_fit, sklearn_layers
 
     backbone = backbones.build("frostnet", "builtin", 32)
     pool = heads.POOLS[pooling](name="pool")
     width = int(np.prod(pool.compute_output_shape(backbone.model.output.shape)[1:]))
     x = np.random.default_rng(0).normal(0.5, 0.5, (60, width)).astype(np.float32)
-    fitted = sklearn_fit.fit(kind, {}, x, np.arange(60) % 3, balanced=False, seed=0)
-    head = heads.Head(pool, sklearn_layers.convert(fitted, width, 3), 3)
+    classifier = sklearn_fit.fit(kind, {}, x, np.arange(60) % 3, balanced=False, seed=0)
+    head = heads.Head(pool, sklearn_layers.convert(classifier, width, 3), 3)
     layout = shards.Layout(tuple("abc"), 32, "crop")
     return bundles.Bundle(assembly.whole(backbone, head), layout, workspace.made_from())
 

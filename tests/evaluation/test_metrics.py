@@ -1,4 +1,4 @@
-"""The metrics agree with scikit-learn's, and the intervals with SciPy's."""
+"""The metrics equal those of scikit-learn, and the intervals those of SciPy."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ CLASSES = 5
 def test_metrics_agree_with_scikit_learn(n: int, classes: int) -> None:
     labels, probabilities = make_predictions(n, seed=n, classes=classes)
     predicted = probabilities.argmax(axis=1)
-    found = metrics.compute(labels, probabilities, top_k=1, resamples=100, seed=0)
-    assert found["accuracy"] == found["top_1_accuracy"] == pytest.approx(reference.accuracy_score(labels, predicted))
-    assert found["macro_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
-    assert found["weighted_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="weighted"))
+    scores = metrics.compute(labels, probabilities, top_k=1, resamples=100, seed=0)
+    assert scores["accuracy"] == scores["top_1_accuracy"] == pytest.approx(reference.accuracy_score(labels, predicted))
+    assert scores["macro_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
+    assert scores["weighted_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="weighted"))
     exact = probabilities.astype(float)
     expected = reference.log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=range(classes))
-    assert found["log_loss"] == pytest.approx(expected, rel=1e-5)
-    assert found["n_test"] == n
-    json.dumps(found, allow_nan=False)
+    assert scores["log_loss"] == pytest.approx(expected, rel=1e-5)
+    assert scores["n_test"] == n
+    json.dumps(scores, allow_nan=False)
 
 
 def test_top_k_agrees_with_scikit_learn_and_k_is_at_most_the_classes() -> None:
     labels, probabilities = make_predictions()
     for k in (2, 3):
-        found = metrics.compute(labels, probabilities, k, 100, 0)[f"top_{k}_accuracy"]
-        assert found == pytest.approx(reference.top_k_accuracy_score(labels, probabilities, k=k))
+        accuracy = metrics.compute(labels, probabilities, k, 100, 0)[f"top_{k}_accuracy"]
+        assert accuracy == pytest.approx(reference.top_k_accuracy_score(labels, probabilities, k=k))
     assert metrics.compute(labels, probabilities, 99, 100, 0)["top_5_accuracy"] == 1
 
 
@@ -50,11 +50,13 @@ def test_the_confusion_matrix_and_the_table_of_classes_agree_with_scikit_learn()
     assert table["class"].tolist() == list("abcde")
 
 
-def test_a_class_that_never_occurs_counts_for_nothing() -> None:
+def test_a_class_that_never_occurs_is_ignored() -> None:
     labels = np.array([0, 0, 1, 1])
     probabilities = np.eye(4, dtype=np.float32)[[0, 0, 1, 0]]
-    found = metrics.compute(labels, probabilities, 1, 100, 0)
-    assert found["macro_f1"] == pytest.approx(reference.f1_score(labels, probabilities.argmax(axis=1), average="macro"))
+    scores = metrics.compute(labels, probabilities, 1, 100, 0)
+    assert scores["macro_f1"] == pytest.approx(
+        reference.f1_score(labels, probabilities.argmax(axis=1), average="macro")
+    )
     table = metrics.per_class(labels, probabilities.argmax(axis=1), tuple("abcd"))
     assert table.loc[3, ["precision", "recall", "f1", "support"]].tolist() == [0, 0, 0, 0]
 
@@ -98,17 +100,17 @@ def test_the_bootstraps_intervals_agree_with_resampling_images() -> None:
     labels, probabilities = make_predictions(200)
     predicted = probabilities.argmax(axis=1)
     rng = np.random.default_rng(1)
-    scores = []
+    resamples = []
     for _ in range(1000):
         rows = rng.integers(0, len(labels), len(labels))
         table = metrics.per_class(labels[rows], predicted[rows], tuple("abcde"))
-        scores.append((table["f1"].mean(), metrics.losses(labels[rows], probabilities[rows]).mean()))
-    found = metrics.compute(labels, probabilities, 1, 2000, 7)
-    low, high = np.quantile(scores, [0.025, 0.975], axis=0)
+        resamples.append((table["f1"].mean(), metrics.losses(labels[rows], probabilities[rows]).mean()))
+    scores = metrics.compute(labels, probabilities, 1, 2000, 7)
+    low, high = np.quantile(resamples, [0.025, 0.975], axis=0)
     for at, name in enumerate(("macro_f1", "log_loss")):
-        assert found[f"{name}_ci95"] == pytest.approx([low[at], high[at]], abs=0.1 * (high[at] - low[at]))
-        assert found[f"{name}_ci95"][0] < found[name] < found[f"{name}_ci95"][1]
-    assert found == metrics.compute(labels, probabilities, 1, 2000, 7)
+        assert scores[f"{name}_ci95"] == pytest.approx([low[at], high[at]], abs=0.1 * (high[at] - low[at]))
+        assert scores[f"{name}_ci95"][0] < scores[name] < scores[f"{name}_ci95"][1]
+    assert scores == metrics.compute(labels, probabilities, 1, 2000, 7)
 
 
 def test_the_hardest_are_the_worst_mistakes_or_the_least_sure_right_answers() -> None:
@@ -129,6 +131,6 @@ def test_confusions_count_each_pair_of_classes() -> None:
 
 
 def test_one_image_is_enough() -> None:
-    found = metrics.compute(np.array([1]), np.array([[0.25, 0.75]], np.float32), 3, 100, 0)
-    assert found["accuracy"] == found["macro_f1"] == 1
-    assert found["accuracy_ci95"][0] == pytest.approx(0.2065, abs=1e-3)
+    scores = metrics.compute(np.array([1]), np.array([[0.25, 0.75]], np.float32), 3, 100, 0)
+    assert scores["accuracy"] == scores["macro_f1"] == 1
+    assert scores["accuracy_ci95"][0] == pytest.approx(0.2065, abs=1e-3)

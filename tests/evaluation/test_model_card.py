@@ -1,4 +1,4 @@
-"""The card says what a stranger must know, in Hugging Face's sections, whatever the test split looks like."""
+"""The model card has the sections of Hugging Face's template and the facts that readers need, for any test split."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ SECTIONS = [  # of Hugging Face's template, in its order
 ]
 
 
-def made(labels, probabilities, names, binary=False, **more):
+def card_of(labels, probabilities, names, binary=False, **more):
     params = make_params(head__binary=binary)
     made_from = workspace.made_from(frozen=34, head=params.head.model_dump(), **more)
     data = {
@@ -46,13 +46,13 @@ def made(labels, probabilities, names, binary=False, **more):
 
 def test_the_sections_are_the_template_s_and_the_front_matter_is_yaml():
     labels, probabilities = make_predictions(200)
-    card = made(labels, probabilities, "abcde")
+    card = card_of(labels, probabilities, "abcde")
     assert [line[3:] for line in card.splitlines() if line.startswith("## ")] == SECTIONS
     matter = YAML(typ="safe").load(card.split("---\n")[1])
     assert matter["pipeline_tag"] == "image-classification"
     (result,) = matter["model-index"][0]["results"]
     assert {metric["type"] for metric in result["metrics"]} == {"accuracy", "f1", "roc_auc"}
-    for said in (
+    for text in (
         "1 not an image",
         "`b0b0`",
         "fewest training images is a, with 1",
@@ -60,31 +60,31 @@ def test_the_sections_are_the_template_s_and_the_front_matter_is_yaml():
         "taken for",
         "off by 0.1",
     ):
-        assert said in card
+        assert text in card
 
 
 def test_a_class_that_is_missing_from_the_test_split_is_named():
     labels, probabilities = make_predictions(50, 0, 3)
-    there = labels != 2
-    assert "not measured at all: c|c".replace("|", "\\|") in made(
-        labels[there], probabilities[there], ["a", "b", "c|c"]
+    is_measured = labels != 2
+    assert "were not measured: c|c".replace("|", "\\|") in card_of(
+        labels[is_measured], probabilities[is_measured], ["a", "b", "c|c"]
     )
 
 
 def test_of_a_thousand_classes_the_weakest_are_listed_with_a_note():
     labels, probabilities = make_predictions(3000, 0, 1000)
-    card = made(labels, probabilities, [f"n{number}" for number in range(1000)])
+    card = card_of(labels, probabilities, [f"n{number}" for number in range(1000)])
     assert "The 100 classes with the lowest F1, of 1,000" in card
     assert "n49 and 950 more" in card
     assert len(card) < 20_000
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_one_test_image_is_said_to_be_few(right):
+def test_the_card_of_one_test_image_says_that_it_is_few(right):
     probabilities = np.array([[0.25, 0.75]], np.float32)
-    card = made(np.array([int(right)]), probabilities, ["cat", "dog"], binary=True, temperature=1.25)
+    card = card_of(np.array([int(right)]), probabilities, ["cat", "dog"], binary=True, temperature=1.25)
     assert "calibrated by a temperature of 1.25" in card
-    assert "Fewer than 30 test images" in card
+    assert "fewer than 30 test images" in card
     assert "of the second class" in card
-    assert ("No test image was mistaken" in card) == right
+    assert ("No test image was misclassified" in card) == right
     assert "roc_auc" not in card

@@ -1,4 +1,4 @@
-"""Figures are drawn for every shape of a test split: a thousand classes, one class, one image."""
+"""The figures can be drawn for every test split: a thousand classes, one class, one image."""
 
 from io import BytesIO
 
@@ -9,8 +9,8 @@ from conftest import make_predictions
 from frostline.evaluation import metrics, plots, ranking
 
 
-def drawn(figure):
-    """The size of the PNG in bytes, once it is drawn."""
+def png_size(figure):
+    """The size of the figure as a PNG, in bytes."""
     file = BytesIO()
     figure.savefig(file)
     return len(file.getvalue())
@@ -21,16 +21,16 @@ def test_all_figures_of_an_evaluation_can_be_drawn(n, classes):
     labels, probabilities = make_predictions(n, 0, classes)
     names = tuple(f"class {number} of $5^$ | {'long ' * 9}" for number in range(classes))
     predicted = probabilities.argmax(axis=1)
-    ranked = ranking.summary(labels, probabilities)
-    shown = [names[number] for number in ranked.areas["number"]]
-    assert drawn(plots.confusion(metrics.confusion_matrix(labels, predicted, classes), names)) > 0
-    assert drawn(plots.reliability(metrics.reliability(labels, probabilities), 0.1)) > 0
-    assert drawn(plots.roc(ranked.roc, ranking.GRID, shown, ranked.metrics.get("roc_auc"))) > 0
-    area = ranked.metrics.get("average_precision")
-    assert drawn(plots.precision_recall(ranked.precision_recall, ranking.GRID, shown, area)) > 0
+    rank_summary = ranking.summary(labels, probabilities)
+    ranked_names = [names[number] for number in rank_summary.areas["number"]]
+    assert png_size(plots.confusion(metrics.confusion_matrix(labels, predicted, classes), names)) > 0
+    assert png_size(plots.reliability(metrics.reliability(labels, probabilities), 0.1)) > 0
+    assert png_size(plots.roc(rank_summary.roc, ranking.GRID, ranked_names, rank_summary.metrics.get("roc_auc"))) > 0
+    area = rank_summary.metrics.get("average_precision")
+    assert png_size(plots.precision_recall(rank_summary.precision_recall, ranking.GRID, ranked_names, area)) > 0
 
 
-def test_of_many_classes_those_are_shown_that_are_confused():
+def test_of_many_classes_the_most_confused_are_shown():
     counts = np.diag(np.full(100, 5))
     counts[70, 90] = 2
     (axes,) = plots.confusion(counts, tuple(f"c{number}" for number in range(100))).axes
@@ -44,6 +44,6 @@ def test_the_gallery_has_a_panel_for_each_mistake():
     images = np.zeros((5, 16, 16, 3), np.uint8)
     captions = [plots.caption("cat", "a very long name of a dog indeed", 0.5)] * 5
     figure = plots.mistakes(images, images, captions, "title")
-    used = [axes for axes in figure.axes if axes.images]
-    assert len(used) == 5
-    assert used[0].get_title(loc="left") == "true: cat\npredicted: a very long name of a d… (0.50)"
+    panels = [axes for axes in figure.axes if axes.images]
+    assert len(panels) == 5
+    assert panels[0].get_title(loc="left") == "true: cat\npredicted: a very long name of a d… (0.50)"

@@ -64,7 +64,7 @@ def test_applying_keeps_the_users_data_and_registry(project, name):
 
 def test_nothing_is_overwritten_unasked(project, monkeypatch):
     before = (project / "params.yaml").read_bytes()
-    with pytest.raises(ParamsError, match="nobody can be asked here; add --yes"):
+    with pytest.raises(ParamsError, match="no terminal to ask before overwriting it; add --yes"):
         stage.run("small-similar", apply=True, yes=False, image_size=False)
 
     class Terminal(io.StringIO):

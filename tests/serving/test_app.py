@@ -1,4 +1,4 @@
-"""The web server for real: over HTTP, with a browser, and with clients that mean no good."""
+"""The web server over HTTP: with plain clients, with a browser, and with hostile clients."""
 
 import base64
 import ctypes
@@ -47,36 +47,36 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def port(bundle):
-    with server.in_thread(bundle, serve.ServerSettings()) as chosen:
-        yield chosen
+    with server.in_thread(bundle, serve.ServerSettings()) as number:
+        yield number
 
 
 @pytest.fixture(scope="module")
 def open_port(bundle):
-    """A server that reads paths, and waits for nothing longer than two seconds."""
+    """A server that reads paths, and whose time limits are at most two seconds."""
     bounds = app.Bounds(bodies=2**25, seconds=2.0, health_seconds=1.0)
     with server.in_thread(
         bundle, serve.ServerSettings(allow_paths=True, allow_hosts=("pets.example",)), bounds
-    ) as chosen:
-        yield chosen
+    ) as number:
+        yield number
 
 
 @contextmanager
 def unfinished(port, head=b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"):
-    """A connection on which a request has begun, with a body of 1 MB that does not come."""
+    """A connection with the head of a request, whose body of 1 MB does not arrive."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
         line.sendall(head + b"Content-Length: 1000000\r\n\r\n")
         yield line
 
 
 @contextmanager
-def dripping(port):
-    """A client that sends a byte now and then and never ends."""
-    ended = threading.Event()
+def slow_client(port):
+    """A client that sends a byte from time to time and never finishes its request."""
+    stop = threading.Event()
     with unfinished(port) as line:
 
         def drip():
-            while not ended.wait(0.2):
+            while not stop.wait(0.2):
                 try:
                     line.sendall(b"0")
                 except OSError:
@@ -85,7 +85,7 @@ def dripping(port):
         thread = threading.Thread(target=drip)
         thread.start()
         yield line
-        ended.set()
+        stop.set()
         thread.join()
 
 
@@ -119,9 +119,9 @@ def test_answers_are_the_scorers_whatever_the_form_of_the_request(bundle, open_p
     ):
         status, answer = ask(open_port, body.encode() if isinstance(body, str) else body, headers=headers)
         assert status == 200, answer
-        found = json.loads(answer)["predictions"]
-        assert [each["label"] for each in found] == [each["label"] for each in expected]
-        for one, other in zip(found, expected, strict=True):
+        answers = json.loads(answer)["predictions"]
+        assert [each["label"] for each in answers] == [each["label"] for each in expected]
+        for one, other in zip(answers, expected, strict=True):
             assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
     assert ask(open_port, split()) == (200, b'{"predictions": []}')
@@ -134,14 +134,14 @@ def test_many_clients_at_once_get_their_own_answers(bundle, port):
     images = [photo(seed=seed) for seed in range(12)]
     expected = [each["probabilities"] for each in scorer.answers([scorer.prepare(each) for each in images])]
 
-    def one(number):
+    def probabilities_of(number):
         status, answer = ask(port, split(images[number % 12]))
         assert status == 200
         return json.loads(answer)["predictions"][0]["probabilities"]
 
     with ThreadPoolExecutor(8) as pool:
-        for number, found in enumerate(pool.map(one, range(96))):
-            assert found == pytest.approx(expected[number % 12], abs=1e-6)
+        for number, probabilities in enumerate(pool.map(probabilities_of, range(96))):
+            assert probabilities == pytest.approx(expected[number % 12], abs=1e-6)
 
 
 def test_a_refusal_is_one_sentence_in_mlflows_form(port):
@@ -153,18 +153,18 @@ def test_a_refusal_is_one_sentence_in_mlflows_form(port):
     assert json.loads(ask(port, None, "/about", method="GET")[1]) == about
 
 
-def test_of_a_folder_its_name_alone_is_told(bundle):
+def test_about_tells_only_the_name_of_a_folder(bundle):
     assert serve.about(bundle, str(bundle))["model"] == "bundle"
 
 
-def test_paths_are_read_where_the_owner_allows_it_and_of_regular_files_alone(port, open_port, tmp_path):
+def test_only_regular_files_are_read_and_only_if_paths_are_allowed(port, open_port, tmp_path):
     (tmp_path / "a.png").write_bytes(photo())
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to("pipe.png")
     (tmp_path / "folder.png").mkdir()
-    asked = split(str(tmp_path / "a.png"), column="path")
-    assert ask(open_port, asked)[0] == 200
-    status, answer = ask(port, asked)
+    body = split(str(tmp_path / "a.png"), column="path")
+    assert ask(open_port, body)[0] == 200
+    status, answer = ask(port, body)
     assert status == 400
     assert "files of this machine are not read" in json.loads(answer)["message"]
     cases = {
@@ -180,7 +180,7 @@ def test_paths_are_read_where_the_owner_allows_it_and_of_regular_files_alone(por
     for name, reason in cases.items():
         status, answer = ask(open_port, split(str(tmp_path / name), column="path"))
         assert (status, json.loads(answer)["message"]) == (400, f"row 0, path: {reason}")
-    with ThreadPoolExecutor(12) as pool:  # more than there are threads
+    with ThreadPoolExecutor(12) as pool:  # more requests than threads
         pipes = [split(str(tmp_path / "pipe.png"), column="path")] * 40
         assert {status for status, _ in pool.map(lambda body: ask(open_port, body), pipes)} == {400}
     assert ask(open_port, split(photo()))[0] == 200
@@ -201,7 +201,7 @@ def test_only_the_names_of_this_machine_are_hosts_unless_others_are_given(port, 
     assert serve.ServerSettings(host="0.0.0.0").hosts is None
     assert serve.ServerSettings(host="0.0.0.0", allow_hosts=("Pets.Example:80",)).hosts == {"pets.example"}
     assert serve.ServerSettings(host="127.0.0.2").hosts == {"127.0.0.2", *guarding.LOOPBACK}
-    with pytest.raises(UserError, match="--allow-host a b: is no name of a host"):
+    with pytest.raises(UserError, match="--allow-host a b: is not a host name"):
         assert serve.ServerSettings(allow_hosts=("a b",)).hosts
     loopback = {"127.0.0.1": True, "localhost": True, "::1": True, "0.0.0.0": False, "example.org": False}
     assert {host: serve.is_loopback(host) for host in loopback} == loopback
@@ -224,13 +224,13 @@ def test_an_explanation_is_an_image(port):
     status, answer = ask(port, photo(kind="JPEG"), "/explain", headers={})
     assert status == 200
     assert Image.open(io.BytesIO(answer)).size == (32, 32)
-    refused = {"error_code": "INVALID_PARAMETER_VALUE", "message": NOT_AN_IMAGE}
+    refusal = {"error_code": "INVALID_PARAMETER_VALUE", "message": NOT_AN_IMAGE}
     status, answer = ask(port, b"hello", "/explain", headers={})
-    assert (status, json.loads(answer)) == (400, refused)
+    assert (status, json.loads(answer)) == (400, refusal)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the thread is ended on purpose
-def test_health_is_the_networks_own_answer(bundle):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the test ends the thread
+def test_health_depends_on_the_network(bundle):
     before = set(threading.enumerate())
     with server.in_thread(bundle, serve.ServerSettings(), app.Bounds(health_seconds=0.5)) as port:
         assert [ask(port, None, path, method="GET") for path in ("/ping", "/health")] == [(200, b"\n")] * 2
@@ -243,30 +243,30 @@ def test_health_is_the_networks_own_answer(bundle):
 
 
 def test_a_body_must_arrive_in_time(open_port):
-    with dripping(open_port) as line:
+    with slow_client(open_port) as line:
         started = time.monotonic()
         assert b"408 " in line.recv(1000).splitlines()[0]
         assert time.monotonic() - started < 10
     assert ask(open_port, split(photo()))[0] == 200
 
 
-def test_a_request_that_takes_too_long_is_given_up_and_frees_its_thread(open_port):
+def test_a_request_that_takes_too_long_is_stopped_and_frees_its_thread(open_port):
     stream = io.BytesIO()
     Image.new("RGB", (2500, 2500)).save(stream, "PNG")
     slow = split(*[stream.getvalue()] * 500)
     with ThreadPoolExecutor(16) as pool:
         assert {status for status, _ in pool.map(lambda _: ask(open_port, slow), range(16))} <= {503, 504}
     end = time.monotonic() + 30
-    while ask(open_port, None, "/ping", method="GET")[0] != 200:  # 503 as long as all threads are at their last image
+    while ask(open_port, None, "/ping", method="GET")[0] != 200:  # 503 while all threads work on their last image
         assert time.monotonic() < end
     assert ask(open_port, split(photo()))[0] == 200
 
 
-def test_bodies_that_are_held_at_a_time_are_bounded(bundle):
+def test_the_bodies_in_memory_are_limited(bundle):
     bounds = app.Bounds(bodies=1_000_000)
     with server.in_thread(bundle, serve.ServerSettings(), bounds) as port:
         body = split(b"\0" * 300_000)  # 400 kB in base64
-        for _ in range(50):  # whose part comes last is refused, which may be either of both
+        for _ in range(50):  # the later one of the two clients is refused, and either can be later
             with unfinished(port) as line:
                 line.sendall(b" " * 900_000)
                 time.sleep(0.1)
@@ -275,15 +275,15 @@ def test_bodies_that_are_held_at_a_time_are_bounded(bundle):
                 break
         assert b"busy with other requests" in answer
         end = time.monotonic() + 30
-        while ask(port, body)[0] != 400:  # until the server knows that the first client is gone
+        while ask(port, body)[0] != 400:  # until the server notices that the first client is gone
             assert time.monotonic() < end
 
 
-def test_who_never_ends_his_headers_is_hung_up_on(port, monkeypatch):
+def test_a_client_that_never_ends_its_headers_is_disconnected(port, monkeypatch):
     monkeypatch.setattr(listening, "IDLE", 0.5)
-    for begun in (b"", b"GET /ping HTTP/1.1\r\nHost: local"):
+    for head in (b"", b"GET /ping HTTP/1.1\r\nHost: local"):
         with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
-            line.sendall(begun)
+            line.sendall(head)
             with suppress(ConnectionResetError):
                 assert line.recv(1000) == b""
     assert ask(port, split(photo()))[0] == 200
@@ -301,20 +301,20 @@ def test_a_stopped_server_ends_in_time_and_leaves_nothing(bundle, tmp_path, numb
     scratch, home = tmp_path / "scratch", tmp_path / "home"
     scratch.mkdir()
     home.mkdir()
-    with server.as_process(home, str(bundle), TMPDIR=str(scratch)) as (process, port), dripping(port):
+    with server.as_process(home, str(bundle), TMPDIR=str(scratch)) as (process, port), slow_client(port):
         assert ask(port, split(photo()))[0] == 200
         started = time.monotonic()
         process.send_signal(number)
-        said, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=30)
         assert time.monotonic() - started < 10
     if number != signal.SIGKILL:
         assert process.returncode == 0
-        assert said.splitlines()[-1] == "serve: stopped"
+        assert output.splitlines()[-1] == "serve: stopped"
         assert "Traceback" not in errors
     assert [*scratch.iterdir(), *home.iterdir()] == []
 
 
-def test_a_taken_port_is_one_line(port):
+def test_a_port_in_use_is_an_error_of_one_line(port):
     with pytest.raises(StateError, match=rf"127.0.0.1:{port}: listening is not possible .*--port"):
         serve.run(None, "nowhere", serve.ServerSettings(port=port))
 
@@ -325,29 +325,29 @@ def test_a_person_drops_an_image(bundle, port, tmp_path):
     (tmp_path / "a.png").write_bytes(photo(seed=7))
     (tmp_path / "b.txt").write_bytes(b"hello")
     (answer,) = scorer.answers([scorer.prepare(photo(seed=7))])
-    with browser.Browser(tmp_path) as seen:
-        seen.open(f"http://127.0.0.1:{port}/")
-        seen.wait("document.getElementById('about').textContent")
-        assert "models:/pets@champion: 4 classes, images of 32 pixels" in seen.text()
-        seen.choose("#file", tmp_path / "a.png")
-        seen.wait("document.getElementById('map').naturalWidth")
-        assert f"{answer['label']} ({answer['probability']:.4f})" in seen.text()
+    with browser.Browser(tmp_path) as page:
+        page.open(f"http://127.0.0.1:{port}/")
+        page.wait("document.getElementById('about').textContent")
+        assert "models:/pets@champion: 4 classes, images of 32 pixels" in page.text()
+        page.choose("#file", tmp_path / "a.png")
+        page.wait("document.getElementById('map').naturalWidth")
+        assert f"{answer['label']} ({answer['probability']:.4f})" in page.text()
         for name, share in answer["probabilities"].items():  # names that look like HTML and script are text
-            assert name in seen.text()
-            assert f"{share:.4f}" in seen.text()
-        assert seen.script("return document.querySelectorAll('script').length") == 1
-        assert seen.script("return document.querySelectorAll('img').length") == 2
-        assert seen.script("return document.title") == "frostline"
-        seen.screenshot(tmp_path / "page.png")
-        assert seen.errors() == []
-        # Even if a name came through as HTML, the page's policy would run nothing of it.
-        seen.script("document.getElementById('bars').innerHTML = arguments[0]", CLASSES[3])
-        seen.wait("document.querySelectorAll('img').length === 3")
-        assert seen.wait("true") is True
-        assert seen.script("return document.title") == "frostline"
-        assert any("Content Security Policy" in each for each in seen.errors())
-        seen.choose("#file", tmp_path / "b.txt")
-        seen.wait("document.getElementById('error').textContent")
-        assert "row 0, image: not an image" in seen.text()
-        assert answer["label"] not in seen.text()
+            assert name in page.text()
+            assert f"{share:.4f}" in page.text()
+        assert page.script("return document.querySelectorAll('script').length") == 1
+        assert page.script("return document.querySelectorAll('img').length") == 2
+        assert page.script("return document.title") == "frostline"
+        page.screenshot(tmp_path / "page.png")
+        assert page.errors() == []
+        # Even if a name was inserted as HTML, the page's policy would not run its script.
+        page.script("document.getElementById('bars').innerHTML = arguments[0]", CLASSES[3])
+        page.wait("document.querySelectorAll('img').length === 3")
+        assert page.wait("true") is True
+        assert page.script("return document.title") == "frostline"
+        assert any("Content Security Policy" in each for each in page.errors())
+        page.choose("#file", tmp_path / "b.txt")
+        page.wait("document.getElementById('error').textContent")
+        assert "row 0, image: not an image" in page.text()
+        assert answer["label"] not in page.text()
     assert re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write", app.PAGE.read_text()) is None

@@ -1,4 +1,4 @@
-"""A table of hostile requests over real sockets: each is refused with its reason, and the server lives on."""
+"""A table of hostile requests over real sockets: each is refused with its reason, and the server continues."""
 
 import hostile_requests
 import pytest
@@ -16,11 +16,11 @@ CASES = hostile_requests.cases()
 @pytest.fixture(scope="module")
 def port(tmp_path_factory):
     bundle = make_bundle(tmp_path_factory.mktemp("hostile") / "bundle", ("cat", "dog", "owl"))
-    with server.in_thread(bundle, serve.ServerSettings()) as chosen:
-        yield chosen
+    with server.in_thread(bundle, serve.ServerSettings()) as number:
+        yield number
 
 
-def test_the_table_is_about_the_limits_there_are():
+def test_the_table_knows_the_limits_of_the_server():
     assert app.Bounds().body == hostile_requests.LIMIT
     assert inputs.MEGAPIXELS == hostile_requests.MEGAPIXELS
     assert len({case.name for case in CASES}) == len(CASES) > 60

@@ -1,4 +1,4 @@
-"""What a classifier says of files, bytes and arrays; alone, asked by many at once, and as MLflow serves it."""
+"""Predictions for files, bytes and arrays: alone, by many threads at once, and in MLflow's own server."""
 
 import base64
 import contextlib
@@ -26,7 +26,7 @@ from frostline.serving.inputs import Limits, UnusableInputError
 from frostline.serving.scoring import Scorer, StoppedError
 
 
-def encoded(pixels, kind="PNG"):
+def encode(pixels, kind="PNG"):
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind)
     return stream.getvalue()
@@ -49,23 +49,23 @@ def scorer(bundle):
 
 
 def shares(answers):
-    """Probabilities by class, of answers."""
+    """The probabilities in answers, float (n, classes)."""
     return np.array([list(each["probabilities"].values()) for each in answers])
 
 
-def test_all_forms_of_a_image_give_what_the_bundle_says(bundle, scorer, photos, tmp_path):
-    prepared = np.stack([images.resize(photo, 32, "stretch") for photo in photos])
-    raw = keras.saving.load_model(bundle / "model.keras").predict(prepared, verbose=0)
+def test_all_forms_of_an_image_give_the_prediction_of_the_bundle(bundle, scorer, photos, tmp_path):
+    resized_images = np.stack([images.resize(photo, 32, "stretch") for photo in photos])
+    raw = keras.saving.load_model(bundle / "model.keras").predict(resized_images, verbose=0)
     expected = assembly.by_class(raw)
     files = []
     for number, pixels in enumerate(photos):
         path = tmp_path / f"{number}.png"
-        path.write_bytes(encoded(pixels))
+        path.write_bytes(encode(pixels))
         files.append(str(path))
-    bytes_ = [encoded(photo) for photo in photos]
-    texts = [base64.b64encode(each).decode() for each in bytes_]
+    encoded_images = [encode(photo) for photo in photos]
+    texts = [base64.b64encode(each).decode() for each in encoded_images]
     for column, values in {
-        "image": bytes_,
+        "image": encoded_images,
         "path": files,
         "pixels": photos,
     }.items():
@@ -89,12 +89,12 @@ def test_all_forms_of_a_image_give_what_the_bundle_says(bundle, scorer, photos, 
         ("image", b"", "not an image"),
         ("image", b"hello", "not an image"),
         ("image", "!!", "is not base64"),
-        ("image", encoded(np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8))[:600], "truncated"),
+        ("image", encode(np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8))[:600], "truncated"),
         ("image", None, "is NoneType, not the bytes of an image"),
         ("image", 5, "is int, not the bytes of an image"),
         (
             "image",
-            encoded(np.zeros((101, 100, 3), np.uint8)),
+            encode(np.zeros((101, 100, 3), np.uint8)),
             "too many pixels: 100x101, and the limit is 0.01 megapixels",
         ),
         ("path", "no/such/file.png", "no such file"),
@@ -108,19 +108,19 @@ def test_all_forms_of_a_image_give_what_the_bundle_says(bundle, scorer, photos, 
         ("pixels", "text", "has shape"),
         ("pixels", np.zeros((101, 100, 3), np.uint8), "too many pixels: 100x101, and the limit is 0.01 megapixels"),
         ("pixels", [[[0, 0, 0]] * 101] * 100, "too many pixels: 101x100"),
-        ("pixels", np.broadcast_to(np.zeros((), np.uint8), (10**6, 10**6, 3)), "too many"),  # were it copied, 3 TB
+        ("pixels", np.broadcast_to(np.zeros((), np.uint8), (10**6, 10**6, 3)), "too many"),  # a copy would take 3 TB
     ],
     ids=str,
 )
-def test_what_is_no_image_is_named_with_its_row(scorer, photos, column, value, reason):
-    good = {"image": encoded(photos[0]), "path": None, "pixels": photos[0]}[column]
+def test_an_input_that_is_not_an_image_is_named_with_its_row(scorer, photos, column, value, reason):
+    good = {"image": encode(photos[0]), "path": None, "pixels": photos[0]}[column]
     rows = [value] if good is None else [good, value]
     with pytest.raises(UnusableInputError, match=f"^row {len(rows) - 1}, {column}: .*{reason}"):
         scorer.rows(column, rows)
 
 
 @pytest.mark.parametrize("columns", [[], ["other", 5], ["image", "path"], ["image", "image"]], ids=str)
-def test_exactly_one_column_is_wanted(columns):
+def test_a_table_needs_exactly_one_column(columns):
     with pytest.raises(UnusableInputError, match="give exactly one of image, path, pixels"):
         inputs.column_of(pd.DataFrame([["x"] * len(columns)], columns=columns).columns)
     assert inputs.column_of(["other", "pixels", "other"]) == "pixels"
@@ -139,25 +139,25 @@ def test_a_table_is_read_within_its_limits(bundle, scorer, photos):
         scorer.rows("pixels", photos, stop)
 
 
-def test_a_named_pipe_that_takes_a_files_place_is_not_waited_for(scorer, tmp_path, monkeypatch):
+def test_a_named_pipe_that_replaces_a_file_does_not_block(scorer, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "file.png").touch()
-    seen = (tmp_path / "file.png").stat()
-    monkeypatch.setattr(os, "stat", lambda path: seen)  # as if it was a file when it was looked at
+    file_stat = (tmp_path / "file.png").stat()
+    monkeypatch.setattr(os, "stat", lambda path: file_stat)  # as if it was a file at the time of the check
     with pytest.raises(UnusableInputError, match="not a regular file"):
         scorer.rows("path", [str(tmp_path / "pipe.png")])
 
 
 def test_many_threads_get_their_own_answers(scorer, photos):
-    pixels = [scorer.prepare(encoded(photo)) for photo in photos]
+    pixels = [scorer.prepare(encode(photo)) for photo in photos]
     expected = scorer.probabilities(pixels)
     wrong = []
 
     def ask(start):
         for turn in range(40):
             place = (start + turn) % len(pixels)
-            found = scorer.probabilities([pixels[place]])[0]
-            if not np.allclose(found, expected[place], atol=1e-6):
+            probabilities = scorer.probabilities([pixels[place]])[0]
+            if not np.allclose(probabilities, expected[place], atol=1e-6):
                 wrong.append(place)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
@@ -168,13 +168,13 @@ def test_many_threads_get_their_own_answers(scorer, photos):
     assert wrong == []
 
 
-def test_an_error_in_the_network_reaches_who_asked_and_the_next_is_answered(scorer, photos):
+def test_an_error_in_the_network_is_raised_and_the_next_request_is_answered(scorer, photos):
     with pytest.raises(ValueError, match=r"(?i)shape"):
         scorer.probabilities([np.zeros((5, 5), np.uint8)])
     assert len(scorer.rows("pixels", photos[:2])) == 2
 
 
-def test_who_no_longer_waits_does_not_end_the_scoring(scorer, photos):
+def test_cancelled_requests_do_not_end_the_scoring(scorer, photos):
     answers = [scorer.probe() for _ in range(200)]
     assert sum(answer.cancel() for answer in answers) > 100
     assert len(scorer.rows("pixels", photos[:2])) == 2
@@ -182,10 +182,10 @@ def test_who_no_longer_waits_does_not_end_the_scoring(scorer, photos):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A registered model's folder."""
+    """The folder of a registered model."""
     place = tmp_path_factory.mktemp("registered")
     packaging.save(make_bundle(place / "bundle", classes=("cat", "dog")), place / "model")
-    assert sorted(each.name for each in place.iterdir()) == ["bundle", "model"]  # nothing else is left there
+    assert sorted(each.name for each in place.iterdir()) == ["bundle", "model"]  # no other file is left there
     return place / "model"
 
 
@@ -201,15 +201,15 @@ def stock_server(model, monkeypatch, **environment):
         yield port
 
 
-def test_under_mlflows_own_server_no_file_is_read(model, monkeypatch, tmp_path):
+def test_mlflows_own_server_reads_no_file(model, monkeypatch, tmp_path):
     (tmp_path / "a.png").write_bytes(photo())
     with stock_server(model, monkeypatch) as port:
-        found = []
+        messages = []
         for path in (tmp_path / "a.png", tmp_path / "none.png", "/etc/passwd"):
             status, answer = server.ask(port, split(str(path), column="path"))
             assert status == 400
-            found.append(json.loads(answer)["message"].split("Error: ")[-1])
-        assert found == [inputs.PATHS_REFUSED] * 3
+            messages.append(json.loads(answer)["message"].split("Error: ")[-1])
+        assert messages == [inputs.PATHS_REFUSED] * 3
         assert server.ask(port, split(photo()))[0] == 200
         status, answer = server.ask(port, split(b"hello"))
         assert (status, json.loads(answer)["message"].split("Error: ")[-1]) == (
@@ -221,11 +221,11 @@ def test_under_mlflows_own_server_no_file_is_read(model, monkeypatch, tmp_path):
         assert "too many pixels: 8000x6300, and the limit is 50 megapixels" in json.loads(answer)["message"]
 
 
-def test_under_mlflows_own_server_named_pipes_do_not_stop_it(model, monkeypatch, tmp_path):
+def test_named_pipes_do_not_stop_mlflows_own_server(model, monkeypatch, tmp_path):
     (tmp_path / "a.png").write_bytes(photo())
     os.mkfifo(tmp_path / "pipe.png")
-    allowed = {inputs.ALLOW_PATHS: "1", inputs.MAX_MEGAPIXELS: "0.01"}
-    with stock_server(model, monkeypatch, **allowed) as port:
+    limits = {inputs.ALLOW_PATHS: "1", inputs.MAX_MEGAPIXELS: "0.01"}
+    with stock_server(model, monkeypatch, **limits) as port:
         pipe = split(str(tmp_path / "pipe.png"), column="path")
         with ThreadPoolExecutor(40) as pool:  # more than MLflow's server has threads
             for status, answer in pool.map(lambda _: server.ask(port, pipe), range(40)):
@@ -237,19 +237,19 @@ def test_under_mlflows_own_server_named_pipes_do_not_stop_it(model, monkeypatch,
         assert b"too many pixels: 101x100, and the limit is 0.01 megapixels" in answer
 
 
-@pytest.mark.parametrize("given", ["ten", "0", "-1", "nan", "inf", "179"])
-def test_a_bound_that_is_none_is_named(monkeypatch, given):
-    monkeypatch.setenv(inputs.MAX_MEGAPIXELS, given)
-    with pytest.raises(ValueError, match=f"FROSTLINE_MAX_MEGAPIXELS is '{given}'; give a number above 0 and up to 178"):
+@pytest.mark.parametrize("value", ["ten", "0", "-1", "nan", "inf", "179"])
+def test_an_invalid_limit_is_named(monkeypatch, value):
+    monkeypatch.setenv(inputs.MAX_MEGAPIXELS, value)
+    with pytest.raises(ValueError, match=f"FROSTLINE_MAX_MEGAPIXELS is '{value}'; give a number above 0 and up to 178"):
         inputs.environment_limits()
     monkeypatch.setenv(inputs.MAX_MEGAPIXELS, "")
     monkeypatch.setenv(inputs.ALLOW_PATHS, "0")
     assert inputs.environment_limits() == Limits(50_000_000, None, False)
 
 
-def test_names_cannot_steer_the_terminal(tmp_path, monkeypatch, capsys):
-    red, bidi = "\x1b[31mred\x1b[0m\x07", "safe\u202egnp"
-    make_bundle(tmp_path / "bundle", classes=(red, bidi))
+def test_names_cannot_control_the_terminal(tmp_path, monkeypatch, capsys):
+    red_text, bidi = "\x1b[31mred\x1b[0m\x07", "safe\u202egnp"
+    make_bundle(tmp_path / "bundle", classes=(red_text, bidi))
     (tmp_path / "\x1b]0;title\x07.png").write_bytes(photo())
     (tmp_path / "\x9b2J.png").write_bytes(b"hello")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Stage augment, in a project folder of its own."""
+"""The stage augment, in its own project folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def params(**settings: Any) -> Params:
 
 
 def prepare(count: int, size: int = SIZE) -> shards.Shards:
-    """A prepared training split; the first images are the same whatever the count."""
+    """A prepared training split. Its first images are the same for every count."""
     folder = paths.PREPARED / "train"
     folder.mkdir(parents=True, exist_ok=True)
     images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
@@ -52,44 +52,46 @@ def variants() -> list[shards.Shards]:
     return [shards.open_folder(folder) for folder in sorted(paths.AUGMENTED.iterdir())]
 
 
-def pixels(of: shards.Shards) -> Any:
-    return of.take(np.arange(len(of)))
+def pixels(split: shards.Shards) -> Any:
+    return split.take(np.arange(len(split)))
 
 
-def test_there_are_so_many_variants_of_every_training_image() -> None:
-    train = prepare(70)  # more than are read at once
-    said = augment.run(params())
-    assert said.startswith("augment: 3 variants of 70 training images")
-    made = variants()
-    assert [shard.folder.name for shard in made] == ["variant-00001", "variant-00002", "variant-00003"]
+def test_every_training_image_has_the_given_number_of_variants() -> None:
+    train = prepare(70)  # more images than are read at once
+    text = augment.run(params())
+    assert text.startswith("augment: 3 variants of 70 training images")
+    stored = variants()
+    assert [shard.folder.name for shard in stored] == ["variant-00001", "variant-00002", "variant-00003"]
     policy = augmentation.Policy.of(params().augment)
-    for number, variant in enumerate(made, 1):
+    for number, variant in enumerate(stored, 1):
         assert variant.layout == train.layout
         pd.testing.assert_frame_equal(variant.index.drop(columns="digest"), train.index.drop(columns="digest"))
         for row in (0, 63, 64, 69):
-            drawn = augmentation.draw(policy, train.index["sha256"][row], number, params().seed)
-            expected = augmentation.apply(pixels(train)[row], drawn, policy.fill_mode)
+            draw = augmentation.draw(policy, train.index["sha256"][row], number, params().seed)
+            expected = augmentation.apply(pixels(train)[row], draw, policy.fill_mode)
             np.testing.assert_array_equal(pixels(variant)[row], expected)
-    assert len({shard.digest for shard in [train, *made]}) == 4
+    assert len({shard.digest for shard in [train, *stored]}) == 4
 
 
-def test_a_variant_has_a_digest_of_its_own() -> None:
+def test_a_variant_has_its_own_digest() -> None:
     train = prepare(6)
     augment.run(params())
-    known = set(train.index["digest"])
-    for made in variants():
-        assert list(made.index["digest"]) == [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels(made)]
-        assert made.index["sha256"].tolist() == train.index["sha256"].tolist()
-        assert known.isdisjoint(made.index["digest"])
+    digests = set(train.index["digest"])
+    for variant in variants():
+        assert list(variant.index["digest"]) == [
+            hashlib.sha256(image.tobytes()).hexdigest() for image in pixels(variant)
+        ]
+        assert variant.index["sha256"].tolist() == train.index["sha256"].tolist()
+        assert digests.isdisjoint(variant.index["digest"])
 
 
 def test_two_runs_give_identical_bytes() -> None:
     prepare(10)
-    found = []
+    digests = []
     for _ in range(2):
         augment.run(params())
-        found.append((digest.of_folder(paths.AUGMENTED), digest.of_file(paths.CONTACT_SHEET)))
-    assert found[0] == found[1]
+        digests.append((digest.of_folder(paths.AUGMENTED), digest.of_file(paths.CONTACT_SHEET)))
+    assert digests[0] == digests[1]
 
 
 def test_a_variant_depends_neither_on_other_images_nor_on_the_number_of_copies() -> None:
@@ -111,7 +113,7 @@ def test_another_seed_makes_other_variants() -> None:
     assert digest.of_folder(paths.AUGMENTED) != before
 
 
-def test_no_copies_leave_an_empty_folder_and_a_sheet_of_originals() -> None:
+def test_without_variants_the_folder_is_empty_and_the_sheet_shows_originals() -> None:
     prepare(4)
     augment.run(params(copies=2))
     augment.run(params(copies=0))
@@ -127,9 +129,9 @@ def test_the_contact_sheet_shows_the_original_and_its_variants() -> None:
     with Image.open(paths.CONTACT_SHEET) as sheet:
         assert sheet.format == "PNG"
         assert sheet.size == (8 * (SIZE + 4) * scale, 8 * (SIZE + 4) * scale)
-        seen = np.asarray(sheet)[::scale, ::scale]
-    np.testing.assert_array_equal(seen[2 : SIZE + 2, 2 : SIZE + 2], pixels(train)[0])
-    np.testing.assert_array_equal(seen[2 : SIZE + 2, SIZE + 6 : 2 * SIZE + 6], pixels(variants()[0])[0])
+        pixels_of_sheet = np.asarray(sheet)[::scale, ::scale]
+    np.testing.assert_array_equal(pixels_of_sheet[2 : SIZE + 2, 2 : SIZE + 2], pixels(train)[0])
+    np.testing.assert_array_equal(pixels_of_sheet[2 : SIZE + 2, SIZE + 6 : 2 * SIZE + 6], pixels(variants()[0])[0])
 
 
 def test_the_contact_sheet_of_large_images_stays_small() -> None:
@@ -139,7 +141,7 @@ def test_the_contact_sheet_of_large_images_stays_small() -> None:
         assert sheet.size == (2 * 260, 2 * 260)
 
 
-def test_nothing_prepared_says_what_to_run() -> None:
+def test_an_error_names_the_missing_stage() -> None:
     with pytest.raises(DataError, match=r"data/prepared/train: holds no prepared images .*dvc repro"):
         augment.run(params())
     assert not paths.AUGMENTED.exists()

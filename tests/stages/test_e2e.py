@@ -1,6 +1,6 @@
-"""The main job as a stranger does it: clone, `dvc repro`, look; then experiments, a kill, and an image added.
+"""The main job of a new user: clone, `dvc repro`, look at the results; then experiments, a kill, and a new image.
 
-Real processes, so few and rich: one clone serves all tests, in their order.
+The tests run real processes, so they are few and each checks much. All use one clone, in their order.
 """
 
 import os
@@ -24,15 +24,15 @@ def project(tmp_path_factory):
 
 
 def test_a_fresh_clone_trains_evaluates_and_tracks(project):
-    printed = project("dvc", "repro")
+    output = project("dvc", "repro")
     metrics = project.json("reports/metrics.json")
-    assert metrics["accuracy"] >= 0.92  # one seed; benchmarks/digits.py says what three give
+    assert metrics["accuracy"] >= 0.92  # one seed; for three, see benchmarks/digits.py
     low, high = metrics["accuracy_ci95"]
     assert low < metrics["accuracy"] < high
     assert {"macro_f1", "log_loss", "ece", "n_test", "test_digest"} <= set(metrics)
-    assert f"test accuracy {metrics['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}" in printed
+    assert f"test accuracy {metrics['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}" in output
     for line in ("reports/model_card.md", "make ui", "dvc exp run -S finetune.freeze=none"):
-        assert line in printed.split("test accuracy")[1]
+        assert line in output.split("test accuracy")[1]
 
     data = project.json("reports/data.json")
     assert data["images"]["train"] == 100
@@ -51,7 +51,7 @@ def test_a_fresh_clone_trains_evaluates_and_tracks(project):
     assert metrics["test_digest"] in card
 
 
-def test_the_run_says_all_that_matters(project):
+def test_the_run_records_settings_metrics_data_and_the_model(project):
     import mlflow
 
     (run,) = project.runs()
@@ -68,9 +68,9 @@ def test_the_run_says_all_that_matters(project):
     assert run.data.metrics["frozen_layers"] == 34
     assert run.data.metrics["test_accuracy"] == project.json("reports/metrics.json")["accuracy"]
     client = mlflow.MlflowClient()
-    logged = client.get_metric_history(run.info.run_id, "val_loss")
-    assert [metric.step for metric in logged] == history["step"].tolist() == list(range(1, 27))
-    np.testing.assert_allclose([metric.value for metric in logged], history["val_loss"], rtol=1e-6)
+    points = client.get_metric_history(run.info.run_id, "val_loss")
+    assert [metric.step for metric in points] == history["step"].tolist() == list(range(1, 27))
+    np.testing.assert_allclose([metric.value for metric in points], history["val_loss"], rtol=1e-6)
     digests = project.json("reports/data.json")["digests"]
     inputs = {i.tags[0].value: i.dataset.digest for i in run.inputs.dataset_inputs}
     assert inputs == {
@@ -85,18 +85,18 @@ def test_the_run_says_all_that_matters(project):
     assert {"plots", "history.csv", "model_card.md", "augment.png", "data.json"} <= artifacts
 
     (model,) = client.search_logged_models([run.info.experiment_id])
-    loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    classifier = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
     images = np.load(project.folder / "data/prepared/test/images-00000.npy", mmap_mode="r")[:8]
     expected = np.stack(pd.read_parquet(project.folder / "reports/predictions.parquet")["probabilities"][:8])
-    found = loaded.predict(pd.DataFrame({"pixels": list(images)}))
-    np.testing.assert_allclose([list(row.values()) for row in found["probabilities"]], expected, atol=1e-5)
+    answers = classifier.predict(pd.DataFrame({"pixels": list(images)}))
+    np.testing.assert_allclose([list(row.values()) for row in answers["probabilities"]], expected, atol=1e-5)
 
 
 @pytest.mark.process
 def test_a_second_repro_runs_nothing_and_dvcs_own_commands_work(project):
     project.commit()
-    printed = project("dvc", "repro")
-    assert "Running stage" not in printed
+    output = project("dvc", "repro")
+    assert "Running stage" not in output
     assert project("git", "status", "--porcelain") == ""
     assert "accuracy" in project("dvc", "metrics", "show")
     assert "index.html" in project("dvc", "plots", "show")
@@ -137,29 +137,29 @@ def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(projec
             break
     process.wait()
     assert not (project.folder / "models/classifier").exists()
-    killed = project.runs()[0]
-    assert killed.info.status == "RUNNING"
+    killed_run = project.runs()[0]
+    assert killed_run.info.status == "RUNNING"
 
-    printed = project("dvc", "repro")
-    assert "resuming after epoch" in printed
-    assert "finetune   1/4" not in printed
-    assert project.runs()[0].info.run_id == killed.info.run_id
+    output = project("dvc", "repro")
+    assert "resuming after epoch" in output
+    assert "finetune   1/4" not in output
+    assert project.runs()[0].info.run_id == killed_run.info.run_id
     assert project.runs()[0].info.status == "FINISHED"
     assert not list((project.folder / ".frostline/checkpoints").glob("*.snapshot"))
     import mlflow
 
-    logged = mlflow.MlflowClient().get_metric_history(killed.info.run_id, "val_loss")
-    assert [metric.step for metric in logged] == [1, 2, 3, 4, 5, 6]
+    points = mlflow.MlflowClient().get_metric_history(killed_run.info.run_id, "val_loss")
+    assert [metric.step for metric in points] == [1, 2, 3, 4, 5, 6]
 
     project.commit()
-    printed = project("dvc", "repro", "--force")  # from the start, uninterrupted
-    assert "resuming" not in printed
-    assert "finetune   1/4" in printed
+    output = project("dvc", "repro", "--force")  # from the start, uninterrupted
+    assert "resuming" not in output
+    assert "finetune   1/4" in output
     assert project("git", "diff", "--stat", "dvc.lock") == ""
 
 
 @pytest.mark.slow
-def test_your_own_folder_is_one_line_and_an_added_image_is_noticed(project):
+def test_another_source_is_one_setting_and_a_new_image_is_noticed(project):
     rng = np.random.default_rng(0)
     for label in ("cat", "dog"):
         (project.folder / "data/pets" / label).mkdir(parents=True)
@@ -178,26 +178,26 @@ def test_your_own_folder_is_one_line_and_an_added_image_is_noticed(project):
     assert {"ece_uncalibrated", "log_loss_uncalibrated"} <= set(metrics)
     assert "Running stage" not in project("dvc", "repro")
     shutil.copy(project.folder / "data/pets/cat/0.png", project.folder / "data/pets/cat/copy.png")
-    printed = project("dvc", "repro")
-    assert "; 1 dropped" in printed
-    assert "Stage 'augment' didn't change, skipping" in printed or "Running stage 'augment'" not in printed
+    output = project("dvc", "repro")
+    assert "; 1 dropped" in output
+    assert "Stage 'augment' didn't change, skipping" in output or "Running stage 'augment'" not in output
 
 
 @pytest.mark.process
 def test_variants_of_other_images_are_refused(project):
     project.change({"augment": {"copies": 1}})
     shutil.rmtree(project.folder / "data/augmented")
-    printed = project("frostline", "finetune", ok=False)
-    assert "data/augmented: does not hold augment.copies = 1 variants of the images in data/prepared/train" in printed
+    output = project("frostline", "finetune", ok=False)
+    assert "data/augmented: does not hold augment.copies = 1 variants of the images in data/prepared/train" in output
     project("dvc", "checkout")
 
 
 @pytest.mark.process
-def test_a_mistake_in_a_stage_leaves_no_half_output(project):
+def test_a_mistake_in_a_stage_leaves_no_incomplete_output(project):
     project.change({"finetune": {"freeze": "no_such_layer"}})
-    started = time.monotonic()
-    printed = project("dvc", "repro", ok=False)
-    assert "error: params.yaml: finetune.freeze 'no_such_layer' is no layer of frostnet" in printed
-    assert time.monotonic() - started < 120
+    start = time.monotonic()
+    output = project("dvc", "repro", ok=False)
+    assert "error: params.yaml: finetune.freeze 'no_such_layer' is no layer of frostnet" in output
+    assert time.monotonic() - start < 120
     assert not (project.folder / "models/classifier").exists()
     assert not list((project.folder / "models").glob(".*.part*"))

@@ -1,6 +1,6 @@
-"""From a trained classifier to one that others trust: register, promote, predict, serve, find the way back.
+"""The registry from end to end: register, promote, predict, serve, and restore the state of a version.
 
-Real processes, so few and rich: one clone serves all tests, in their order.
+The tests run real processes, so they are few and each checks much. All use one clone, in their order.
 """
 
 import base64
@@ -31,39 +31,39 @@ PETS = {
 }
 
 
-# MLflow's assistant takes a quarter of the window.
+# This closes MLflow's assistant, which takes a quarter of the window.
 CLOSE = "document.querySelectorAll('button[aria-label=Close], button[aria-label=close]').forEach(each => each.click())"
 
 
 def draw(folder: Path) -> None:
-    """Images of several formats and sizes whose class is the side of a bright square."""
+    """Images of several formats and sizes; the class is the side of a bright square."""
     rng = np.random.default_rng(0)
-    for place, label in enumerate(("cat", "dog")):
+    for side, label in enumerate(("cat", "dog")):
         (folder / label).mkdir(parents=True)
         for number in range(24):
             height, width = rng.integers(40, 90, 2)
             image = rng.integers(0, 90, (height, width, 3), dtype=np.uint8)
-            image[: height // 2, place * width // 2 : (place + 1) * width // 2] += 150
+            image[: height // 2, side * width // 2 : (side + 1) * width // 2] += 150
             Image.fromarray(image).save(folder / label / f"{number}.{('jpg', 'png', 'webp')[number % 3]}")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("registry")
-    made = Project(folder / "clone")
-    draw(made.folder / "data/pets")
-    made.change(PETS)
-    made("dvc", "remote", "add", "-q", "-d", "store", str(folder / "remote"))
-    made("dvc", "repro")
-    made.commit()
-    return made
+    clone = Project(folder / "clone")
+    draw(clone.folder / "data/pets")
+    clone.change(PETS)
+    clone("dvc", "remote", "add", "-q", "-d", "store", str(folder / "remote"))
+    clone("dvc", "repro")
+    clone.commit()
+    return clone
 
 
 def lineage(project, model):
     return json.loads(project("frostline", "lineage", model, "--json"))
 
 
-def test_registered_promoted_and_rolled_back(project):
+def test_a_version_is_registered_promoted_and_rolled_back(project):
     assert "models:/pets/1 is the challenger" in project("frostline", "register")
     assert "models:/pets/1 is the champion now; the first champion" in project("frostline", "promote")
     project("dvc", "push", "-q")
@@ -71,63 +71,63 @@ def test_registered_promoted_and_rolled_back(project):
     project("dvc", "repro")
     assert "this state is not committed" in project("frostline", "register")
     project.commit()
-    printed = project("frostline", "register")
-    assert "models:/pets/2 is the challenger" in printed
-    assert "not committed" not in printed
+    output = project("frostline", "register")
+    assert "models:/pets/2 is the challenger" in output
+    assert "not committed" not in output
     assert "/2 is the champion now; version 2 against champion 1: accuracy" in project("frostline", "promote")
     project.change({"registry": {"gate": {"metric": "log_loss", "margin": 0.0, "confidence": 0.95}}})
     assert "/1 is the champion again" in project("frostline", "rollback", "-m", "worse after all")
-    refused = project("frostline", "promote", ok=False)
-    assert "error: promote: refused, version 2 against champion 1: log_loss" in refused
+    output = project("frostline", "promote", ok=False)
+    assert "error: promote: refused, version 2 against champion 1: log_loss" in output
     project.change({"finetune": {"epochs": 2}})
     assert "differs from it; run `dvc repro` first" in project("frostline", "register", ok=False)
     project("git", "checkout", "-q", "params.yaml")
 
 
 @pytest.mark.slow
-def test_lineage_leads_back_to_the_same_metrics_in_a_clean_clone(project):
-    found = lineage(project, "models:/pets@champion")
-    assert found["git_dirty"] is False
-    assert found["stages"]["finetune"]["params"]["finetune"]["head_epochs"] == 6
-    assert {"data/pets", "src/frostline/data"} <= found["stages"]["prepare"]["deps"].keys()
-    assert found["stages"]["finetune"]["outs"]["models/classifier"].endswith(".dir")
+def test_the_lineage_gives_the_same_metrics_in_a_clean_clone(project):
+    facts = lineage(project, "models:/pets@champion")
+    assert facts["git_dirty"] is False
+    assert facts["stages"]["finetune"]["params"]["finetune"]["head_epochs"] == 6
+    assert {"data/pets", "src/frostline/data"} <= facts["stages"]["prepare"]["deps"].keys()
+    assert facts["stages"]["finetune"]["outs"]["models/classifier"].endswith(".dir")
     text = project("frostline", "lineage", "models:/pets/1")
-    for said in (found["git_commit"], "stage evaluate", "finetune.head_epochs = 6", "dvc repro"):
-        assert said in text
+    for part in (facts["git_commit"], "stage evaluate", "finetune.head_epochs = 6", "dvc repro"):
+        assert part in text
 
     clone = project.folder.parent / "clean"
     subprocess.run(["git", "clone", "-q", str(project.folder), str(clone)], check=True)
     env = {**project.env, "PYTHONPATH": str(clone / "src")}
-    commands = [command.split("#")[0].strip() for command in found["commands"]]
+    commands = [command.split("#")[0].strip() for command in facts["commands"]]
     assert [command.split()[:2] for command in commands] == [["git", "checkout"], ["dvc", "checkout"], ["dvc", "repro"]]
     commands[1] = "dvc pull"  # a clone's cache is empty
-    printed = ""
+    output = ""
     for command in commands:
-        done = subprocess.run(command.split(), cwd=clone, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        printed = done.stdout
-    assert "Running stage" not in printed
+        process = subprocess.run(command.split(), cwd=clone, env=env, capture_output=True, text=True)
+        assert process.returncode == 0, process.stdout + process.stderr
+        output = process.stdout
+    assert "Running stage" not in output
     metrics = json.loads((clone / "reports/metrics.json").read_text())
-    assert metrics["accuracy"] == pytest.approx(found["metrics"]["test_accuracy"], abs=1e-5)
-    assert metrics["test_digest"] == found["test_digest"]
+    assert metrics["accuracy"] == pytest.approx(facts["metrics"]["test_accuracy"], abs=1e-5)
+    assert metrics["test_digest"] == facts["test_digest"]
     for model, reason in (("pets", "write models:/NAME@ALIAS"), ("models:/pets/9", "take one of 1, 2")):
         assert reason in project("frostline", "lineage", model, ok=False)
 
 
 @pytest.mark.slow
-def test_a_registered_model_is_the_start_of_the_next_training(project):
+def test_a_training_can_start_from_a_registered_model(project):
     project.change({"backbone": {"weights": "models:/pets@champion"}, "finetune": {"head_epochs": 1, "epochs": 0}})
-    said = project("dvc", "repro", "finetune")
-    assert "weights: 40 of 40 layers loaded" in said
-    made = project.json("models/classifier/bundle.json")["made_from"]["backbone"]
-    assert made["weights"] == "models:/pets@champion"
-    assert made["loaded"] == {"layers": 40, "of": 40, "missing": [], "mismatched": []}
+    output = project("dvc", "repro", "finetune")
+    assert "weights: 40 of 40 layers loaded" in output
+    backbone = project.json("models/classifier/bundle.json")["made_from"]["backbone"]
+    assert backbone["weights"] == "models:/pets@champion"
+    assert backbone["loaded"] == {"layers": 40, "of": 40, "missing": [], "mismatched": []}
     project("git", "checkout", "-q", ".")
     project("dvc", "checkout", "-q")
 
 
-def served(project, *command):
-    """A server's process, once it answers."""
+def start_server(project, *command):
+    """Start a server, and wait until it answers. Its process and port."""
     port = browser.free_port()
     log = project.folder / "server.log"
     with log.open("w") as file:
@@ -146,7 +146,7 @@ def served(project, *command):
 
 
 @pytest.mark.slow
-def test_evaluate_predict_and_both_servers_say_the_same(project):
+def test_evaluate_predict_and_both_servers_give_the_same_answers(project):
     predictions = pd.read_parquet(project.folder / "reports/predictions.parquet").sort_values("path")
     assert len(predictions) >= 8
     expected = np.stack(predictions["probabilities"].to_list())
@@ -160,56 +160,56 @@ def test_evaluate_predict_and_both_servers_say_the_same(project):
 
     images = [[base64.b64encode((project.folder / file).read_bytes()).decode()] for file in files]
     body = json.dumps({"dataframe_split": {"columns": ["image"], "data": images}}).encode()
-    stock = ["mlflow", "models", "serve", "-m", "models:/pets@challenger", "--env-manager", "local"]
+    mlflow_command = ["mlflow", "models", "serve", "-m", "models:/pets@challenger", "--env-manager", "local"]
     uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{project.folder}/mlflow.db"}
     project.env |= uri
-    for command in (["frostline", "serve", "models:/pets/2"], stock):
-        process, port = served(project, *command)
+    for command in (["frostline", "serve", "models:/pets/2"], mlflow_command):
+        process, port = start_server(project, *command)
         try:
             url = f"http://127.0.0.1:{port}/invocations"
             request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
             with urllib.request.urlopen(request, timeout=60) as answer:
-                found = json.load(answer)["predictions"]
+                answers = json.load(answer)["predictions"]
         finally:
             process.terminate()
             process.wait()
-        np.testing.assert_allclose([list(row["probabilities"].values()) for row in found], expected, atol=1e-5)
-        assert [row["label"] for row in found] == predictions["predicted"].tolist()
+        np.testing.assert_allclose([list(row["probabilities"].values()) for row in answers], expected, atol=1e-5)
+        assert [row["label"] for row in answers] == predictions["predicted"].tolist()
     for key in uri:
         del project.env[key]
 
 
 @pytest.mark.slow
-def test_predict_takes_folders_globs_and_standard_input_and_names_what_is_broken(project):
+def test_predict_takes_folders_globs_and_standard_input_and_names_broken_files(project):
     (project.folder / "data/pets/cat/broken.jpg").write_bytes(b"no image")
-    asked = ["data/pets/cat", "data/pets/dog/*.png", "nowhere.png", "--csv", "--model", "models:/pets@challenger"]
-    done = subprocess.run(
-        ["frostline", "predict", *asked], cwd=project.folder, env=project.env, capture_output=True, text=True
+    arguments = ["data/pets/cat", "data/pets/dog/*.png", "nowhere.png", "--csv", "--model", "models:/pets@challenger"]
+    process = subprocess.run(
+        ["frostline", "predict", *arguments], cwd=project.folder, env=project.env, capture_output=True, text=True
     )
-    assert done.returncode == 2
-    assert "data/pets/cat/broken.jpg: not an image" in done.stderr
-    assert "nowhere.png: no such file" in done.stderr
-    assert "error: 2 of 34 images could not be read" in done.stderr
-    table = pd.read_csv(io.StringIO(done.stdout))
+    assert process.returncode == 2
+    assert "data/pets/cat/broken.jpg: not an image" in process.stderr
+    assert "nowhere.png: no such file" in process.stderr
+    assert "error: 2 of 34 images could not be read" in process.stderr
+    table = pd.read_csv(io.StringIO(process.stdout))
     assert list(table.columns) == ["path", "label", "probability", "error", "p(cat)", "p(dog)"]
     assert len(table) == 34
     assert table["error"].notna().sum() == 2
     (project.folder / "data/pets/cat/broken.jpg").unlink()
     image = (project.folder / "data/pets/dog/1.png").read_bytes()
-    for given in (image, b"data/pets/dog/1.png\n"):
-        done = subprocess.run(
-            ["frostline", "predict", "-"], cwd=project.folder, env=project.env, input=given, capture_output=True
+    for text in (image, b"data/pets/dog/1.png\n"):
+        process = subprocess.run(
+            ["frostline", "predict", "-"], cwd=project.folder, env=project.env, input=text, capture_output=True
         )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.split()[0] in {b"cat", b"dog"}
+        assert process.returncode == 0, process.stderr
+        assert process.stdout.split()[0] in {b"cat", b"dog"}
 
 
 @pytest.mark.slow
 def test_sync_gives_a_run_to_a_state_that_dvc_restored(project):
     (project.folder / "mlflow.db").rename(project.folder / "mlflow.old")
     project("git", "checkout", "-q", "HEAD~1")
-    printed = project("dvc", "repro")
-    assert "Running stage 'finetune'" not in printed  # restored from DVC's run cache
+    output = project("dvc", "repro")
+    assert "Running stage 'finetune'" not in output  # restored from DVC's run cache
     assert "its run was given its training, evaluation, lineage" in project("frostline", "sync")
     assert "its run has everything already" in project("frostline", "sync")
     (run,) = project.runs()
@@ -219,9 +219,9 @@ def test_sync_gives_a_run_to_a_state_that_dvc_restored(project):
     assert run.data.tags["frostline.git_commit"] == project("git", "rev-parse", "HEAD").strip()
     project("git", "checkout", "-q", "-")
     project("dvc", "checkout", "-q")
-    printed = project("frostline", "sync", "HEAD", "HEAD~1")
-    assert "HEAD: its run was given its training, evaluation, lineage" in printed
-    assert "HEAD~1: its run has everything already" in printed
+    output = project("frostline", "sync", "HEAD", "HEAD~1")
+    assert "HEAD: its run was given its training, evaluation, lineage" in output
+    assert "HEAD~1: its run has everything already" in output
     assert len(project.runs()) == 2
     assert "its run has everything already" in project("frostline", "sync")
     assert "no-such-commit: its files are not available" in project("frostline", "sync", "no-such-commit", ok=False)
@@ -232,23 +232,23 @@ def test_sync_gives_a_run_to_a_state_that_dvc_restored(project):
 def test_two_runs_are_compared_in_mlflows_ui(project, tmp_path):
     runs = project.runs()
     uri = f"sqlite:///{project.folder}/mlflow.db"
-    process, port = served(project, sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri)
-    kept = Path(os.environ.get("FROSTLINE_TEST_SCREENSHOTS", tmp_path))
+    process, port = start_server(project, sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri)
+    folder = Path(os.environ.get("FROSTLINE_TEST_SCREENSHOTS", tmp_path))
     try:
-        with browser.Browser(tmp_path) as seen:
-            chosen = json.dumps([run.info.run_id for run in runs])
+        with browser.Browser(tmp_path) as page:
+            run_ids = json.dumps([run.info.run_id for run in runs])
             experiments = json.dumps([runs[0].info.experiment_id])
-            seen.open(f"http://127.0.0.1:{port}/#/compare-runs?runs={chosen}&experiments={experiments}")
-            seen.wait("document.body.innerText.includes('finetune.head_epochs')", 60)
-            text = seen.text()
-            seen.script(CLOSE)
-            for said in ("finetune.learning_rate", "test_accuracy", *(run.info.run_name for run in runs)):
-                assert said in text
-            seen.screenshot(kept / "mlflow-compare.png")
-            seen.open(f"http://127.0.0.1:{port}/#/experiments/{runs[0].info.experiment_id}/runs/{runs[0].info.run_id}")
-            seen.wait("document.body.innerText.includes('layers frozen')", 60)  # the description
-            seen.screenshot(kept / "mlflow-run.png")
+            page.open(f"http://127.0.0.1:{port}/#/compare-runs?runs={run_ids}&experiments={experiments}")
+            page.wait("document.body.innerText.includes('finetune.head_epochs')", 60)
+            text = page.text()
+            page.script(CLOSE)
+            for part in ("finetune.learning_rate", "test_accuracy", *(run.info.run_name for run in runs)):
+                assert part in text
+            page.screenshot(folder / "mlflow-compare.png")
+            page.open(f"http://127.0.0.1:{port}/#/experiments/{runs[0].info.experiment_id}/runs/{runs[0].info.run_id}")
+            page.wait("document.body.innerText.includes('layers frozen')", 60)  # the description
+            page.screenshot(folder / "mlflow-run.png")
     finally:
         process.terminate()
         process.wait()
-    assert (kept / "mlflow-compare.png").stat().st_size > 20_000
+    assert (folder / "mlflow-compare.png").stat().st_size > 20_000

@@ -1,4 +1,4 @@
-"""The stages on Keras's JAX backend: the same commands, cached as uncached, and a bundle that loads anywhere."""
+"""The stages on Keras's JAX backend: with and without stored features, and a bundle that TensorFlow can load."""
 
 import importlib.util
 import json
@@ -40,9 +40,9 @@ def frostline(command, mode):
         YAML(typ="safe").dump(values, file)
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     command = [sys.executable, "-m", "frostline", command, *(["--json"] if command == "sweep" else [])]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 def test_finetune_and_evaluate_run_on_jax(tmp_path, monkeypatch):
@@ -57,13 +57,13 @@ def test_finetune_and_evaluate_run_on_jax(tmp_path, monkeypatch):
         assert out.startswith("plan: ")
         assert "weights proved unchanged" in out
         models.append(bundles.load(tmp_path / "models" / "classifier"))
-    for cached, computed in zip(*(bundle.model.weights for bundle in models), strict=True):
-        np.testing.assert_allclose(np.array(cached), np.array(computed), rtol=0, atol=1e-6)
+    for stored, computed in zip(*(bundle.model.weights for bundle in models), strict=True):
+        np.testing.assert_allclose(np.array(stored), np.array(computed), rtol=0, atol=1e-6)
     assert "test accuracy" in frostline("evaluate", "auto")
-    found = json.loads(frostline("sweep", "always"))
-    assert found["trials"] == {"complete": 2}
-    CHANGES.update({key.replace(".", "__"): value for key, value in found["best"]["values"].items()})
-    assert f"val_accuracy {found['best']['value']:.4f}" in frostline("finetune", "always")
+    result = json.loads(frostline("sweep", "always"))
+    assert result["trials"] == {"complete": 2}
+    CHANGES.update({key.replace(".", "__"): value for key, value in result["best"]["values"].items()})
+    assert f"val_accuracy {result['best']['value']:.4f}" in frostline("finetune", "always")
     metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
     assert metrics["accuracy"] > 0.6
     test = shards.open_folder(tmp_path / "data" / "prepared" / "test")  # here on TensorFlow

@@ -1,4 +1,4 @@
-"""Stage prepare, in a project folder of its own."""
+"""The stage prepare, in its own project folder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def params(source: str | Path = "images", **data: Any) -> Params:
 
 
 def paint(folder: str | Path, count: int, start: int = 0) -> None:
-    """So many different images; the same ones for the same folder name and start."""
+    """Write `count` different images. The same folder name and numbers give the same images."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for number in range(start, start + count):
         rng = np.random.default_rng([number, *str(folder).encode()])
@@ -72,47 +72,47 @@ def outputs() -> tuple[str, str]:
 
 
 def refusal(settings: Params) -> str:
-    """The one line that prepare refuses with; it leaves nothing behind."""
-    with pytest.raises(DataError) as caught:
+    """The one-line error of prepare, which must leave no files."""
+    with pytest.raises(DataError) as error:
         prepare.run(settings)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
     assert not paths.DATA_REPORT.exists()
     data = paths.PREPARED.parent
     assert not data.exists() or list(data.iterdir()) == []
-    return str(caught.value)
+    return str(error.value)
 
 
 @pytest.mark.usefixtures("images")
 def test_a_folder_becomes_shards_and_a_report() -> None:
-    said = prepare.run(params())
+    text = prepare.run(params())
     sets = prepared()
     assert sorted(path.name for path in paths.PREPARED.iterdir()) == ["test", "train", "val"]
     assert list(paths.PREPARED.parent.iterdir()) == [paths.PREPARED]
     for name, split in sets.items():
         assert split.layout == shards.Layout(("ant", "bee", "cat"), 16, "stretch")
         assert set(split.labels) == {0, 1, 2}, name
-    found = report()
-    assert found["source"] == "images"
-    assert found["classes"] == ["ant", "bee", "cat"]
-    assert found["images"] == {name: len(split) for name, split in sets.items()}
-    assert sum(found["images"].values()) == 36
-    assert found["images_per_class"]["train"] == {
-        label: int((sets["train"].labels == number).sum()) for number, label in enumerate(found["classes"])
+    data_report = report()
+    assert data_report["source"] == "images"
+    assert data_report["classes"] == ["ant", "bee", "cat"]
+    assert data_report["images"] == {name: len(split) for name, split in sets.items()}
+    assert sum(data_report["images"].values()) == 36
+    assert data_report["images_per_class"]["train"] == {
+        label: int((sets["train"].labels == number).sum()) for number, label in enumerate(data_report["classes"])
     }
-    assert found["problems"] == []
-    assert found["digests"] == {
+    assert data_report["problems"] == []
+    assert data_report["digests"] == {
         name: {"source": split.source_digest(), "shards": split.digest} for name, split in sets.items()
     }
-    assert said == "prepare: 3 classes; " + ", ".join(f"{name} {len(split)}" for name, split in sets.items())
+    assert text == "prepare: 3 classes; " + ", ".join(f"{name} {len(split)}" for name, split in sets.items())
 
 
 def test_pixels_labels_and_digests_belong_together(images: Path) -> None:
     prepare.run(params())
     for split in prepared().values():
         pixels = split.take(np.arange(len(split)))
-        for row, got in zip(split.index.itertuples(), pixels, strict=True):
+        for row, image in zip(split.index.itertuples(), pixels, strict=True):
             assert split.layout.classes[row.label] == Path(row.path).parts[0]
-            np.testing.assert_array_equal(got, prepare_image(images / row.path, 16, "stretch"))
+            np.testing.assert_array_equal(image, prepare_image(images / row.path, 16, "stretch"))
 
 
 @pytest.mark.usefixtures("images")
@@ -141,23 +141,23 @@ def test_an_added_image_changes_the_output_but_moves_no_other(images: Path) -> N
 
 
 @pytest.mark.usefixtures("images")
-def test_few_labels_are_learned_from_and_all_others_still_tested_on() -> None:
+def test_with_few_labels_validation_and_test_stay_the_same() -> None:
     prepare.run(params())
-    everything, learnable = prepared(), report()["images"]["train"]
+    all_splits, train_count = prepared(), report()["images"]["train"]
     prepare.run(params(train_per_class=3))
     few = prepared()
     assert np.bincount(few["train"].labels).tolist() == [3, 3, 3]
     for name in ("val", "test"):
-        assert few[name].digest == everything[name].digest
-    assert report()["left_out_by_train_per_class"] == learnable - 9 > 0
+        assert few[name].digest == all_splits[name].digest
+    assert report()["left_out_by_train_per_class"] == train_count - 9 > 0
 
 
-def test_unreadable_and_doubled_files_are_dropped_and_reported(images: Path) -> None:
+def test_unreadable_files_and_duplicates_are_dropped_and_reported(images: Path) -> None:
     (images / "ant" / "words.jpg").write_text("words")
     (images / "bee" / "again.bmp").write_bytes(b"")
     Image.open(images / "cat" / "000.png").save(images / "cat" / "copy.bmp")
     Image.open(images / "cat" / "001.png").save(images / "bee" / "stranger.png")
-    said = prepare.run(params())
+    text = prepare.run(params())
     assert problems() == {
         "ant/words.jpg": ("not_an_image", NOT_AN_IMAGE),
         "bee/again.bmp": ("not_an_image", "not an image (empty)"),
@@ -167,23 +167,23 @@ def test_unreadable_and_doubled_files_are_dropped_and_reported(images: Path) -> 
     }
     assert {problem["label"] for problem in report()["problems"]} == {"ant", "bee", "cat"}
     assert report()["problem_counts"] == {"not_an_image": 2, "label_conflict": 2, "duplicate": 1}
-    lines = said.splitlines()
+    lines = text.splitlines()
     assert lines[0].endswith("; 5 dropped")
     assert lines[1] == f"  not_an_image         2  ant/words.jpg: {NOT_AN_IMAGE}"
     assert lines[-1] == "  reports/data.json names each"
     assert sum(report()["images"].values()) == 35
 
 
-def test_a_problem_is_an_error_where_that_is_wanted(images: Path) -> None:
+def test_a_problem_is_an_error_if_on_problem_is_error(images: Path) -> None:
     (images / "ant" / "words.jpg").write_text("words")
     (images / "bee" / "words.jpg").write_text("words")
-    said = refusal(params(on_problem="error"))
-    assert said == (
+    message = refusal(params(on_problem="error"))
+    assert message == (
         f"images/ant/words.jpg: {NOT_AN_IMAGE} (and 1 more); fix or remove it, or set data.on_problem to drop"
     )
 
 
-def test_a_test_image_that_is_also_in_train_is_taken_out_of_train() -> None:
+def test_a_test_image_that_is_also_in_train_is_removed_from_train() -> None:
     for label in ("ant", "bee"):
         paint(f"given/train/{label}", 8)
         paint(f"given/test/{label}", 3)
@@ -206,32 +206,32 @@ def test_a_class_that_only_the_test_split_lacks_can_be_learned() -> None:
 
 
 def blotches(seed: int) -> Image.Image:
-    """An image that stays itself when it is resized."""
+    """A smooth image, which is still similar after it is resized."""
     rng = np.random.default_rng(seed)
     return Image.fromarray(rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)).resize((70, 60), Image.Resampling.BICUBIC)
 
 
-def test_a_test_set_that_was_copied_into_train_ends_without_overlap() -> None:
+def test_copies_of_test_images_are_removed_from_train() -> None:
     for label in ("ant", "bee"):
         for split, numbers in (("train", range(100, 140)), ("test", range(29))):
             Path(f"given/{split}/{label}").mkdir(parents=True)
             for number in numbers:
                 blotches(1000 * ord(label[0]) + number).save(f"given/{split}/{label}/{number}.png")
-    tested = sorted(Path("given/test").glob("*/*.png"))
-    assert len(tested) == 58
-    for number, path in enumerate(tested[:57]):  # every third as it is, or smaller, or darker
+    test_files = sorted(Path("given/test").glob("*/*.png"))
+    assert len(test_files) == 58
+    for number, path in enumerate(test_files[:57]):  # in turn: unchanged, smaller, darker
         copy = Image.open(path)
         if number % 3 == 1:
             copy = copy.resize((51, 44))
         elif number % 3 == 2:
             copy = ImageEnhance.Brightness(copy).enhance(0.75)
         copy.save(Path("given/train") / path.parent.name / f"copy-{number}.png")
-    said = prepare.run(params("given", image_size=48))
+    text = prepare.run(params("given", image_size=48))
     assert report()["images"]["test"] == 58
     assert report()["problem_counts"] == {"near_duplicate": 38, "duplicate": 19}
     assert {path.rpartition("/")[2].split("-")[0] for path in problems()} == {"copy"}
     for path, (kind, reason) in problems().items():
-        original = tested[int(path.rpartition("-")[2].removesuffix(".png"))].relative_to("given")
+        original = test_files[int(path.rpartition("-")[2].removesuffix(".png"))].relative_to("given")
         assert (
             reason
             == {
@@ -239,8 +239,8 @@ def test_a_test_set_that_was_copied_into_train_ends_without_overlap() -> None:
                 "near_duplicate": f"near-copy of {original}, which is in test",
             }[kind]
         )
-    assert "57 dropped" in said.splitlines()[0]
-    assert "which is in test" in said
+    assert "57 dropped" in text.splitlines()[0]
+    assert "which is in test" in text
 
 
 def test_the_same_pixels_in_another_coding_are_the_same_image(images: Path) -> None:
@@ -250,8 +250,8 @@ def test_the_same_pixels_in_another_coding_are_the_same_image(images: Path) -> N
     photo.save(images / "ant" / "c.jpg", comment=b"the same code with a comment")
     photo.save(images / "ant" / "d.jpg", progressive=True)
     photo.save(images / "ant" / "near.png")
-    for wanted in (True, False):
-        prepare.run(params(near_duplicates=wanted))
+    for near_duplicates in (True, False):
+        prepare.run(params(near_duplicates=near_duplicates))
         assert problems() == {
             f"ant/{name}": ("duplicate", "same image as ant/a.jpg") for name in ("b.png", "c.jpg", "d.jpg")
         }
@@ -265,15 +265,17 @@ def test_a_table_keeps_groups_on_one_side() -> None:
     rows = [f"{label}/{n:03d}.png,{label},patient {n // 4}" for label in ("ant", "bee") for n in range(60)]
     Path("images/manifest.csv").write_text("\n".join(["path,label,group", *rows]) + "\n")
     prepare.run(params())
-    where = {path: name for name, split in prepared().items() for path in split.index["path"]}
-    assert len(where) == 120
+    split_of = {path: name for name, split in prepared().items() for path in split.index["path"]}
+    assert len(split_of) == 120
     for patient in range(15):
-        sides = {where[f"{label}/{n:03d}.png"] for label in ("ant", "bee") for n in range(4 * patient, 4 * patient + 4)}
+        sides = {
+            split_of[f"{label}/{n:03d}.png"] for label in ("ant", "bee") for n in range(4 * patient, 4 * patient + 4)
+        }
         assert len(sides) == 1
-    assert set(where.values()) == set(splits.SPLITS)
+    assert set(split_of.values()) == set(splits.SPLITS)
 
 
-def test_near_copies_are_not_looked_for_where_that_is_said(images: Path) -> None:
+def test_near_copies_are_only_searched_for_if_near_duplicates_is_set(images: Path) -> None:
     for number in range(6):
         blotches(number).save(images / "ant" / f"b{number}.png")
         blotches(number).resize((51, 44)).save(images / "ant" / f"c{number}.png")
@@ -283,7 +285,7 @@ def test_near_copies_are_not_looked_for_where_that_is_said(images: Path) -> None
     assert report()["near_duplicates"] == [[f"ant/b{number}.png", f"ant/c{number}.png"] for number in range(6)]
 
 
-def test_near_copies_under_two_labels_are_kept_and_warned_of(images: Path) -> None:
+def test_near_copies_under_two_labels_give_a_warning(images: Path) -> None:
     blotches(1).save(images / "ant" / "b.png")
     blotches(1).resize((51, 44)).save(images / "bee" / "b.png")
     prepare.run(params())
@@ -293,7 +295,7 @@ def test_near_copies_under_two_labels_are_kept_and_warned_of(images: Path) -> No
     ]
 
 
-def test_a_crowd_of_lookalikes_is_warned_of_and_split_like_all_others(images: Path) -> None:
+def test_a_crowd_of_lookalikes_gives_a_warning_and_is_split_like_other_images(images: Path) -> None:
     for number in range(16):
         blotches(1).resize((50 + number, 45)).save(images / "ant" / f"b{number}.png")
     prepare.run(params())
@@ -303,7 +305,7 @@ def test_a_crowd_of_lookalikes_is_warned_of_and_split_like_all_others(images: Pa
     assert len(sides) > 1
 
 
-def test_exact_copies_are_no_crowd(images: Path) -> None:
+def test_exact_copies_are_not_a_crowd(images: Path) -> None:
     for number in range(16):
         blotches(1).save(images / "ant" / f"b{number:02d}.png")
     blotches(1).resize((51, 45)).save(images / "ant" / "c.png")
@@ -320,7 +322,7 @@ def test_a_class_of_one_pattern_reaches_every_split(noise: int) -> None:
         for number in range(12):
             pixels = np.full((48, 48, 3), 60.0) + np.random.default_rng([number, place]).normal(0, noise, (48, 48, 3))
             pixels[:, 24 * place : 24 * place + 24] += 90
-            pixels[number, number] = 255  # no two the same
+            pixels[number, number] = 255  # no two images are the same
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(f"plain/{label}/{number}.png")
     prepare.run(params("plain", image_size=32))
     assert all(set(split.labels) == {0, 1} for split in prepared().values())
@@ -335,21 +337,21 @@ def test_an_archive_is_a_source_and_leaves_nothing_behind(project: Path, images:
     assert sorted(path.name for path in paths.PREPARED.iterdir()) == ["test", "train", "val"]
 
 
-def test_a_class_that_train_lacks_is_left_out_and_one_that_validation_lacks_is_warned_of() -> None:
+def test_a_class_without_training_images_is_left_out_and_one_without_validation_images_gives_a_warning() -> None:
     for split, labels in {"train": ["ant", "bee"], "val": ["ant"], "test": ["ant", "bee", "Bees"]}.items():
         for label in labels:
             paint(f"given/{split}/{label}", 3)
-    said = prepare.run(params("given"))
+    text = prepare.run(params("given"))
     kind, reason = "class_not_in_train", "class 'Bees' has no image in train (did you mean 'bee'?)"
     assert problems() == {f"test/Bees/00{i}.png": (kind, reason) for i in range(3)} | {
         "Bees": ("empty_class", "no image of the class is left")
     }
     assert report()["warnings"] == [{"kind": "class_not_in_split", "reason": "class 'bee' has no image in val"}]
-    assert "  warning: class 'bee' has no image in val" in said.splitlines()
+    assert "  warning: class 'bee' has no image in val" in text.splitlines()
     assert report()["classes"] == ["ant", "bee"]
 
 
-def test_a_given_split_that_lost_all_its_images_is_not_silently_drawn_anew() -> None:
+def test_a_given_split_without_usable_images_is_an_error() -> None:
     for label in ("ant", "bee"):
         paint(f"given/train/{label}", 8)
         Path(f"given/test/{label}").mkdir(parents=True)
@@ -357,7 +359,7 @@ def test_a_given_split_that_lost_all_its_images_is_not_silently_drawn_anew() -> 
     assert "no image of the given split 'test' is usable" in refusal(params("given"))
 
 
-def test_what_cannot_be_learned_from_is_refused_without_leftovers() -> None:
+def test_a_source_without_two_usable_classes_is_refused_and_leaves_no_files() -> None:
     assert "none: not found; set data.source" in refusal(params("none"))
     paint("one/ant", 4)
     assert "holds the single class 'ant'" in refusal(params("one"))
@@ -377,15 +379,15 @@ def test_what_cannot_be_learned_from_is_refused_without_leftovers() -> None:
     assert "late: no image is in train; add some" in refusal(params("late"))
 
 
-def test_classes_too_small_or_empty_are_told_and_the_others_learned() -> None:
+def test_small_and_empty_classes_are_reported_and_the_others_are_used() -> None:
     paint("few/ant", 40)
     paint("few/bee", 2)
     Path("few/cat").mkdir()
-    said = prepare.run(params("few"))
+    text = prepare.run(params("few"))
     assert problems() == {"cat": ("empty_class", "an empty class folder")}
     assert {warning["kind"] for warning in report()["warnings"]} == {"class_not_in_split", "imbalance"}
-    assert "class 'bee' has no image in val" in said
-    assert "images of 'ant' and 1 of 'bee'; finetune.class_weight: balanced weighs them alike" in said
+    assert "class 'bee' has no image in val" in text
+    assert "images of 'ant' and 1 of 'bee'; finetune.class_weight: balanced weighs them alike" in text
 
 
 @pytest.mark.usefixtures("images")
@@ -420,11 +422,11 @@ def test_real_photos_with_given_splits_are_prepared(assets: Path) -> None:
     link_some(assets / "clothing-small/train", Path("photos/train"), 4, lambda path: path.name)
     link_some(assets / "clothing-small/validation", Path("photos/validation"), 2, lambda path: path.name)
     prepare.run(params("photos", image_size=32, resize="crop"))
-    found = report()
-    assert len(found["classes"]) == 10
-    assert found["images"]["val"] == 20
-    assert found["images"]["train"] + found["images"]["test"] == 40
-    assert found["problems"] == []
+    data_report = report()
+    assert len(data_report["classes"]) == 10
+    assert data_report["images"]["val"] == 20
+    assert data_report["images"]["train"] + data_report["images"]["test"] == 40
+    assert data_report["problems"] == []
 
 
 def test_real_photos_of_very_different_sizes_are_prepared(assets: Path) -> None:
@@ -439,5 +441,5 @@ def test_the_data_stages_load_no_heavy_library() -> None:
         "import sys, frostline.stages.prepare, frostline.stages.augment\n"
         "print([name for name in ('tensorflow', 'keras', 'mlflow', 'sklearn') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Live variants are what stored ones are, drawn elsewhere."""
+"""Live variants equal stored ones for the same draws."""
 
 import keras
 import numpy as np
@@ -11,27 +11,27 @@ POLICY = augmentation.Policy(20, 0.1, 0.2, 15, 0.2, True, True, (0.7, 1.2), "con
 
 
 def images(count=6, size=48):
-    """Smooth ones: what is compared is the geometry."""
+    """Smooth images, because only the geometry is compared."""
     rng = np.random.default_rng(0)
     small = rng.integers(0, 255, (count, 6, 6, 3)).astype(np.float32)
     return np.asarray(keras.ops.image.resize(small, (size, size), interpolation="bilinear"))
 
 
 @pytest.mark.parametrize("fill", ["constant", "nearest", "reflect", "wrap"])
-def test_a_draw_gives_the_variant_that_is_stored_for_it(fill):
+def test_a_draw_gives_the_same_variant_live_and_stored(fill):
     policy = augmentation.Policy(**{**POLICY.__dict__, "fill_mode": fill})
     x = images()
-    drawn = np.random.default_rng(1).uniform(-1, 1, (len(x), live_variants.DRAWS)).astype(np.float32)
-    made = np.asarray(live_variants.Variants(policy, 1).vary(x, drawn))
-    for image, draw, ours in zip(np.rint(x).astype(np.uint8), drawn, made, strict=True):
+    draws = np.random.default_rng(1).uniform(-1, 1, (len(x), live_variants.DRAWS)).astype(np.float32)
+    live = np.asarray(live_variants.Variants(policy, 1).vary(x, draws))
+    for image, draw, variant in zip(np.rint(x).astype(np.uint8), draws, live, strict=True):
         turn, y, left, slant, zoom_y, zoom_x, flip_x, flip_y, light = draw.tolist()
         same = augmentation.Drawn(
             20 * turn, 0.2 * y, 0.1 * left, 15 * slant, 1 + 0.2 * zoom_y, 1 + 0.2 * zoom_x,
             flip_x < 0, flip_y < 0, 0.95 + 0.25 * light,
         )  # fmt: skip
         stored = augmentation.apply(image, same, fill).astype(np.float32)
-        # Beyond the border interpolation differs by a pixel's breadth.
-        assert np.quantile(np.abs(stored - ours), 0.9) < 2
+        # Beyond the border, the interpolations differ by one pixel.
+        assert np.quantile(np.abs(stored - variant), 0.9) < 2
 
 
 def test_evaluation_sees_the_images_themselves():
@@ -40,7 +40,7 @@ def test_evaluation_sees_the_images_themselves():
     np.testing.assert_array_equal(np.asarray(layer(x, training=False)), x)
 
 
-def test_every_batch_is_drawn_afresh_and_reset_begins_again():
+def test_every_batch_is_drawn_anew_and_reset_starts_again():
     x = images()
     layer = live_variants.Variants(POLICY, 1)
     first, second = (np.asarray(layer(x, training=True)) for _ in range(2))
@@ -53,5 +53,5 @@ def test_every_batch_is_drawn_afresh_and_reset_begins_again():
 
 def test_a_policy_without_any_move_changes_nothing():
     x = images()
-    still = augmentation.Policy(0, 0, 0, 0, 0, False, False, None, "constant")
-    np.testing.assert_array_equal(np.asarray(live_variants.Variants(still, 1)(x, training=True)), x)
+    policy = augmentation.Policy(0, 0, 0, 0, 0, False, False, None, "constant")
+    np.testing.assert_array_equal(np.asarray(live_variants.Variants(policy, 1)(x, training=True)), x)

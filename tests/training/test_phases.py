@@ -1,11 +1,11 @@
-"""The rules of Keras's callbacks, as functions of the history."""
+"""Plateau and early stopping follow the rules of Keras's callbacks."""
 
 import keras
 import numpy as np
 import pytest
 from conftest import make_row
 
-from frostline.training.phases import Plateau, Stopping, kept
+from frostline.training.phases import Plateau, Stopping, final_row
 
 
 @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy"])
@@ -34,9 +34,9 @@ def test_a_plateau_lowers_the_rate_as_keras_does(monitor, arguments):
     assert rate < 0.1
 
 
-def test_the_kept_row_is_the_last_or_the_best_one():
+def test_the_final_row_is_the_last_or_the_best_one():
     history = [make_row(val_loss=v, val_accuracy=a) for v, a in [(3.0, 0.1), (1.0, 0.5), (0.9, 0.5)]]
-    assert kept(history, None) is history[2]
-    assert kept(history, Stopping("val_loss", 1)) is history[2]
-    assert kept(history, Stopping("val_loss", 1, min_delta=0.2)) is history[1]
-    assert kept(history, Stopping("val_accuracy", 1)) is history[1]
+    assert final_row(history, None) is history[2]
+    assert final_row(history, Stopping("val_loss", 1)) is history[2]
+    assert final_row(history, Stopping("val_loss", 1, min_delta=0.2)) is history[1]
+    assert final_row(history, Stopping("val_accuracy", 1)) is history[1]

@@ -1,4 +1,4 @@
-"""Where features come from is a matter of time alone: the whole pipeline ends with the same bits."""
+"""The plan changes only the time of a training: the whole pipeline ends with the same bits for every plan."""
 
 import os
 
@@ -14,7 +14,7 @@ from frostline.stages import augment, evaluate, finetune, prepare
 
 pytestmark = pytest.mark.process
 
-# Stored; computed, because the store was full from the beginning, or became so on the way; and never stored.
+# Stored; computed because the store was full from the start, or became full during the training; never stored.
 ROUTES = {
     "stored": {"cache__mode": "always"},
     "full": {"cache__mode": "auto", "cache__disk_gb": 1e-9},
@@ -23,20 +23,20 @@ ROUTES = {
 }
 
 
-@pytest.mark.skipif(backend.has_gpu(), reason="a GPU promises no more than 1e-5")
-def test_stored_computed_for_want_of_space_and_never_stored_are_the_same_bits(tmp_path, monkeypatch, capsys):
+@pytest.mark.skipif(backend.has_gpu(), reason="a GPU is only exact to 1e-5")
+def test_features_that_are_stored_or_computed_give_the_same_bits(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow itself sets it
     rng = np.random.default_rng(0)
     for label in range(3):
-        place = tmp_path / "images" / "abc"[label]
-        place.mkdir(parents=True)
-        for number in range(40):  # more than one batch of the prefix in each split, and no whole number of them
+        folder = tmp_path / "images" / "abc"[label]
+        folder.mkdir(parents=True)
+        for number in range(40):  # each split has more than one batch of the prefix, and its last one is shorter
             pixels = rng.integers(0, 80, (32, 32, 3), dtype=np.uint8)
             pixels[label * 10 : label * 10 + 10, :10] += 150
-            Image.fromarray(pixels).save(place / f"{number}.png")
-    found = {}
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    digests = {}
     for name, changes in ROUTES.items():
         monkeypatch.setenv("FROSTLINE_CACHE", f"cache-{name}")
         params = make_params(
@@ -56,11 +56,11 @@ def test_stored_computed_for_want_of_space_and_never_stored_are_the_same_bits(tm
             augment.run(params)
         finetune.run(params)
         evaluate.run(params)
-        printed = capsys.readouterr()
-        assert ("there is room for" in printed.err) == (name in {"full", "half full"})
-        found[name] = {
+        output = capsys.readouterr()
+        assert ("there is room for" in output.err) == (name in {"full", "half full"})
+        digests[name] = {
             path: digest.of_file(tmp_path / path)
             for path in (paths.BUNDLE / "model.keras", paths.HISTORY, paths.METRICS, paths.PREDICTIONS)
         }
     for name in ROUTES:
-        assert found[name] == found["stored"], name
+        assert digests[name] == digests["stored"], name

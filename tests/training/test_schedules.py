@@ -1,4 +1,4 @@
-"""Every schedule gives the rates of Keras's class of that name."""
+"""Every schedule gives the same rates as Keras's class with its name."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ DECAYS = keras.optimizers.schedules
 
 
 @pytest.mark.parametrize(
-    ("written", "theirs"),
+    ("setting", "theirs"),
     [
         ("cosine", DECAYS.CosineDecay(TOP, 80)),
         ({"CosineDecay": {"alpha": 0.1, "decay_epochs": 5}}, DECAYS.CosineDecay(TOP, 50, alpha=0.1)),
@@ -43,10 +43,10 @@ DECAYS = keras.optimizers.schedules
             DECAYS.PiecewiseConstantDecay([20, 50], [0.1, 0.01, 0.001]),
         ),
     ],
-    ids=lambda value: str(value) if isinstance(value, str | dict) else "",  # an object's text has its address
+    ids=lambda value: str(value) if isinstance(value, str | dict) else "",  # the text of an object contains its address
 )
-def test_rates_are_those_of_keras(written, theirs):
-    schedule = meant(make_params(finetune__schedule=written).finetune.schedule)
+def test_rates_are_those_of_keras(setting, theirs):
+    schedule = meant(make_params(finetune__schedule=setting).finetune.schedule)
     ours = schedules.rates(schedule, STEPS, PER_EPOCH, EPOCHS, TOP)
     np.testing.assert_allclose(ours, [float(theirs(step)) for step in STEPS], rtol=2e-5, atol=1e-9)
 

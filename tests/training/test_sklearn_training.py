@@ -1,4 +1,4 @@
-"""The stages with each of scikit-learn's classifiers as the head: trained, evaluated, asked, exported, searched."""
+"""Each scikit-learn classifier as the head: training, evaluation, prediction, export and sweep."""
 
 import io
 import json
@@ -50,16 +50,16 @@ QUICK = {"logistic_regression"}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A project whose images are prepared and augmented: three classes, each a bright square at its own place."""
+    """A project with prepared and augmented images. Each of three classes has a bright square in another place."""
     folder = tmp_path_factory.mktemp("project")
     rng = np.random.default_rng(0)
     for label in range(3):
-        place = folder / "images" / "abc"[label]
-        place.mkdir(parents=True)
+        class_folder = folder / "images" / "abc"[label]
+        class_folder.mkdir(parents=True)
         for number in range(24):
             pixels = rng.integers(0, 80, (32, 32, 3), dtype=np.uint8)
             pixels[label * 10 : label * 10 + 10, :10] += 150
-            Image.fromarray(pixels).save(place / f"{number}.png")
+            Image.fromarray(pixels).save(class_folder / f"{number}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("DVC_ROOT", str(folder))
@@ -73,58 +73,58 @@ def project(tmp_path_factory):
 @pytest.mark.parametrize(
     "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in ARGUMENTS]
 )
-def test_a_classifier_goes_all_the_way(project, kind, tmp_path, capsys):
-    given = params(kind, tracking__uri="auto", evaluate__calibrate="temperature" if kind == "linear_svm" else "none")
-    said = finetune.run(given)
-    assert "66 of 66 layers frozen" in said
+def test_a_classifier_works_in_all_stages_and_commands(project, kind, tmp_path, capsys):
+    settings = params(kind, tracking__uri="auto", evaluate__calibrate="temperature" if kind == "linear_svm" else "none")
+    text = finetune.run(settings)
+    assert "66 of 66 layers frozen" in text
     (row,) = pd.read_csv(paths.HISTORY).to_dict("records")
     assert [row[key] for key in ("phase", "epoch", "learning_rate", "frozen_layers")] == ["head", 1, 0.0, 66]
     assert "head   1/1 " in capsys.readouterr().out
     assert json.loads((paths.BUNDLE / "bundle.json").read_text())["made_from"]["head"]["classifier"] == kind
 
-    evaluate.run(given)
+    evaluate.run(settings)
     metrics = json.loads(paths.METRICS.read_text())
     assert metrics["accuracy"] > 0.8
     assert (paths.PLOTS / "mistakes.png").is_file()
     assert kind in paths.MODEL_CARD.read_text()
 
-    # What is asked of a file is what was said of the prepared image.
-    predicted = pd.read_parquet(paths.PREDICTIONS)
-    names = [str(project / "images" / path) for path in predicted["path"]]
+    # The answer for a file equals the prediction for its prepared image.
+    predictions = pd.read_parquet(paths.PREDICTIONS)
+    names = [str(project / "images" / path) for path in predictions["path"]]
     out = io.StringIO()
-    predict.run(given, names, str(paths.BUNDLE), "json", out)
+    predict.run(settings, names, str(paths.BUNDLE), "json", out)
     answers = json.loads(out.getvalue())
-    found = [list(each["probabilities"].values()) for each in answers]
-    np.testing.assert_allclose(found, np.stack(predicted["probabilities"]), atol=2e-3)
+    probabilities = [list(each["probabilities"].values()) for each in answers]
+    np.testing.assert_allclose(probabilities, np.stack(predictions["probabilities"]), atol=2e-3)
 
     scorer = loading.scorer_of(paths.BUNDLE)
-    shown = serve.explainer(paths.BUNDLE, scorer)((project / "images" / predicted["path"][0]).read_bytes())
-    assert Image.open(io.BytesIO(shown)).size == (32, 32)
+    heat_map = serve.explainer(paths.BUNDLE, scorer)((project / "images" / predictions["path"][0]).read_bytes())
+    assert Image.open(io.BytesIO(heat_map)).size == (32, 32)
 
-    export.run(given, str(paths.BUNDLE), "litert", tmp_path / "out")
+    export.run(settings, str(paths.BUNDLE), "litert", tmp_path / "out")
     import tensorflow as tf
 
     network = tf.lite.Interpreter(str(tmp_path / "out" / "classifier.tflite"))
     network.allocate_tensors()
     network.set_tensor(network.get_input_details()[0]["index"], scorer.prepare(Path(names[0]))[None])
     network.invoke()
-    asked = network.get_tensor(network.get_output_details()[0]["index"])
-    np.testing.assert_allclose(asked, found[:1], atol=2e-3)
+    output = network.get_tensor(network.get_output_details()[0]["index"])
+    np.testing.assert_allclose(output, probabilities[:1], atol=2e-3)
 
 
-def test_its_features_are_there_for_the_table(project):
-    """What the head was trained on is not computed again: the same entry, with the test split's images more."""
-    given = params(cache__mode="always")
-    finetune.run(given)
-    before = {(str(each.about), each.images) for each in store.opened(given.cache).usage()}
-    features.run(given, "block8_out", "train", Path("f.parquet"))
-    assert {(str(each.about), each.images) for each in store.opened(given.cache).usage()} == before
+def test_the_features_of_the_training_are_used_for_the_table(project):
+    """The features that the head was trained on are not computed again: the store stays as it was."""
+    settings = params(cache__mode="always")
+    finetune.run(settings)
+    entries = {(str(each.about), each.images) for each in store.opened(settings.cache).usage()}
+    features.run(settings, "block8_out", "train", Path("f.parquet"))
+    assert {(str(each.about), each.images) for each in store.opened(settings.cache).usage()} == entries
 
 
 def test_a_sweep_compares_them(project, capsys):
     space = {"head.classifier": ["logistic_regression", "knn"]}
-    given = params("dense", sweep__space=space, sweep__trials=2, sweep__sampler="grid", tracking__uri="auto")
-    outcome = json.loads(sweep.run(given, as_json=True))
+    settings = params("dense", sweep__space=space, sweep__trials=2, sweep__sampler="grid", tracking__uri="auto")
+    outcome = json.loads(sweep.run(settings, as_json=True))
     assert outcome["trials"] == {"complete": 2}, capsys.readouterr().err
     assert outcome["best"]["value"] > 0.8
 

@@ -1,4 +1,4 @@
-"""Chunks of batches in one call against Keras's own `fit` and `evaluate`."""
+"""Chunks of batches in one call give the same results as Keras's `fit` and `evaluate`."""
 
 import keras
 import numpy as np
@@ -15,11 +15,11 @@ def model(with_norm=True):
     x = keras.layers.Dense(8, activation="relu")(x)
     x = keras.layers.BatchNormalization()(x) if with_norm else x
     x = keras.layers.Dropout(0.3)(x)
-    made = keras.Model(start, keras.layers.Dense(TARGETS)(x))
+    network = keras.Model(start, keras.layers.Dense(TARGETS)(x))
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    made.compile(keras.optimizers.AdamW(0.01), loss, metrics=[keras.metrics.CategoricalAccuracy("accuracy")])
-    made.optimizer.build(made.trainable_variables)
-    return made
+    network.compile(keras.optimizers.AdamW(0.01), loss, metrics=[keras.metrics.CategoricalAccuracy("accuracy")])
+    network.optimizer.build(network.trainable_variables)
+    return network
 
 
 @pytest.fixture
@@ -39,35 +39,35 @@ def chunks(parts, batch, per_chunk):
         yield tuple(part[None, whole:] for part in parts)
 
 
-def rated(plain):
-    """Chunks for training, at the rate and with the decay that the optimizer of `model` has by default."""
-    for chunk in plain:
+def with_numbers(chunks_without):
+    """Chunks for training, with the learning rate and the weight decay of the optimizer of `model`."""
+    for chunk in chunks_without:
         yield np.tile(np.float32([0.01, 0.004, 0]), (len(chunk[0]), 1)), *chunk
 
 
 @pytest.mark.parametrize("per_chunk", [1, 3])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_same_as_fit_and_evaluate(data, per_chunk, weighted):
-    parts = data if weighted else data[:2]
+    arrays = data if weighted else data[:2]
     ours, theirs = model(), model()
     steps = stepping.steps(ours, per_chunk > 1)
     for _ in range(3):
-        got = steps.train(rated(chunks(parts, 16, per_chunk)))
-        sample_weight = parts[2] if weighted else None
-        fitted = theirs.fit(*parts[:2], sample_weight=sample_weight, batch_size=16, shuffle=False, verbose=0)
-        assert got["loss"] == pytest.approx(fitted.history["loss"][0], rel=1e-5)
-        assert got["accuracy"] == pytest.approx(fitted.history["accuracy"][0], abs=1e-6)
+        scores = steps.train(with_numbers(chunks(arrays, 16, per_chunk)))
+        sample_weight = arrays[2] if weighted else None
+        history = theirs.fit(*arrays[:2], sample_weight=sample_weight, batch_size=16, shuffle=False, verbose=0).history
+        assert scores["loss"] == pytest.approx(history["loss"][0], rel=1e-5)
+        assert scores["accuracy"] == pytest.approx(history["accuracy"][0], abs=1e-6)
     for one, other in zip(ours.weights, theirs.weights, strict=True):
         np.testing.assert_allclose(np.array(one), np.array(other), rtol=0, atol=1e-6)
-    tested = steps.test(chunks(parts, 16, per_chunk))
-    expected = theirs.evaluate(*parts[:2], sample_weight=sample_weight, batch_size=16, return_dict=True, verbose=0)
-    assert tested["loss"] == pytest.approx(expected["loss"], rel=1e-5)
-    assert tested["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-6)
+    scores = steps.test(chunks(arrays, 16, per_chunk))
+    expected = theirs.evaluate(*arrays[:2], sample_weight=sample_weight, batch_size=16, return_dict=True, verbose=0)
+    assert scores["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    assert scores["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-6)
 
 
-def test_an_error_in_reading_comes_through(data):
+def test_an_error_while_reading_is_raised(data):
     def broken():
-        yield from rated(chunks(data[:2], 16, 1))
+        yield from with_numbers(chunks(data[:2], 16, 1))
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):

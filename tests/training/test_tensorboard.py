@@ -1,4 +1,4 @@
-"""TensorBoard reads what Keras's own callback wrote."""
+"""TensorBoard can read the metrics of the epochs."""
 
 import pytest
 from conftest import make_params, make_row
@@ -6,7 +6,7 @@ from conftest import make_params, make_row
 from frostline.training import tensorboard
 
 
-def test_epochs_are_there_for_tensorboard(tmp_path, monkeypatch):
+def test_tensorboard_reads_the_metrics_of_every_epoch(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     write = tensorboard.writer(make_params(finetune__callbacks={"TensorBoard": {"log_dir": "boards"}}), "a" * 32)
@@ -22,5 +22,5 @@ def test_epochs_are_there_for_tensorboard(tmp_path, monkeypatch):
         assert make_ndarray(first_step.tensor_proto) == pytest.approx(first)
 
 
-def test_without_it_nothing_is_written():
+def test_without_the_setting_nothing_is_written():
     assert tensorboard.writer(make_params(), "a" * 32)(make_row()) is None

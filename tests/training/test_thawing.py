@@ -1,4 +1,4 @@
-"""Blocks of backbones, and how they thaw."""
+"""The blocks of backbones, and how they thaw."""
 
 import pytest
 
@@ -20,33 +20,33 @@ def test_blocks_are_those_that_vgg_names(vgg):
     assert depths["block1_conv1/kernel"] == 5
 
 
-def test_a_block_thaws_after_the_other_and_none_is_frozen_again(vgg):
-    found = thawing.stages(vgg, freezing.parse("gradual"), 10)
-    assert [list(span) for _, span in found] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
-    first, *_, last = [depth for depth, _ in found]
+def test_blocks_thaw_one_after_another_and_none_is_frozen_again(vgg):
+    stages = thawing.stages(vgg, freezing.parse("gradual"), 10)
+    assert [list(span) for _, span in stages] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    first, *_, last = [depth for depth, _ in stages]
     assert vgg.layers[first].name.startswith(("block4_pool", "block5"))
     assert last == 0
 
 
-@pytest.mark.parametrize(("epochs", "stages"), [(1, 1), (3, 3), (5, 5)])
-def test_few_epochs_thaw_several_blocks_at_once(vgg, epochs, stages):
-    found = thawing.stages(vgg, freezing.parse("gradual"), epochs)
-    assert len(found) == stages
-    assert found[-1][0] == 0
-    assert [epoch for _, span in found for epoch in span] == list(range(epochs))
+@pytest.mark.parametrize(("epochs", "count"), [(1, 1), (3, 3), (5, 5)])
+def test_few_epochs_thaw_several_blocks_at_once(vgg, epochs, count):
+    stages = thawing.stages(vgg, freezing.parse("gradual"), epochs)
+    assert len(stages) == count
+    assert stages[-1][0] == 0
+    assert [epoch for _, span in stages for epoch in span] == list(range(epochs))
 
 
 def test_a_line_bounds_the_thaw(vgg):
     rule = freezing.parse(["gradual", "block3_conv1"])
-    found = thawing.stages(vgg, rule, 6)
-    assert found[-1][0] == freezing.depth(vgg, "block3_conv1")
-    groups = thawing.groups(vgg, found, 0.1, 0.5)
+    stages = thawing.stages(vgg, rule, 6)
+    assert stages[-1][0] == freezing.depth(vgg, "block3_conv1")
+    groups = thawing.groups(vgg, stages, 0.1, 0.5)
     assert [group.learning_rate for group in groups] == [0, 0, 0, 0.0125, 0.025, 0.05]
     assert [group.thawed for group in groups] == [0, 0, 0, 5, 3, 1]
     assert sum(group.layers for group in groups) == len(vgg.layers)
     assert sum(group.parameters for group in groups) == vgg.count_params()
 
 
-def test_two_lines_are_one_line_of_error():
+def test_two_freeze_lines_are_an_error():
     with pytest.raises(ParamsError, match=r"finetune\.freeze .* names 2 lines; give one of them"):
         freezing.parse(["block3_conv1", 5])

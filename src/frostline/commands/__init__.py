@@ -1,6 +1,6 @@
-"""What a person runs besides the stages: one module a command of the terminal, named as it is.
+"""The commands that are not stages: one module for each command of the terminal, with the same name.
 
-A command loads, calls and prints. It may use everything below and no other command. `cli.py` gives it its options.
+A command loads, calls and prints. It may use all lower packages and no other command. `cli.py` has its options.
 """
 
 __all__ = [

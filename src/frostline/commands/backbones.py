@@ -1,4 +1,4 @@
-"""`frostline backbones`: what can be named in `backbone.name`, without loading Keras."""
+"""`frostline backbones`: the possible values of `backbone.name`, without loading Keras."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ COLUMNS = ("name", "parameters", "native", "smallest", "layers", "cut points", "
 
 
 def run(as_json: bool = False) -> str:
-    """All backbones without their tops, as a table or a JSON array.
+    """All backbones, without their classification layers, as a table or a JSON array.
 
-    parameters: in millions; native, smallest: sides in pixels; layers: what `finetune.freeze` counts; cut_points: so
-    many places where frozen features can be stored.
+    parameters: in millions; native, smallest: sides of an image in pixels; layers: as `finetune.freeze` counts them;
+    cut_points: the number of places where frozen features can be stored.
     """
     rows = [_row(name) for name in backbones.TABLE]
     if as_json:

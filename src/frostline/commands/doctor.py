@@ -1,4 +1,4 @@
-"""What can be said about a project in a moment, before a stage starts."""
+"""`frostline doctor`: quick checks of a project before a stage starts."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from frostline.params.schema import Params
 
 
 def check(params: Params) -> str:
-    """What will be trained on what, in a line, and what the activation store holds.
+    """One line with the backbone and the source, and the content of the activation store.
 
-    Raises UserError for what would stop a stage later; DVC too stops at a missing source, but with the words of a file
-    system and without a fix.
+    Raises UserError for a problem that would stop a stage later. DVC also stops at a missing source, but its message
+    names no fix.
     """
     source = Path(params.data.source)
     if not source.exists():
         raise DataError(f"{source}: not found; set data.source to a folder, a table, an archive or a card")
-    named = params.backbone
-    backbones.check(named.name, named.weights, params.data.image_size, named.alpha)
-    for place in (paths.features(), paths.checkpoints(), paths.PREPARED.parent, paths.REPORTS):
-        atomic.require_writable(place)
-    lines = [f"doctor: {params.backbone.name} ({params.backbone.weights}) on {source}; all places can be written"]
-    return "\n".join([*lines, *_stored(store.opened(params.cache))])
+    backbone = params.backbone
+    backbones.check(backbone.name, backbone.weights, params.data.image_size, backbone.alpha)
+    for folder in (paths.features(), paths.checkpoints(), paths.PREPARED.parent, paths.REPORTS):
+        atomic.require_writable(folder)
+    lines = [f"doctor: {backbone.name} ({backbone.weights}) on {source}; all folders are writable"]
+    return "\n".join([*lines, *_store_lines(store.opened(params.cache))])
 
 
-def _stored(opened: Store) -> list[str]:
-    """What the store holds, the last used first; a line an entry."""
-    kept = opened.usage()
+def _store_lines(features: Store) -> list[str]:
+    """The size of the store, then a line for each entry, the last used first."""
+    entries = features.usage()
     lines = [
-        f"features: {sum(entry.bytes for entry in kept) / 1e9:.2f} of {opened.budget / 1e9:g} GB in {opened.folder}, "
-        f"{len(kept)} {'entry' if len(kept) == 1 else 'entries'}; deleting any of it is safe"
+        f"features: {sum(entry.bytes for entry in entries) / 1e9:.2f} of {features.budget / 1e9:g} GB in "
+        f"{features.folder}, {len(entries)} {'entry' if len(entries) == 1 else 'entries'}; all files can be deleted"
     ]
-    for entry in kept:
+    for entry in entries:
         about = entry.about
-        made = f"{about.get('backbone', '?')} to {about.get('layer', '?')}, {about.get('image_size', '?')} px"
-        used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
-        lines.append(f"  {entry.bytes / 1e6:9.1f} MB  {entry.images:9,} images  {made}, {entry.dtype}, used {used}")
+        origin = f"{about.get('backbone', '?')} to {about.get('layer', '?')}, {about.get('image_size', '?')} px"
+        time = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
+        lines.append(f"  {entry.bytes / 1e6:9.1f} MB  {entry.images:9,} images  {origin}, {entry.dtype}, used {time}")
     return lines

@@ -13,7 +13,7 @@ from frostline.models import account, backend
 from frostline.params.schema import Params
 from frostline.tracking import model_uris
 
-# Name of the format -> Keras's name for it, and that of the file or folder it is written to.
+# Name of the format -> Keras's name for it, and the name of the file or folder that is written.
 FORMATS = {
     "saved_model": ("tf_saved_model", "saved_model"),
     "onnx": ("onnx", "classifier.onnx"),
@@ -24,11 +24,11 @@ LABELS = "labels.json"
 
 
 def run(params: Params | None, model: str, form: str, target: Path) -> str:
-    """Write a bundle's or registered model's network into a new folder, with labels.json beside it.
+    """Write the network of a bundle or registered model to a new folder, with labels.json.
 
-    It takes uint8 images (n, size, size, 3), resized as labels.json says, and gives probabilities. Raises UserError
-    for a format that is unknown or wants a package that is not installed, DataError where the folder holds something
-    else. One that holds this very export, as after a kill of a command that was done, is left as it is.
+    It takes uint8 images (n, size, size, 3), resized as labels.json says, and gives probabilities. Raises UserError if
+    the format is unknown or needs a package that is not installed, DataError if the folder has other content. A folder
+    that already has the same export is not changed.
     """
     if form not in FORMATS:
         raise UserError(f"--format: {form} is unknown; use one of {', '.join(FORMATS)}")
@@ -38,29 +38,29 @@ def run(params: Params | None, model: str, form: str, target: Path) -> str:
     kind, name = FORMATS[form]
     if target.exists():
         if about.items() <= _labels(target).items():
-            return f"export: {target / name} has this classifier already"
-        raise DataError(f"{target}: exists and holds something else; name a new folder")
+            return f"export: {target / name} already has this classifier"
+        raise DataError(f"{target}: exists and has other content; give a new folder")
     with backend.quiet():
         from frostline.models import bundles
 
     bundle = bundles.load(folder)
-    with atomic.folder(target) as written:
+    with atomic.folder(target) as output:
         try:
-            bundle.model.export(str(written / name), format=kind, verbose=False)
+            bundle.model.export(str(output / name), format=kind, verbose=False)
         except ImportError as error:
             reason = " ".join(str(error).split())[:160]
             raise UserError(
-                f"--format: {form} wants a package more ({reason}); pip install 'frostline[onnx]'"
+                f"--format: {form} needs another package ({reason}); pip install 'frostline[onnx]'"
             ) from error
-        atomic.write_json(written / LABELS, asdict(bundle.layout) | about)
+        atomic.write_json(output / LABELS, asdict(bundle.layout) | about)
     size = bundle.layout.image_size
     return f"export: {target / name}; takes uint8 (n, {size}, {size}, 3), see labels.json"
 
 
 def _labels(target: Path) -> dict[str, Any]:
-    """What an earlier export says of itself; nothing where there was none."""
+    """The labels.json of an earlier export; empty if there is none."""
     try:
-        known = json.loads((target / LABELS).read_text(encoding="utf-8"))
+        content = json.loads((target / LABELS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return content if isinstance(content, dict) else {}

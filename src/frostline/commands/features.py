@@ -1,4 +1,4 @@
-"""`frostline features`: what a layer of the backbone makes of the prepared images, as a table for other tools."""
+"""`frostline features`: the output of a backbone's layer for the prepared images, as a table for other tools."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ SPLITS = ("train", "val", "test")
 
 
 def run(params: Params, layer: str, split: str, out: Path) -> str:
-    """Write the vectors of one split, or of `all`, into a Parquet file; a line that says what is in it.
+    """Write the vectors of one split, or of `all`, to a Parquet file. Returns a line that describes it.
 
-    Raises UserError for another kind of file or an unknown split, ParamsError for a layer that is not there, or whose
-    vectors are too long, and DataError where nothing is prepared.
+    Raises UserError for another kind of file or an unknown split, ParamsError if the layer does not exist or its
+    vectors are too long, and DataError if there are no prepared images.
     """
     if out.suffix != ".parquet":
-        raise UserError(f"--out: {out} would be no Parquet file; name one that ends in .parquet")
+        raise UserError(f"--out: {out} is not the name of a Parquet file; give one that ends in .parquet")
     if out.is_dir():
-        raise UserError(f"--out: {out} is a folder; name a file")
+        raise UserError(f"--out: {out} is a folder; give the name of a file")
     if split not in {"all", *SPLITS}:
         raise UserError(f"--split: {split} is unknown; use one of all, {', '.join(SPLITS)}")
-    named, locate = params.backbone, model_uris.locator(params.tracking)
-    backbones.check(named.name, locate(named.weights), params.data.image_size, named.alpha)
-    kept = store.opened(params.cache)
-    wanted = SPLITS if split == "all" else (split,)
-    images = {name: shards.open_folder(paths.PREPARED / name, kept.memory) for name in wanted}
+    settings, locate = params.backbone, model_uris.locator(params.tracking)
+    backbones.check(settings.name, locate(settings.weights), params.data.image_size, settings.alpha)
+    features = store.opened(params.cache)
+    names = SPLITS if split == "all" else (split,)
+    images = {name: shards.open_folder(paths.PREPARED / name, features.memory) for name in names}
     images = {name: each for name, each in images.items() if len(each)}
     if not images:
-        raise DataError(f"{paths.PREPARED}: split {split} holds no image; name another --split")
+        raise DataError(f"{paths.PREPARED}: split {split} has no image; give another --split")
     with backend.quiet():
         from frostline.features import extraction
 
     size, pooling = next(iter(images.values())).layout.image_size, params.head.pooling
-    backbone = backbones.of_section(named, locate, size)
+    backbone = backbones.of_section(settings, locate, size)
     extractor = extraction.extractor(backbone, layer, pooling)
-    about = {**named.model_dump(), "layer": layer, "pooling": pooling, "image_size": size}
-    source = None if params.cache.mode == "never" else kept
+    about = {**settings.model_dump(), "layer": layer, "pooling": pooling, "image_size": size}
+    source = None if params.cache.mode == "never" else features
     with atomic.file(out) as path:
         vectors = {name: extractor.rows(each, source) for name, each in images.items()}
         rows = extraction.write(path, vectors, images, about)
-    return f"features: {rows:,} images, {extractor.width:,} numbers each, of {layer} of {named.name}: {out}"
+    return f"features: {rows:,} images, {extractor.width:,} numbers each, of {layer} of {settings.name}: {out}"

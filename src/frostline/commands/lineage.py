@@ -1,4 +1,4 @@
-"""`frostline lineage`: what a registered version was made from, and the commands that bring that state back."""
+"""`frostline lineage`: what a registered version was made from, and the commands that restore that state."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from frostline.tracking import lineage, registry, run_log
 
 
 def run(params: Params, uri: str, as_json: bool) -> str:
-    """The lineage of `models:/NAME@ALIAS` or `models:/NAME/3`, for a person or as JSON.
+    """The lineage of `models:/NAME@ALIAS` or `models:/NAME/3`, as text or as JSON.
 
-    Raises StateError where there is no such version, or it has none.
+    Raises StateError if the version does not exist or has no lineage.
     """
-    with registry.located(params.tracking, uri) as (known, version), known.state(version) as state:
+    with registry.located(params.tracking, uri) as (models, version), models.state(version) as state:
         stages = {name: vars(stage) for name, stage in lineage.stages(state / paths.DVC_LOCK).items()}
     tags = version.tags
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "model": version.uri,
         "run": version.run,
         "git_commit": tags.get(lineage.COMMIT),
@@ -29,25 +29,25 @@ def run(params: Params, uri: str, as_json: bool) -> str:
         "stages": stages,
         "commands": lineage.way_back(tags[lineage.COMMIT]) if lineage.COMMIT in tags else [],
     }
-    return json.dumps(found, indent=2) if as_json else _text(found)
+    return json.dumps(facts, indent=2) if as_json else _text(facts)
 
 
-def _text(found: dict[str, Any]) -> str:
-    commit, dirty = found["git_commit"], found["git_dirty"]
+def _text(facts: dict[str, Any]) -> str:
+    commit, dirty = facts["git_commit"], facts["git_dirty"]
     lines = [
-        f"{found['model']}",
-        f"run             {found['run']}",
-        f"git commit      {commit or 'unknown'} ({'not all of it was committed' if dirty else 'clean'})",
-        f"dvc experiment  {found['dvc_experiment'] or 'none'}",
-        f"test images     {found['test_digest']}",
-        *(f"{key:<15} {value:.4f}" for key, value in found["metrics"].items() if key in {"test_accuracy"}),
+        f"{facts['model']}",
+        f"run             {facts['run']}",
+        f"git commit      {commit or 'unknown'} ({'with uncommitted changes' if dirty else 'clean'})",
+        f"dvc experiment  {facts['dvc_experiment'] or 'none'}",
+        f"test images     {facts['test_digest']}",
+        *(f"{key:<15} {value:.4f}" for key, value in facts["metrics"].items() if key in {"test_accuracy"}),
     ]
-    for name, stage in found["stages"].items():
+    for name, stage in facts["stages"].items():
         lines += ["", f"stage {name}"]
         flat = run_log.flat(stage["params"])
         lines += [f"  {kind}   {md5:<36}  {path}" for kind in ("deps", "outs") for path, md5 in stage[kind].items()]
         lines += [f"  param  {key} = {json.dumps(value)}" for key, value in flat.items()]
-    lines += ["", "To bring it back, in a clone of the repository:", *(f"  {line}" for line in found["commands"])]
+    lines += ["", "To restore it, in a clone of the repository:", *(f"  {line}" for line in facts["commands"])]
     if dirty:
-        lines.append("But not all of it was committed when it was registered: what comes back may differ.")
+        lines.append("Some of it was not committed when it was registered, so the restored state may differ.")
     return "\n".join(lines)

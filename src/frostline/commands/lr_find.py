@@ -1,4 +1,4 @@
-"""`frostline lr-find`: which learning rates are worth trying, for params.yaml as it is."""
+"""`frostline lr-find`: a useful range of learning rates for the settings in params.yaml."""
 
 from __future__ import annotations
 
@@ -19,36 +19,38 @@ from frostline.training import inputs
 
 
 def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> str:
-    """Train `steps` batches at rates from low to high, and draw their losses; a few lines that name a range.
+    """Train `steps` batches at rates from low to high, and plot the losses. Returns a few lines that name a range.
 
-    Raises ParamsError for rates that don't rise.
+    Raises ParamsError if the rates do not rise.
     """
     if not 0 < low < high:
         raise ParamsError(f"--low {low:g} and --high {high:g}: the rates must rise from above 0; fix them")
     locate = model_uris.locator(params.tracking)
     inputs.check(params, locate)
-    given = inputs.opened(params)
+    training_inputs = inputs.open_all(params)
     with backend.quiet():
         from frostline.training.trainer import Trainer
 
     rates = lr_range.rates(low, high, steps)
-    losses = np.asarray(Trainer(given.features, locate).range_test(params, given.data, rates, lr_range.is_over))
-    found = lr_range.find(rates[: len(losses)], losses)
+    losses = np.asarray(
+        Trainer(training_inputs.features, locate).range_test(params, training_inputs.data, rates, lr_range.is_over)
+    )
+    span = lr_range.find(rates[: len(losses)], losses)
     table = pd.DataFrame({"learning_rate": rates[: len(losses)], "loss": losses})
     with atomic.folder(paths.LR_FIND) as folder:
         table.to_csv(folder / "losses.csv", index=False, float_format="%.9g")
-        lr_range.figure(rates[: len(losses)], losses, found).savefig(folder / "losses.png")
+        lr_range.figure(rates[: len(losses)], losses, span).savefig(folder / "losses.png")
     key = "learning_rate" if params.finetune.epochs else "head_learning_rate"
     if as_json:
-        found_as = asdict(found) if found else None
-        return json.dumps({"key": f"finetune.{key}", "range": found_as, "steps": len(losses)}, indent=2)
-    if found is None:
+        limits = asdict(span) if span else None
+        return json.dumps({"key": f"finetune.{key}", "range": limits, "steps": len(losses)}, indent=2)
+    if span is None:
         return (
             f"lr-find: the loss never fell in {len(losses)} batches from {low:g} to {rates[len(losses) - 1]:.2g}; "
             f"look at {paths.LR_FIND}/losses.png, and try more --steps"
         )
     return (
-        f"lr-find: the loss falls between {found.low:.1e} and {found.high:.1e}, fastest at {found.steepest:.1e}; "
+        f"lr-find: the loss falls between {span.low:.1e} and {span.high:.1e}, fastest at {span.steepest:.1e}; "
         f"look at {paths.LR_FIND}/losses.png\n"
-        f"next     sweep.space finetune.{key}: {{low: {found.low:.1e}, high: {found.high:.1e}, log: true}}"
+        f"next     sweep.space finetune.{key}: {{low: {span.low:.1e}, high: {span.high:.1e}, log: true}}"
     )

@@ -1,4 +1,4 @@
-"""`frostline recipe`: list recipes, show one, or make it params.yaml."""
+"""`frostline recipe`: list the recipes, show one, or write it to params.yaml."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from frostline.params.schema import Params, load
 
 
 def run(name: str | None, apply: bool, yes: bool, image_size: bool) -> str:
-    """The list of recipes, one recipe's text, or with `apply` a line on what was written.
+    """The list of recipes, the text of one recipe, or with `apply` a line that says what was written.
 
-    yes: don't ask before params.yaml is overwritten; image_size: take the recipe's into `data:`. Raises ParamsError for
-    an unknown recipe, and where nobody can be asked.
+    yes: do not ask before params.yaml is overwritten; image_size: set data.image_size to that of the recipe. Raises
+    ParamsError for an unknown recipe, and if there is no terminal for the question.
     """
     if name is None:
-        found = recipes.every(paths.RECIPES)
-        wide = max(len(recipe.name) for recipe in found)
-        return "\n".join(f"{recipe.name:<{wide}}  {recipe.summary}" for recipe in found)
+        all_recipes = recipes.every(paths.RECIPES)
+        width = max(len(recipe.name) for recipe in all_recipes)
+        return "\n".join(f"{recipe.name:<{width}}  {recipe.summary}" for recipe in all_recipes)
     recipe = recipes.named(paths.RECIPES, name)
     if not apply:
         return recipe.text.rstrip("\n")
@@ -34,24 +34,24 @@ def _apply(recipe: recipes.Recipe, yes: bool, image_size: bool) -> str:
     target = paths.PARAMS
     is_there = target.is_file()
     present = target.read_text(encoding="utf-8") if is_there else ""
-    with tempfile.TemporaryDirectory() as scratch:  # nothing is replaced by what can't be read
+    with tempfile.TemporaryDirectory() as scratch:  # check the new file before it replaces the old one
         draft = Path(scratch) / target.name
         draft.write_text(recipes.merged(recipe.text, present), encoding="utf-8")
-        wanted = _read(recipe.text, scratch).data.image_size
+        recipe_size = _read(recipe.text, scratch).data.image_size
         if image_size:
-            edit.change(draft, {"data.image_size": wanted})
-        made = load(draft)
-        backbones.check(made.backbone.name, "none", made.data.image_size, made.backbone.alpha)
+            edit.change(draft, {"data.image_size": recipe_size})
+        settings = load(draft)
+        backbones.check(settings.backbone.name, "none", settings.data.image_size, settings.backbone.alpha)
         text = draft.read_text(encoding="utf-8")
     if is_there and not yes:
-        _ask(f"{target} is overwritten, its data:, tracking: and registry: sections are kept. Go on? [y/N] ")
+        _ask(f"This overwrites {target}, except its sections data:, tracking: and registry:. Continue? [y/N] ")
     with atomic.file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    lines = [f"recipe: {target} is {recipe.name} now, for {made.data.source}; `dvc repro` trains it"]
-    if made.data.image_size != wanted:
+    lines = [f"recipe: {target} is {recipe.name} now, for {settings.data.source}; `dvc repro` trains it"]
+    if settings.data.image_size != recipe_size:
         lines.append(
-            f"note    it is meant for images of {wanted} pixels, data.image_size is {made.data.image_size}; "
-            "--image-size takes the recipe's"
+            f"note    it is meant for images of {recipe_size} pixels, data.image_size is {settings.data.image_size}; "
+            "--image-size sets that of the recipe"
         )
     return "\n".join(lines)
 
@@ -63,8 +63,8 @@ def _read(text: str, scratch: str) -> Params:
 
 
 def _ask(question: str) -> None:
-    """Raises ParamsError for any answer but yes."""
+    """Raise ParamsError for any answer except yes."""
     if not sys.stdin.isatty():
-        raise ParamsError(f"{paths.PARAMS}: would be overwritten, and nobody can be asked here; add --yes")
+        raise ParamsError(f"{paths.PARAMS}: exists, and there is no terminal to ask before overwriting it; add --yes")
     if input(question).strip().lower() not in {"y", "yes"}:
         raise ParamsError(f"{paths.PARAMS}: left as it is; answer y, or add --yes, to overwrite it")

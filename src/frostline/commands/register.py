@@ -1,4 +1,4 @@
-"""`frostline register`: the classifier as dvc.lock has it becomes a registered version, the challenger."""
+"""`frostline register`: the classifier of dvc.lock becomes a registered version, the challenger."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from frostline.tracking import lineage, registry, run_log, states, tracker
 
 
 def run(params: Params) -> str:
-    """Register; a line on what is the challenger now, and one where the state can't be brought back.
+    """Register the classifier. Returns a line that names it, and a second one if its state cannot be restored.
 
-    Raises StateError where files and dvc.lock differ, or the registry is not available.
+    Raises StateError if files and dvc.lock differ, or if the registry is not available.
     """
-    with registry.registry(params.tracking, params.registry.name) as known:
+    with registry.registry(params.tracking, params.registry.name) as models:
         lineage.require_up_to_date()
         tags = lineage.state_tags(Path(), paths.DVC_LOCK)
         states.record(tracker.tracker(params.tracking), Path(), tags)
@@ -29,11 +29,11 @@ def run(params: Params) -> str:
             f"images of {code(params.data.source)}."
         )
         tags |= {run_log.TEST_DIGEST: metrics["test_digest"], **numbers}
-        version = known.register(digest.of_folder(paths.BUNDLE), tags, description)
+        version = models.register(digest.of_folder(paths.BUNDLE), tags, description)
     lines = [
         f"register: {version.uri} is the challenger (test accuracy {metrics['accuracy']:.4f}); "
         f"`frostline promote` compares it with the champion"
     ]
     if tags.get(lineage.DIRTY) != "false":
-        lines.append("register: this state is not committed, so nobody can bring it back; commit it and register again")
+        lines.append("register: this state is not committed, so it cannot be restored; commit it and register again")
     return "\n".join(lines)

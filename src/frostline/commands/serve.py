@@ -1,4 +1,4 @@
-"""`frostline serve`: a classifier over HTTP, for programs and for a person with a browser."""
+"""`frostline serve`: a classifier over HTTP, for programs and for browsers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How to serve.
+    """The settings of a server.
 
-    allow_paths: whether who asks may name files of this machine, a list of which the answers would give away;
-    allow_hosts: names that requests may be sent to (the header Host). On a loopback address, which only this machine
-    reaches, the loopback names are accepted besides these and nothing else, so that no web page that is open in a
-    browser here can pass for the server; on any other address all names are accepted, unless some are given.
-    megapixels: of one image.
+    allow_paths: whether clients may name files of this machine; the answers then show which files exist. allow_hosts:
+    host names that requests may be sent to (the header Host). On a loopback address, which only this machine reaches,
+    only these and the loopback names are accepted, to stop hostile web pages in a browser on this machine (see
+    `guarding.Guard`); on any other address all names are accepted, unless some are given. megapixels: of one image, at
+    most.
     """
 
     host: str = "127.0.0.1"
@@ -42,19 +42,19 @@ class ServerSettings:
 
     @property
     def hosts(self) -> Collection[str] | None:
-        """The names that are accepted; None for all. Raises UserError for what is no name."""
-        given = []
+        """The host names that are accepted; None for all. Raises UserError for an invalid name."""
+        names = []
         for each in self.allow_hosts:
             if (name := guarding.host_name(each)) is None:
-                raise UserError(f"--allow-host {each}: is no name of a host; write it as in example.org")
-            given.append(name)
+                raise UserError(f"--allow-host {each}: is not a host name; write it like example.org")
+            names.append(name)
         if is_loopback(self.host):
-            return guarding.LOOPBACK | {self.host.lower(), *given}
-        return {*given} or None
+            return guarding.LOOPBACK | {self.host.lower(), *names}
+        return {*names} or None
 
     @property
     def limits(self) -> inputs.Limits:
-        """Of what is read. Raises UserError for a bound that can't be kept."""
+        """The limits of a request. Raises UserError for an invalid number of megapixels."""
         try:
             return inputs.Limits(inputs.pixels_of(self.megapixels), inputs.ROWS, self.allow_paths)
         except ValueError as reason:
@@ -62,21 +62,22 @@ class ServerSettings:
 
 
 def run(params: Params | None, model: str, settings: ServerSettings) -> None:
-    """Serve a bundle's folder or a registered model until interrupted. Raises StateError where the port is taken.
+    """Serve a bundle's folder or a registered model until interrupted. Raises StateError if the port is in use.
 
-    It is this code that answers, not the model's own copy of it, as `frostline predict` does: nothing is unpacked, and
-    no code of a registered model runs.
+    As in `frostline predict`, the code of this package answers, not its copy in a registered model: no code of a
+    registered model runs.
     """
     host, port = settings.host, settings.port
     hosts, limits = settings.hosts, settings.limits
     listening.require_free(host, port)
     folder = model_uris.bundle_folder(params.tracking if params else None, model)
-    made = application(folder, model, hosts, limits)
+    web_application = application(folder, model, hosts, limits)
     if settings.allow_paths:
         print(
-            "warning: --allow-paths: who reaches this server can have any image file here classified", file=sys.stderr
+            "warning: --allow-paths: every client of this server can classify any image file of this machine",
+            file=sys.stderr,
         )
-    with listening.listening(made, host, port) as listener:
+    with listening.listening(web_application, host, port) as listener:
         print(f"serve: {model} on http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", flush=True)
         listener.wait()
     print("serve: stopped", flush=True)
@@ -89,41 +90,41 @@ def application(
     limits: inputs.Limits,
     bounds: app.Bounds | None = None,
 ) -> ASGIApp:
-    """The web application of a bundle's folder, ready to answer. Raises DataError where it holds none."""
+    """The web application of a bundle's folder. Raises DataError if the folder is not a usable bundle."""
     scorer = loading.scorer_of(folder, limits)
     return app.application(scorer, about(folder, model), explainer(folder, scorer), hosts, bounds)
 
 
 def explainer(folder: Path, scorer: scoring.Scorer) -> app.Explain:
-    """The bytes of an image -> PNG of it, as a bundle's network sees it, under the heat map of its label.
+    """A function: the bytes of an image -> a PNG of the resized image under the heat map of its label.
 
-    scorer: of the same bundle.
+    folder: of the bundle; scorer: of the same bundle.
     """
     from frostline.evaluation import gradcam
     from frostline.models import bundles
 
-    heat_of, one_by_one = gradcam.GradCam(bundles.load(folder)), threading.Lock()
+    heat_of, lock = gradcam.GradCam(bundles.load(folder)), threading.Lock()
 
     def explain(data: bytes) -> bytes:
         images = scorer.prepare(data)[None]
         label = scorer.probabilities(images).argmax(axis=1)
-        with one_by_one:
-            shown = gradcam.overlay(images, heat_of(images, label))[0]
+        with lock:
+            overlay = gradcam.overlay(images, heat_of(images, label))[0]
         stream = BytesIO()
-        Image.fromarray(shown).save(stream, "PNG")
+        Image.fromarray(overlay).save(stream, "PNG")
         return stream.getvalue()
 
     return explain
 
 
 def about(folder: Path, model: str) -> dict[str, Any]:
-    """What GET /about says: of a folder its name alone, not where it lies."""
+    """The answer to GET /about. Of a folder it has only the name, not the path."""
     name = model if model.startswith("models:/") else folder.resolve().name
     return {"model": name, **asdict(account.peek(folder).layout)}
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server on that address."""
+    """Whether only this machine reaches a server on this address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

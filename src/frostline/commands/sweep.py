@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
-    """Search until the budget is used up; a few lines that say what was found.
+    """Search until the budget is used up. Returns a few lines with the result.
 
-    apply: write the best values into params.yaml; as_json: say it in JSON, and on the way only on standard error.
+    apply: write the best values to params.yaml; as_json: return JSON, and print progress only to standard error.
     """
-    say = partial(print, flush=True, file=sys.stderr if as_json else sys.stdout)
+    print_line = partial(print, flush=True, file=sys.stderr if as_json else sys.stdout)
     locate = model_uris.locator(params.tracking)
     inputs.check(params, locate)
     inputs.bring_up_to_date()
@@ -36,33 +36,33 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         from frostline.search.worker import Worker
         from frostline.training.trainer import Trainer
 
-    given = inputs.opened(params)
-    plan = setup.plan(params, given, locate)
-    data = TrialData(params, given, plan.folder)
+    training_inputs = inputs.open_all(params)
+    plan = setup.plan(params, training_inputs, locate)
+    data = TrialData(params, training_inputs, plan.folder)
     about = {**run_log.flat(job.settings(params)), **run_log.flat({"sweep": params.sweep.model_dump()})}
     storage = variables.expanded(params.sweep.storage, "sweep.storage")
     with (
-        storages.opened(storage, paths.state(), params.sweep.patience) as opened,
-        study.join(plan.name, opened, plan.folder, plan.dimensions, plan.settings) as joined,
+        storages.opened(storage, paths.state(), params.sweep.patience) as study_storage,
+        study.join(plan.name, study_storage, plan.folder, plan.dimensions, plan.settings) as current_study,
     ):
-        log = study_log(tracker.tracker(params.tracking), joined, about)
-        say(f"sweep: study {plan.name}, {plan.settings.trials} trials")
-        trainer = Trainer(given.features, locate)
-        with report.written_at_the_end(paths.SWEEP, joined, log, params.sweep.metric, plan.shares):
-            Worker(params, data.of, plan.is_cheap, joined, log, trainer, say).search()
-        lines = [report.summary(joined, params.sweep.metric, paths.SWEEP)]
-        best = joined.best()
+        log = study_log(tracker.tracker(params.tracking), current_study, about)
+        print_line(f"sweep: study {plan.name}, {plan.settings.trials} trials")
+        trainer = Trainer(training_inputs.features, locate)
+        with report.written_at_the_end(paths.SWEEP, current_study, log, params.sweep.metric, plan.shares):
+            Worker(params, data.of, plan.is_cheap, current_study, log, trainer, print_line).search()
+        lines = [report.summary(current_study, params.sweep.metric, paths.SWEEP)]
+        best = current_study.best()
         if apply and best is not None:
-            lines.append(_apply(params, data, joined.identity, best, locate))
+            lines.append(_apply(params, data, current_study.identity, best, locate))
         if as_json:
-            return json.dumps(report.as_json(joined, params.sweep.metric), indent=2)
+            return json.dumps(report.as_json(current_study, params.sweep.metric), indent=2)
         return "\n".join(lines)
 
 
 def _apply(params: Params, data: TrialData, study_id: str, best: TrialRecord, locate: weights.Locate) -> str:
-    """Write the best values into params.yaml, and note which trial the training that will have them repeats."""
+    """Write the best values to params.yaml, and record that a training with them repeats this trial."""
     edit.change(paths.PARAMS, best.values)
     settings = space.with_values(params, best.values)
     images = data.of(settings)
     job.note_origin(job.key(settings, [*images.variants, images.validation], locate), study_id, best.number)
-    return f"wrote {', '.join(best.values)} into {paths.PARAMS}; `dvc repro` trains it"
+    return f"wrote {', '.join(best.values)} to {paths.PARAMS}; `dvc repro` trains it"

@@ -1,6 +1,6 @@
-"""`frostline sync`: a run for every state of dvc.lock that has none; doing it again changes nothing.
+"""`frostline sync`: a run for every state of dvc.lock that has none; a second `sync` changes nothing.
 
-A stage that DVC restores from its run cache logs nothing, nor does one that ran where tracking was switched off.
+A stage logs nothing if DVC restores it from its run cache, or if tracking was switched off when it ran.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from frostline.tracking import lineage, states, tracker
 
 
 def run(params: Params, revisions: list[str]) -> str:
-    """Give the states of those git revisions or DVC experiments their runs, without any the files as they lie here.
+    """Create the runs of git revisions or DVC experiments; without any, the run of the files in this folder.
 
-    One line a state. Raises StateError where tracking is off, or a revision's files are not in DVC's cache.
+    Returns one line for each state. Raises StateError if tracking is off, or the files of a revision are not in DVC's
+    cache.
     """
-    place = tracker.tracker(params.tracking)
-    if place.uri == "none":
-        raise StateError("params.yaml: tracking.uri is none, so no run can be made; set it to auto or a URI")
+    run_tracker = tracker.tracker(params.tracking)
+    if run_tracker.uri == "none":
+        raise StateError("params.yaml: tracking.uri is none, so no run can be created; set it to auto or a URI")
     if not revisions:
         lineage.require_up_to_date()
-        return states.record(place, Path(), lineage.state_tags(Path(), paths.DVC_LOCK))
+        return states.record(run_tracker, Path(), lineage.state_tags(Path(), paths.DVC_LOCK))
     lines = []
     for revision in revisions:
         with states.checked_out(revision) as (folder, commit, is_experiment):
@@ -33,5 +34,5 @@ def run(params: Params, revisions: list[str]) -> str:
                 lineage.DIRTY: "false",
                 **({lineage.EXPERIMENT: revision} if is_experiment else {}),
             }
-            lines.append(f"{revision}: {states.record(place, folder, tags)}")
+            lines.append(f"{revision}: {states.record(run_tracker, folder, tags)}")
     return "\n".join(lines)

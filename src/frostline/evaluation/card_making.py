@@ -11,10 +11,10 @@ from frostline.models.made_from import LayerGroup, MadeFrom
 
 
 def training(made_from: MadeFrom, data: Mapping[str, Any]) -> str:
-    """Data, preprocessing, settings and layer groups. data: prepare's report."""
+    """Data, preprocessing, settings and layer groups. data: the report of `prepare`."""
     counts = data["images"]
     kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in data["problem_counts"].items())
-    left_out = f"Left out: {kinds}; `reports/data.json` names each." if kinds else "No file had to be left out."
+    left_out = f"Left out: {kinds}; see `reports/data.json`." if kinds else "No file was left out."
     unused = data["left_out_by_train_per_class"]
     values = made_from.recorded()
     settings = {key: values[key] for key in ("seed", "backbone", "head", "finetune")}
@@ -30,13 +30,13 @@ def training(made_from: MadeFrom, data: Mapping[str, Any]) -> str:
 #### Preprocessing
 
 Images are decoded upright to RGB and resized to {data["image_size"]}x{data["image_size"]} by `{data["resize"]}`; \
-{made_from.copies} augmented copies of each training image were trained on besides. What the backbone expects of \
-its input is part of the model.
+the training data also had {made_from.copies} augmented variants of each training image. The model itself scales its \
+input to what the backbone expects.
 
 #### Training Hyperparameters
 
 {_phases(made_from)} In this training the validation \
-images were used for {_use_of_validation(made_from)}; a sweep, where there was one, chose its settings by them.
+images were used for {_use_of_validation(made_from)}. If there was a sweep, it chose its settings by them.
 
 ```yaml
 {as_yaml(settings)}```
@@ -58,7 +58,7 @@ def _groups(groups: Sequence[LayerGroup]) -> str:
 
 
 def group_rows(groups: Sequence[LayerGroup]) -> list[str]:
-    """A row in Markdown for each group: its layers, its parameters, from which epoch it was trained, and how fast."""
+    """A Markdown row for each group: layers, parameter count, first epoch of its training, learning rate."""
     return [
         f"| {code(group.name)} | {group.parameters:,} | "
         + (f"epoch {group.thawed} | {group.learning_rate:.3g} |" if group.thawed else "never | |")
@@ -67,7 +67,7 @@ def group_rows(groups: Sequence[LayerGroup]) -> list[str]:
 
 
 def specifications(made_from: MadeFrom, bundle_digest: str, data: Mapping[str, Any]) -> str:
-    """Architecture, and the digests of all that the model is made of."""
+    """Architecture, and the digests of everything that the model was made from."""
     digests = {
         "bundle (`models/classifier`)": bundle_digest,
         "training images": data["digests"]["train"]["source"],
@@ -85,7 +85,7 @@ def specifications(made_from: MadeFrom, bundle_digest: str, data: Mapping[str, A
 
 ### Lineage
 
-What this model is made of, by content; `dvc.lock` has the state of the code that made it.
+The digests of what this model was made from; `dvc.lock` has the state of the code.
 
 | what | digest |
 |---|---|
@@ -94,7 +94,7 @@ What this model is made of, by content; `dvc.lock` has the state of the code tha
 
 
 def as_yaml(value: dict[str, Any]) -> str:
-    """A mapping in block style, nothing broken into lines."""
+    """A mapping in YAML's block style; long values stay on one line."""
     from ruamel.yaml import YAML
 
     yaml, text = YAML(), StringIO()

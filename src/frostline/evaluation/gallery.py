@@ -1,4 +1,4 @@
-"""The gallery of mistakes: each image beside what in it speaks for the predicted class."""
+"""The gallery of mistakes: each image beside its heat map, which shows what speaks for the predicted class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GALLERY_SIDE = 256  # pixels, at most about twice as many
 
 
 def figure(bundle: Bundle, test: shards.Shards, probabilities: Probabilities) -> Figure:
-    """The worst mistakes, or the least sure right answers, each beside what speaks for the predicted class."""
+    """The worst mistakes, each beside its heat map; the least sure right answers if there is no mistake."""
     from frostline.evaluation import gradcam
 
     rows = metrics.hardest(test.labels, probabilities, GALLERY)
@@ -28,11 +28,13 @@ def figure(bundle: Bundle, test: shards.Shards, probabilities: Probabilities) ->
     explainer = gradcam.GradCam(bundle)
     heat = explainer(images, predicted[rows])
     step = max(1, test.layout.image_size // GALLERY_SIDE)
-    shown = images[:, ::step, ::step]
+    thumbnails = images[:, ::step, ::step]
     names = test.layout.classes
     captions = [plots.caption(names[test.labels[row]], names[predicted[row]], probabilities[row].max()) for row in rows]
-    many = f"{len(test):,} test images"
-    which = f"Worst mistakes, {len(rows)} of {wrong:,} on {many}" if wrong else f"No mistake on {many}; the least sure"
+    scope = f"{len(test):,} test images"
+    which = (
+        f"Worst mistakes, {len(rows)} of {wrong:,} on {scope}" if wrong else f"No mistake on {scope}; the least sure"
+    )
     how = f"Coloured: what speaks for the predicted class ({explainer.method})"
     title = f"{which}. {how if explainer.method else 'Not coloured: this head has no gradient'}"
-    return plots.mistakes(shown, gradcam.overlay(shown, heat[:, ::step, ::step]), captions, title)
+    return plots.mistakes(thumbnails, gradcam.overlay(thumbnails, heat[:, ::step, ::step]), captions, title)

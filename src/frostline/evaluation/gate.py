@@ -11,17 +11,17 @@ from frostline.evaluation import metrics
 from frostline.evaluation.metrics import Labels, Probabilities
 
 RESAMPLES = 10_000
-CHUNK = 2**24  # drawn numbers in memory at a time
+CHUNK = 2**24  # random numbers in memory at a time
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Two classifiers on the same n images.
 
-    challenger, champion: their scores. gain: how much better the challenger is, negative where it is worse (for
-    log_loss, how much lower). bound: the gain that is exceeded with probability `confidence`, by the paired bootstrap.
-    only_challenger, only_champion: images that only one of the two has right; p_value: of McNemar's exact test of
-    those two counts, two-sided.
+    challenger, champion: their scores. gain: how much better the challenger is, negative if it is worse (for log_loss:
+    how much lower). bound: the gain that is exceeded with probability `confidence`, by the paired bootstrap.
+    only_challenger, only_champion: the number of images that only this one classifies correctly; p_value: of McNemar's
+    exact test of those two counts, two-sided.
     """
 
     metric: str
@@ -38,12 +38,12 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether the challenger is at least as good: with that confidence no more than the margin worse."""
+        """Whether the challenger is, with this confidence, at most `margin` worse than the champion."""
         return self.bound >= -self.margin - 1e-12
 
     @property
     def text(self) -> str:
-        """The numbers in a line."""
+        """The numbers in one line."""
         return (
             f"{self.metric} {self.challenger:.4f} against {self.champion:.4f} on the same {self.n} images: gain "
             f"{self.gain:+.4f}, with {self.confidence:.0%} confidence at least {self.bound:+.4f} (allowed: "
@@ -65,34 +65,34 @@ def compare(
 
     labels: int (n,); challenger, champion: probabilities (n, classes); metric: accuracy, macro_f1 or log_loss; margin:
     in the metric's units, at least 0; confidence: in (0, 1). The bound is the percentile of the paired bootstrap (Efron
-    & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13); beside it McNemar's exact test (McNemar,
-    Psychometrika 1947), which Dietterich (Neural Computation 1998) recommends for two classifiers on one test set.
+    & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). McNemar's exact test (Psychometrika 1947) is
+    reported with it; Dietterich (Neural Computation 1998) recommends it for two classifiers on one test set.
     """
     from scipy.stats import binomtest
 
     rng = np.random.default_rng(seed)
     hits = _hits(labels, challenger), _hits(labels, champion)
     if metric == "macro_f1":
-        classes, every = challenger.shape[1], np.ones(len(labels))
-        guessed = challenger.argmax(axis=1), champion.argmax(axis=1)
-        scores = tuple(metrics.weighted_macro_f1(labels, each, every, classes) for each in guessed)
-        gain, drawn = scores[0] - scores[1], _macro_f1_differences(labels, *guessed, classes, rng)
+        classes, weights = challenger.shape[1], np.ones(len(labels))
+        predictions = challenger.argmax(axis=1), champion.argmax(axis=1)
+        scores = tuple(metrics.weighted_macro_f1(labels, each, weights, classes) for each in predictions)
+        gain, gain_samples = scores[0] - scores[1], _macro_f1_differences(labels, *predictions, classes, rng)
     else:
-        each = hits if metric == "accuracy" else tuple(metrics.losses(labels, by) for by in (challenger, champion))
-        scores = float(each[0].mean()), float(each[1].mean())
-        gains = each[0] - each[1] if metric == "accuracy" else each[1] - each[0]
-        gain, drawn = float(gains.mean()), _mean_differences(gains, rng)
-    only = int((hits[0] > hits[1]).sum()), int((hits[1] > hits[0]).sum())
+        values = hits if metric == "accuracy" else tuple(metrics.losses(labels, by) for by in (challenger, champion))
+        scores = float(values[0].mean()), float(values[1].mean())
+        gains = values[0] - values[1] if metric == "accuracy" else values[1] - values[0]
+        gain, gain_samples = float(gains.mean()), _mean_differences(gains, rng)
+    only_right = int((hits[0] > hits[1]).sum()), int((hits[1] > hits[0]).sum())
     return Comparison(
         metric=metric,
         n=len(labels),
         challenger=scores[0],
         champion=scores[1],
         gain=gain,
-        bound=float(np.quantile(drawn, 1 - confidence)),
-        only_challenger=only[0],
-        only_champion=only[1],
-        p_value=float(binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0,
+        bound=float(np.quantile(gain_samples, 1 - confidence)),
+        only_challenger=only_right[0],
+        only_champion=only_right[1],
+        p_value=float(binomtest(only_right[0], sum(only_right)).pvalue) if sum(only_right) else 1.0,
         margin=margin,
         confidence=confidence,
     )
@@ -103,26 +103,29 @@ def _hits(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
 
 
 def _mean_differences(differences: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Means of resampled differences, (RESAMPLES,); those of equal value are drawn together."""
+    """Means of resampled differences, float (RESAMPLES,). Images with the same difference are drawn together."""
     values, counts = np.unique(differences, return_counts=True)
     n = len(differences)
     step = max(1, CHUNK // len(values))
-    made = [
+    means = [
         rng.multinomial(n, counts / n, min(step, RESAMPLES - start)) @ values / n for start in range(0, RESAMPLES, step)
     ]
-    return np.concatenate(made)
+    return np.concatenate(means)
 
 
 def _macro_f1_differences(
     labels: Labels, one: Labels, other: Labels, classes: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """As above. Images alike in label and both predictions are drawn together."""
+    """Differences of macro F1 in resamples, float (RESAMPLES,).
+
+    Images with the same label and the same two predictions are drawn together.
+    """
     cells, counts = np.unique(np.stack([labels, one, other], axis=1), axis=0, return_counts=True)
     n = len(labels)
-    made = np.empty(RESAMPLES)
+    truths, *predictions = cells.T
+    differences = np.empty(RESAMPLES)
     for number in range(RESAMPLES):
-        drawn = rng.multinomial(n, counts / n).astype(np.float64)
-        truths, *guessed = cells.T
-        scores = [metrics.weighted_macro_f1(truths, each, drawn, classes) for each in guessed]
-        made[number] = scores[0] - scores[1]
-    return made
+        weights = rng.multinomial(n, counts / n).astype(np.float64)
+        scores = [metrics.weighted_macro_f1(truths, each, weights, classes) for each in predictions]
+        differences[number] = scores[0] - scores[1]
+    return differences

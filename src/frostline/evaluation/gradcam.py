@@ -23,10 +23,10 @@ AT_ONCE = 8  # images, which bounds the memory
 
 
 class GradCam:
-    """Heat maps of one bundle's answers. Built once, it may be called as often as wanted; on TensorFlow it is compiled
-    at the first call, on JAX at the first call with that many images.
+    """Heat maps for the answers of one bundle. An object can be called many times; TensorFlow compiles it at the first
+    call, JAX at the first call with each number of images.
 
-    method: how the maps are made, None where a head allows none: then there is no heat.
+    method: how the maps are computed; None if the head allows no method, then all maps are 0.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -36,19 +36,19 @@ class GradCam:
         maps = keras.Input(self._body.output.shape[1:], dtype=self._body.output.dtype)
         self._head = keras.Model(maps, head.top(head.pool(maps)))
         self._size = bundle.layout.image_size
-        # A linear classifier of scikit-learn's ends in a Dense layer, as what Keras trained does.
+        # A linear classifier from scikit-learn ends in a Dense layer, like a head that Keras trained.
         has_gradient = isinstance(head.top, keras.Sequential) or isinstance(head.top.layers[-1], keras.layers.Dense)
         self._top, self._channels = head.top, self._body.output.shape[-1]
         has_places = head.top.input.shape[-1] == self._channels
         self.method = "Grad-CAM" if has_gradient else "each place alone" if has_places else None
-        self._compiled = _compiled(self._heat if has_gradient else self._places if has_places else self._nothing)
+        self._compiled = _compiled(self._heat if has_gradient else self._place_heat if has_places else self._no_heat)
 
     def __call__(self, images: Pixels, classes: NDArray[np.int64]) -> Heat:
-        """What speaks for a class, float32 (n, size, size) in [0, 1]: each map's highest place is 1, or all is 0 where
-        nothing speaks for it.
+        """How much each pixel speaks for a class, float32 (n, size, size) in [0, 1]. The maximum of each map is 1; a
+        map is all 0 if nothing speaks for the class.
 
-        images: uint8 (n, size, size, 3), resized as the bundle says; classes: of each image the class to explain,
-        int (n,). The maps come from the feature map before pooling, so they are no finer than that.
+        images: uint8 (n, size, size, 3), resized as the bundle says; classes: the class to explain for each image,
+        int (n,). The maps come from the feature map before pooling, so they are no finer than it.
         """
         starts = range(0, len(images), AT_ONCE)
         chunks = [(images[at : at + AT_ONCE], np.asarray(classes[at : at + AT_ONCE], np.int32)) for at in starts]
@@ -59,7 +59,7 @@ class GradCam:
         maps = self._body(images, training=False)
 
         def score(maps: Any) -> Any:
-            """Sum of the logits of the classes; an image's own depends on no other image."""
+            """The sum of the logits of the classes; the logit of an image depends on no other image."""
             logits = ops.cast(self._head(maps, training=False), "float32")
             if logits.shape[-1] == 1:  # a sigmoid's logit speaks for the second of two classes
                 return ops.sum(logits[:, 0] * ops.cast(2 * classes - 1, "float32"))
@@ -67,26 +67,26 @@ class GradCam:
 
         gradients = ops.cast(_gradient(score, maps), "float32")
         weights = ops.mean(gradients, axis=(1, 2), keepdims=True)
-        return self._scaled(ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True)))
+        return self._scale(ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True)))
 
-    def _places(self, images: Any, classes: Any) -> Any:
-        """For heads without a gradient, such as a forest: how much likelier than on average the class is by the
-        features of a place alone."""
+    def _place_heat(self, images: Any, classes: Any) -> Any:
+        """For heads without a gradient, like a forest: the probability of the class by the features of one place alone,
+        minus its average over all places."""
         ops = keras.ops
         maps = self._body(images, training=False)
         _, height, width, _ = ops.shape(maps)
         logits = ops.cast(self._top(ops.reshape(maps, (-1, self._channels)), training=False), "float32")
-        shares = ops.reshape(ops.softmax(logits), (-1, height, width, logits.shape[-1]))
-        wanted = ops.one_hot(classes, logits.shape[-1], dtype="float32")[:, None, None, :]
-        share = ops.sum(shares * wanted, axis=-1, keepdims=True)
-        return self._scaled(ops.relu(share - ops.mean(share, axis=(1, 2), keepdims=True)))
+        probabilities = ops.reshape(ops.softmax(logits), (-1, height, width, logits.shape[-1]))
+        mask = ops.one_hot(classes, logits.shape[-1], dtype="float32")[:, None, None, :]
+        probability = ops.sum(probabilities * mask, axis=-1, keepdims=True)
+        return self._scale(ops.relu(probability - ops.mean(probability, axis=(1, 2), keepdims=True)))
 
-    def _nothing(self, images: Any, classes: Any) -> Any:
-        """For heads without a gradient that take no single place's features (`pooling: flatten`)."""
+    def _no_heat(self, images: Any, classes: Any) -> Any:
+        """For heads without a gradient that need the features of all places at once (`pooling: flatten`)."""
         return keras.ops.zeros_like(keras.ops.cast(images[..., 0], "float32"))
 
-    def _scaled(self, heat: Any) -> Any:
-        """Heat (n, height, width, 1) of any size -> (n, size, size) with 1 at the highest place."""
+    def _scale(self, heat: Any) -> Any:
+        """Resize heat (n, height, width, 1) to (n, size, size), with a maximum of 1."""
         ops = keras.ops
         heat = ops.image.resize(heat, (self._size, self._size), interpolation="bilinear")[..., 0]
         highest = ops.max(heat, axis=(1, 2), keepdims=True)
@@ -94,7 +94,7 @@ class GradCam:
 
 
 def overlay(images: Pixels, heat: Heat) -> Pixels:
-    """Images in grey under their heat, from yellow to red: uint8 (n, size, size, 3). What has a colour is heat."""
+    """The images in grey, covered by their heat from yellow to red, uint8 (n, size, size, 3)."""
     places = np.linspace(0, 1, len(COLORS))
     colors = np.stack([np.interp(heat, places, channel) for channel in COLORS.T], axis=-1)
     cover = COVER * heat[..., None]
@@ -103,7 +103,7 @@ def overlay(images: Pixels, heat: Heat) -> Pixels:
 
 
 def _compiled(function: Any) -> Any:
-    """A function of images and classes, compiled by Keras's engine."""
+    """A function of images and classes, compiled by the backend of Keras."""
     if keras.backend.backend() == "jax":
         import jax
 

@@ -1,7 +1,7 @@
-"""The model card: what a stranger must know before trusting a bundle.
+"""The model card: what people must know before they use a bundle that others trained.
 
-The sections are those of Hugging Face's template (after Mitchell et al., "Model Cards for Model Reporting", FAT* 2019),
-and the front matter is what their hub reads.
+The sections are those of Hugging Face's template (after Mitchell et al., "Model Cards for Model Reporting", FAT* 2019);
+the front matter is in the format that the Hugging Face Hub reads.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from frostline.core.escaping import code, markdown
 from frostline.evaluation import card_making
 from frostline.models.made_from import BackboneOrigin, MadeFrom
 
-LISTED_CLASSES = 50  # in a sentence
-TABLED_CLASSES = 100  # in a table
-FEW_TEST_IMAGES = 30  # of a class: below it, its recall is known to no better than about 0.15 either way
+LISTED_CLASSES = 50  # at most, in a sentence
+TABLED_CLASSES = 100  # at most, in a table
+FEW_TEST_IMAGES = 30  # of a class; with fewer, its recall has an error of more than about 0.15
 POOR_CALIBRATION = 0.05  # expected calibration error
 
-METRICS = {  # of metrics.json, in this order, where they are there
+METRICS = {  # keys of metrics.json, in the order of the table
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "weighted_f1": "weighted F1",
@@ -43,10 +43,10 @@ def write(
 ) -> str:
     """The card as Markdown.
 
-    data: prepare's report; metrics: evaluate's; per_class: one row a class, with
-    class, precision, recall, f1, support; confusions: true and predicted (class numbers) and count, most often first.
+    data: the report of `prepare`; metrics: those of metrics.json; per_class: one row for each class, with class,
+    precision, recall, f1, support; confusions: true and predicted (class numbers) and count, most frequent first.
     """
-    parts = [
+    sections = [
         _front_matter(made_from, data, metrics),
         _details(made_from, data, metrics),
         _uses(data, metrics),
@@ -57,22 +57,22 @@ def write(
         _examination(data, confusions),
         card_making.specifications(made_from, bundle_digest, data),
     ]
-    return "\n".join(parts)
+    return "\n".join(sections)
 
 
 def _front_matter(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    measured = [
+    results = [
         {"type": kind, "name": METRICS[key], "value": round(metrics[key], 4)}
         for key, kind in {"accuracy": "accuracy", "macro_f1": "f1", "roc_auc": "roc_auc"}.items()
         if key in metrics
     ]
     dataset = {"type": "imagefolder", "name": data["source"], "split": "test"}
-    result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": measured}
+    result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": results}
     matter = {
         "library_name": "keras",
         "pipeline_tag": "image-classification",
         "tags": ["transfer-learning", "frostline", made_from.backbone.name],
-        "metrics": [metric["type"] for metric in measured],
+        "metrics": [metric["type"] for metric in results],
         "model-index": [{"name": _title(made_from, data), "results": [result]}],
     }
     return f"---\n{card_making.as_yaml(matter)}---\n"
@@ -83,8 +83,8 @@ def _details(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str,
     low, high = metrics["accuracy_ci95"]
     return f"""# Model Card for {markdown(_title(made_from, data))}
 
-Says which of {len(data["classes"]):,} classes an image shows. Accuracy on {metrics["n_test"]:,} test images that \
-training never saw: **{metrics["accuracy"]:.3f}** (95% interval {low:.3f} to {high:.3f}).
+This model says which of {len(data["classes"]):,} classes an image shows. Its accuracy on {metrics["n_test"]:,} test \
+images, which were not used in training, is **{metrics["accuracy"]:.3f}** (95% interval {low:.3f} to {high:.3f}).
 
 ## Model Details
 
@@ -94,9 +94,9 @@ training never saw: **{metrics["accuracy"]:.3f}** (95% interval {low:.3f} to {hi
 - **Finetuned from:** {_origin(backbone)}
 - **Input:** uint8 RGB images of {data["image_size"]}x{data["image_size"]} pixels, resized by `{data["resize"]}`
 - **Output:** a probability for each class{_calibration(made_from)}
-- **Classes, in label order:** {_listed(data["classes"])}
-- **Trained:** {audit.trainable_parameters:,} parameters; {audit.frozen_parameters:,} stayed as they were \
-({audit.frozen_layers} of {audit.layers} backbone layers frozen)
+- **Classes, in label order:** {_list_names(data["classes"])}
+- **Parameters:** {audit.trainable_parameters:,} were trained, {audit.frozen_parameters:,} were not \
+({audit.frozen_layers} of {audit.layers} backbone layers are frozen)
 """
 
 
@@ -105,41 +105,42 @@ def _uses(data: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
 
 ### Direct Use
 
-Images like those of {code(data["source"])}, each of exactly one of the classes above.
+Images like those of {code(data["source"])}; each image must show exactly one of the classes above.
 
 ### Out-of-Scope Use
 
-- An image of anything else: it gets one of these classes all the same, and often with a high probability.
-- Images from another camera, place or time than the training data: how good the model is on them was not measured.
-- Decisions about people, or where a mistake does harm, without a person who looks: about \
+- Images of anything else: the model still answers with one of these classes, often with a high probability.
+- Images from another camera, place or time than the training data: the accuracy on them was not measured.
+- Decisions about people, or decisions that can do harm, that no person checks: about \
 {_one_in(1 - metrics["accuracy"])}.
 """
 
 
 def _limits(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, Any], per_class: pd.DataFrame) -> str:
     low, high = metrics["accuracy_ci95"]
-    trained = data["images_per_class"]["train"]
-    thinnest = min(trained, key=trained.__getitem__)
-    tested = per_class[per_class["support"] > 0]
+    train_counts = data["images_per_class"]["train"]
+    smallest = min(train_counts, key=train_counts.__getitem__)
+    measured_classes = per_class[per_class["support"] > 0]
     weakest = ", ".join(
         f"{markdown(row['class'])} ({row['recall']:.2f} of {row['support']:,} images)"
-        for _, row in tested.nsmallest(3, "recall").iterrows()
+        for _, row in measured_classes.nsmallest(3, "recall").iterrows()
     )
-    absent = per_class.loc[per_class["support"] == 0, "class"].tolist()
-    few = tested.loc[tested["support"] < FEW_TEST_IMAGES, "class"].tolist()
+    missing_classes = per_class.loc[per_class["support"] == 0, "class"].tolist()
+    rare_classes = measured_classes.loc[measured_classes["support"] < FEW_TEST_IMAGES, "class"].tolist()
     lines = [
-        f"The test split has {metrics['n_test']:,} images, so the accuracy is known to within "
-        f"{100 * (high - low) / 2:.1f} percentage points either way.",
-        f"Every class has {trained[thinnest]:,} training images."
-        if len(set(trained.values())) == 1
-        else f"The class with the fewest training images is {markdown(thinnest)}, with {trained[thinnest]:,}.",
-        f"Weakest recall on the test split: {weakest}.",
+        f"The test split has {metrics['n_test']:,} images, so the accuracy has an uncertainty of plus or minus "
+        f"{100 * (high - low) / 2:.1f} percentage points.",
+        f"Every class has {train_counts[smallest]:,} training images."
+        if len(set(train_counts.values())) == 1
+        else f"The class with the fewest training images is {markdown(smallest)}, with {train_counts[smallest]:,}.",
+        f"The lowest recalls on the test split: {weakest}.",
     ]
-    if few:
-        lines.append(f"Fewer than {FEW_TEST_IMAGES} test images, so their own numbers say little: {_listed(few)}.")
-    if absent:
-        lines.append(f"Not in the test split, so not measured at all: {_listed(absent)}.")
-    lines.append("All numbers hold for images drawn like the test split, and for no others.")
+    if rare_classes:
+        names = _list_names(rare_classes)
+        lines.append(f"With fewer than {FEW_TEST_IMAGES} test images, the metrics of a class are unreliable: {names}.")
+    if missing_classes:
+        lines.append(f"Classes that are not in the test split were not measured: {_list_names(missing_classes)}.")
+    lines.append("All numbers are valid only for images from the same origin as the test split.")
     if metrics["ece"] > POOR_CALIBRATION and not made_from.is_calibrated:
         lines.append(
             f"Probabilities are off by {metrics['ece']:.2f} on average; `evaluate.calibrate: temperature` may help."
@@ -151,15 +152,15 @@ def _limits(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, 
 
 ### Recommendations
 
-Measure on images from where the model will be used before relying on these numbers, and look at the mistakes in \
-`reports/plots/mistakes.png`. Send images with a low probability to a person; `reports/plots/reliability.png` shows \
-how far a probability can be taken at its word.
+Before you rely on these numbers, measure the model on images from the place where it will be used, and look at the \
+mistakes in `reports/plots/mistakes.png`. Let a person check images with a low probability; \
+`reports/plots/reliability.png` shows how well the probabilities agree with the accuracy.
 """
 
 
 def _start(made_from: MadeFrom, data: Mapping[str, Any]) -> str:
-    said = (
-        "print(classes[1], float(model.predict(image[None])[0, 0]))  # one sigmoid unit: of the second class"
+    print_line = (
+        "print(classes[1], float(model.predict(image[None])[0, 0]))  # the probability of the second class"
         if made_from.head["binary"]
         else "print(dict(zip(classes, model.predict(image[None])[0].tolist())))"
     )
@@ -176,7 +177,7 @@ folder = Path("models/classifier")
 model = keras.saving.load_model(folder / "model.keras")
 classes = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["classes"]
 image = images.prepare(Path("image.jpg"), {data["image_size"]}, "{data["resize"]}")
-{said}
+{print_line}
 ```
 """
 
@@ -188,13 +189,13 @@ def _evaluation(data: Mapping[str, Any], metrics: Mapping[str, Any], per_class: 
         for key, name in {**METRICS, **top}.items()
         if key in metrics
     ]
-    shown, note = per_class, ""
+    table, note = per_class, ""
     if len(per_class) > TABLED_CLASSES:
-        shown = per_class[per_class["support"] > 0].nsmallest(TABLED_CLASSES, "f1")
-        note = f"The {len(shown)} classes with the lowest F1, of {len(per_class):,}; all: `reports/per_class.csv`.\n\n"
+        table = per_class[per_class["support"] > 0].nsmallest(TABLED_CLASSES, "f1")
+        note = f"The {len(table)} classes with the lowest F1, of {len(per_class):,}; all: `reports/per_class.csv`.\n\n"
     classes = "\n".join(
         f"| {markdown(name)} | {precision:.3f} | {recall:.3f} | {f1:.3f} | {support} |"
-        for name, precision, recall, f1, support in shown[["class", "precision", "recall", "f1", "support"]].values
+        for name, precision, recall, f1, support in table[["class", "precision", "recall", "f1", "support"]].values
     )
     results = "\n".join(rows)
     return f"""## Evaluation
@@ -203,18 +204,19 @@ def _evaluation(data: Mapping[str, Any], metrics: Mapping[str, Any], per_class: 
 
 #### Testing Data
 
-{metrics["n_test"]:,} images of {code(data["source"])} that training has not seen. No image is in two splits, nor \
-is one with the same pixels; {_near_copies(data)} Digest of the test images: `{metrics["test_digest"]}`.
+{metrics["n_test"]:,} images of {code(data["source"])} that were not used in training. No two splits share an image, \
+not even as another file with the same pixels; {_near_copies(data)} Digest of the test images: \
+`{metrics["test_digest"]}`.
 
 #### Factors
 
-Classes; nothing else is known of the images.
+Classes; nothing else is known about the images.
 
 #### Metrics
 
-Macro metrics give every class the same weight, however rare it is. Intervals are of 95%: Wilson's for the accuracy, \
-the infinitesimal jackknife's for the two areas, a bootstrap of the test images for the others. They cover the \
-choice of test images, and not what another seed of training would change.
+Macro metrics give every class the same weight, however rare it is. All intervals are 95% intervals: Wilson's for the \
+accuracy, the infinitesimal jackknife's for the two areas, a bootstrap of the test images for the others. They cover \
+the choice of test images, but not the seed of the training.
 
 ### Results
 
@@ -234,28 +236,28 @@ def _examination(data: Mapping[str, Any], confusions: pd.DataFrame) -> str:
         f"- {markdown(names[row['true']])} taken for {markdown(names[row['predicted']])}: {row['count']}"
         for _, row in confusions.head(5).iterrows()
     )
-    mistaken = f"What is confused most often, in test images:\n\n{pairs}" if pairs else "No test image was mistaken."
+    text = f"The most frequent confusions, in test images:\n\n{pairs}" if pairs else "No test image was misclassified."
     return f"""## Model Examination
 
-{mistaken}
+{text}
 
-`reports/plots/mistakes.png` shows the worst mistakes beside what in them spoke for the wrong class (Grad-CAM).
+`reports/plots/mistakes.png` shows the worst mistakes; a heat map (Grad-CAM) marks what spoke for the wrong class.
 """
 
 
 def _near_copies(data: Mapping[str, Any]) -> str:
     sets = data["near_duplicates"]
     if sets is None:
-        return "near-copies were not looked for."
-    found = f"{sum(map(len, sets)):,} near-copies were" if sets else "No near-copy was"
-    return f"resized, recompressed or brightened copies are in one split with their original. {found} found."
+        return "near-copies were not searched for."
+    count = f"{sum(map(len, sets)):,} near-copies were" if sets else "No near-copy was"
+    return f"resized, recompressed or brightened copies are in the same split as their original. {count} found."
 
 
 def _origin(backbone: BackboneOrigin) -> str:
-    known = {"none": "random weights", "imagenet": "ImageNet weights", "builtin": "frostline's built-in weights"}
+    descriptions = {"none": "random weights", "imagenet": "ImageNet weights", "builtin": "frostline's built-in weights"}
     weights, loaded = backbone.weights, backbone.loaded
-    fitted = f" ({loaded.layers} of {loaded.of} layers)" if loaded else ""
-    return f"{backbone.name}, {known.get(weights, f'weights in {code(weights)}')}{fitted}"
+    coverage = f" ({loaded.layers} of {loaded.of} layers)" if loaded else ""
+    return f"{backbone.name}, {descriptions.get(weights, f'weights in {code(weights)}')}{coverage}"
 
 
 def _calibration(made_from: MadeFrom) -> str:
@@ -270,7 +272,7 @@ def _title(made_from: MadeFrom, data: Mapping[str, Any]) -> str:
 
 def _one_in(share: float) -> str:
     if share == 0:
-        return "no answer on the test split was wrong, which does not mean that none will be"
+        return "no answer on the test split was wrong, but others may be"
     return f"one answer in {1 / share:.0f} is wrong" if share < 0.5 else f"{100 * share:.0f}% of the answers are wrong"
 
 
@@ -278,6 +280,6 @@ def _interval(bounds: list[float] | None) -> str:
     return f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else ""
 
 
-def _listed(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     rest = f" and {len(names) - LISTED_CLASSES:,} more" if len(names) > LISTED_CLASSES else ""
     return ", ".join(map(markdown, names[:LISTED_CLASSES])) + rest

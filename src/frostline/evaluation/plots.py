@@ -1,6 +1,6 @@
-"""The images of a run: learning curves, confusion, reliability, ROC and precision-recall, the worst mistakes.
+"""The figures of a run: learning curves, confusion, reliability, ROC and precision-recall, the worst mistakes.
 
-Values in, figures out. Names of classes are never read as mathematics: a class may be called $5^$.
+Functions take values and return figures. Class names are never parsed as mathematics: a class may be called $5^$.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 Curves = NDArray[np.float64]
 
 INK, FROST, EARTH = "#1f2933", "#2878b5", "#c8651b"
-NAMED_CLASSES = 40  # beyond it, names on the axes can't be read
-DRAWN_CURVES = 20  # beyond it, a band shows what lies between the classes
+NAMED_CLASSES = 40  # at most; more names on the axes are unreadable
+DRAWN_CURVES = 20  # at most; for more classes, a band shows the range of their curves
 MISTAKES_A_ROW = 4
 LONGEST_NAME = 24
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
-    """Loss and accuracy by step, training and validation, with the start of each later phase marked, and in blue where
-    more of the backbone thaws."""
+    """Loss and accuracy by step, for training and validation. Dotted lines mark the start of each phase and, in blue,
+    the steps at which more of the backbone thaws."""
     from matplotlib.ticker import MaxNLocator
 
     fig = figure(9, 3.6)
@@ -54,9 +54,9 @@ def learning_curves(history: pd.DataFrame) -> Figure:
 
 
 def confusion(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Figure:
-    """Shares of each true class by predicted class, with the counts written in where they can be read.
+    """The confusion matrix: the colour is the share of the true class, the text the count.
 
-    Of more than 40 classes those 40 that are in the most frequent confusions.
+    Of more than 40 classes, it shows the 40 with the most frequent confusions.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     title = None
@@ -64,10 +64,10 @@ def confusion(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Figure:
         wrong = counts - np.diag(np.diagonal(counts))
         pairs = np.argwhere(wrong)
         pairs = pairs[np.argsort(-wrong[tuple(pairs.T)], kind="stable")]
-        shown = np.sort(list(dict.fromkeys([*pairs.ravel(), *range(len(classes))]))[:NAMED_CLASSES])
+        numbers = np.sort(list(dict.fromkeys([*pairs.ravel(), *range(len(classes))]))[:NAMED_CLASSES])
         title = f"The {NAMED_CLASSES} of {len(classes):,} classes that are most often confused with one another"
-        counts, shares = counts[np.ix_(shown, shown)], shares[np.ix_(shown, shown)]
-        classes = tuple(classes[number] for number in shown)
+        counts, shares = counts[np.ix_(numbers, numbers)], shares[np.ix_(numbers, numbers)]
+        classes = tuple(classes[number] for number in numbers)
     names = [_short(name) for name in classes]
     side = float(np.clip(0.42 * len(names) + 2, 4, 16))
     fig = figure(side, side)
@@ -84,7 +84,8 @@ def confusion(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Figure:
 
 
 def reliability(table: pd.DataFrame, ece: float) -> Figure:
-    """Accuracy and its interval against confidence, a row of the table a bin; area of a dot: images in its bin."""
+    """Accuracy and its interval against confidence. Each row of the table is a bin; the area of its dot is the share of
+    images in it."""
     fig = figure(4.4, 4.2)
     axes = fig.add_subplot()
     axes.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--")
@@ -102,7 +103,8 @@ def reliability(table: pd.DataFrame, ece: float) -> Figure:
 
 
 def roc(rates: Curves, grid: Curves, names: list[str], macro: float | None) -> Figure:
-    """True positive rates by false positive rates: one row a class that could be ranked. macro: mean area."""
+    """ROC curves. rates: true positive rates, one row for each class that could be ranked; grid: false positive rates;
+    macro: the mean area, None if no class could be ranked."""
     fig, axes = _curves(rates, grid, names, "ROC AUC", macro)
     axes.plot([0, 1], [0, 1], color=INK, lw=0.8, ls="--")
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
@@ -110,14 +112,15 @@ def roc(rates: Curves, grid: Curves, names: list[str], macro: float | None) -> F
 
 
 def precision_recall(precisions: Curves, grid: Curves, names: list[str], macro: float | None) -> Figure:
-    """Precisions by recall: one row a class that could be ranked. macro: mean average precision."""
+    """Precision-recall curves. precisions: one row for each class that could be ranked; grid: recalls; macro: the mean
+    average precision, None if no class could be ranked."""
     fig, axes = _curves(precisions, grid, names, "average precision", macro)
     axes.set(xlabel="recall", ylabel="precision")
     return fig
 
 
 def mistakes(images: Pixels, overlays: Pixels, captions: list[str], title: str) -> Figure:
-    """Images, each beside its overlay. Both: uint8 (n, size, size, 3), n at least 1; captions: of two short lines."""
+    """Images, each beside its overlay. Both: uint8 (n, size, size, 3), n at least 1; captions: two short lines each."""
     rows = -(-len(images) // MISTAKES_A_ROW)
     fig = figure(11, 1.7 * rows + 0.5)
     fig.set_layout_engine("constrained", wspace=0.06, hspace=0.03)
@@ -133,12 +136,13 @@ def mistakes(images: Pixels, overlays: Pixels, captions: list[str], title: str) 
 
 
 def caption(true: str, predicted: str, probability: float) -> str:
-    """Two lines that say what an image is, and what it was taken for."""
+    """Two lines: the true class of an image, and the predicted class with its probability."""
     return f"true: {_short(true)}\npredicted: {_short(predicted)} ({probability:.2f})"
 
 
 def _curves(curves: Curves, grid: Curves, names: list[str], area: str, macro: float | None) -> tuple[Figure, Axes]:
-    """One line a class where they can be told apart, else the range of nine in ten; and the mean of all."""
+    """The mean of the curves, and one line for each class; for more than DRAWN_CURVES classes, the range of 90% of
+    the curves instead of the lines."""
     fig = figure(6.4, 4.2)
     axes = fig.add_subplot()
     axes.set(xlim=(-0.01, 1.01), ylim=(0, 1.02))
@@ -167,7 +171,7 @@ def _short(name: str) -> str:
 
 
 def figure(width: float, height: float) -> Figure:
-    """A figure in inches that needs no display and no global state."""
+    """A figure that needs no display and no global state. width, height: in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

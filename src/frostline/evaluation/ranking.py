@@ -1,7 +1,7 @@
 """How well probabilities rank images, each class against the rest: ROC and precision-recall, their areas and curves.
 
-All of it follows from where the few positives of a class stand among all images, so a class costs one sort and two
-binary searches, and 1,000 classes take seconds.
+Everything is computed from the ranks of the few positives of a class among all images, so a class costs one sort and
+two binary searches, and 1,000 classes take seconds.
 """
 
 from __future__ import annotations
@@ -16,32 +16,31 @@ import pandas as pd
 from numpy.typing import NDArray
 
 GRID = np.linspace(0, 1, 101)  # of false positive rates, and of recalls
-LISTED = 20  # classes whose curves are written down
+LISTED = 20  # classes, at most, whose curves are written to the tables
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """One class against the rest. scores: of all images, float (n,); is_positive: bool (n,), with both kinds."""
+    """One class against the rest. scores: of all images, float (n,); is_positive: bool (n,), with True and False."""
 
     scores: NDArray[np.float32]
     is_positive: NDArray[np.bool_]
 
     @cached_property
     def _positive(self) -> NDArray[np.float32]:
-        """The scores of the positives, rising; what follows has one number for each of them, in this order."""
+        """The scores of the positives, ascending. The arrays of `_counts` are in this order."""
         return np.sort(self.scores[self.is_positive])
 
     @cached_property
     def _counts(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """How many positives, and how many negatives, score at least as high, and higher."""
-        everything, positive = np.sort(self.scores), self._positive
+        """For each positive: how many positives score at least as high, and higher; how many negatives do."""
+        scores, positive = np.sort(self.scores), self._positive
         hits, hits_above = (len(positive) - np.searchsorted(positive, positive, side) for side in ("left", "right"))
-        all_, above = (len(everything) - np.searchsorted(everything, positive, side) for side in ("left", "right"))
-        hits, hits_above, false, false_above = np.stack([hits, hits_above, all_ - hits, above - hits_above]).astype(
-            float
-        )
+        total, above = (len(scores) - np.searchsorted(scores, positive, side) for side in ("left", "right"))
+        counts = np.stack([hits, hits_above, total - hits, above - hits_above]).astype(float)
+        hits, hits_above, false, false_above = counts
         return hits, hits_above, false, false_above
 
     @property
@@ -50,13 +49,13 @@ class Ranking:
 
     @property
     def roc_auc(self) -> float:
-        """Chance that a positive scores higher than a negative, ties counting half; 0 to 1."""
+        """The probability that a positive scores higher than a negative, 0 to 1; a tie counts as half."""
         _, _, false, false_above = self._counts
         return float(1 - (false + false_above).mean() / (2 * self._negatives))
 
     @property
     def average_precision(self) -> float:
-        """Mean over the positives of the precision at their score, in (0, 1]; nothing is interpolated."""
+        """Mean over the positives of the precision at their score, in (0, 1], without interpolation."""
         hits, _, false, _ = self._counts
         return float((hits / (hits + false)).mean())
 
@@ -75,29 +74,29 @@ class Ranking:
         return best[np.searchsorted(recalls, GRID - 1e-9)]
 
     def influence(self) -> tuple[Floats, Floats]:
-        """By how much the two areas would change for each image's share of the weight, two float (n,).
+        """The empirical influence function of each of the two areas, two float (n,).
 
-        The derivative of the area by the weight of an image, times n: the empirical influence function.
+        It is the derivative of the area by the weight of an image, times n.
         """
         hits, _, false, false_above = self._counts
         positives, negatives, n = len(hits), self._negatives, len(self.scores)
         below_or_at = np.searchsorted(self._positive, self.scores, "right")
         below = np.searchsorted(self._positive, self.scores, "left")
         auc = (1 - (below_or_at + below) / (2 * positives) - self.roc_auc) / negatives
-        everything = hits + false
+        total = hits + false
         # An image is counted in the precision of every positive that scores no higher.
-        in_precisions = np.concatenate([[0], np.cumsum(hits / everything**2)])
+        in_precisions = np.concatenate([[0], np.cumsum(hits / total**2)])
         ap = -in_precisions[below_or_at] / positives
-        own = self.is_positive
-        at = below[own]
-        auc[own] = (1 - (false + false_above)[at] / (2 * negatives) - self.roc_auc) / positives
-        in_hits = np.concatenate([[0], np.cumsum(1 / everything)])
-        ap[own] += (hits[at] / everything[at] - self.average_precision + in_hits[below_or_at[own]]) / positives
+        positive = self.is_positive
+        at = below[positive]
+        auc[positive] = (1 - (false + false_above)[at] / (2 * negatives) - self.roc_auc) / positives
+        in_hits = np.concatenate([[0], np.cumsum(1 / total)])
+        ap[positive] += (hits[at] / total[at] - self.average_precision + in_hits[below_or_at[positive]]) / positives
         return auc * n, ap * n
 
 
 def rankings(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Iterator[tuple[int, Ranking]]:
-    """Each class that can be ranked, having both positives and negatives among the images, with its number."""
+    """Number and ranking of each class that can be ranked: it has both positives and negatives among the images."""
     counts = np.bincount(labels, minlength=probabilities.shape[1])
     for number in np.flatnonzero((counts > 0) & (counts < len(labels))):
         yield int(number), Ranking(np.ascontiguousarray(probabilities[:, number]), labels == number)
@@ -107,8 +106,8 @@ def rankings(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> I
 class Summary:
     """The rankings of all classes that can be ranked.
 
-    areas: one row a class: number, roc_auc, average_precision; roc, precision_recall: float (rows, points of GRID);
-    metrics: the macro averages of the areas, each with its 95% interval. All empty where no class can be ranked.
+    areas: one row for each class: number, roc_auc, average_precision; roc, precision_recall: float (rows, points of
+    GRID); metrics: the macro averages of the areas, each with its 95% interval. All are empty if no class is ranked.
     """
 
     areas: pd.DataFrame
@@ -118,11 +117,11 @@ class Summary:
 
 
 def summary(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Summary:
-    """Rank by every class against the rest. labels: int (n,); probabilities: float (n, classes).
+    """Rank the images by each class against the rest. labels: int (n,); probabilities: float (n, classes).
 
-    The intervals are what a bootstrap of the images tends to with many resamples, by the infinitesimal jackknife
-    (Efron, "The Jackknife, the Bootstrap and Other Resampling Plans", SIAM 1982, chapter 6): resampling itself would
-    rank every class anew, thousands of times. They are given where the average is neither 0 nor 1.
+    The intervals are those of the infinitesimal jackknife (Efron, "The Jackknife, the Bootstrap and Other Resampling
+    Plans", SIAM 1982, chapter 6): the limit of a bootstrap of the images with many resamples, without ranking every
+    class again in thousands of resamples. An average of 0 or 1 has no interval.
     """
     areas, roc, curves = [], [], []
     influences = np.zeros((2, len(labels)))
@@ -143,7 +142,7 @@ def summary(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Su
 
 
 def table(curves: Floats, x: str, names: list[str]) -> pd.DataFrame:
-    """Curves on GRID as columns: x, their `macro` average, and each class where there are at most 20 of them."""
+    """Curves on GRID as columns: x, their `macro` average, and each class if there are at most LISTED of them."""
     columns = {x: GRID, "macro": curves.mean(axis=0) if len(curves) else np.full(len(GRID), np.nan)}
     if len(names) <= LISTED:
         columns |= {f"class {name}": curve for name, curve in zip(names, curves, strict=True)}
@@ -151,6 +150,6 @@ def table(curves: Floats, x: str, names: list[str]) -> pd.DataFrame:
 
 
 def interval(value: float, error: float) -> list[float]:
-    """A 95% interval of an area inside (0, 1), symmetric in its logit, so that it never leaves the range."""
+    """A 95% interval of an area in (0, 1). It is symmetric in the logit of the area, so it stays in (0, 1)."""
     middle, half = np.log(value / (1 - value)), 1.959964 * error / (value * (1 - value))
     return [float(1 / (1 + np.exp(-(middle + sign * half)))) for sign in (-1, 1)]

@@ -1,4 +1,4 @@
-"""All that an evaluation finds, as numbers, tables, figures and a model card; and how it is written."""
+"""The results of an evaluation as numbers, tables, figures and a model card; `write` writes the files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """metrics: of metrics.json; predictions: one row an image; per_class: one row a class; figures, tables: of plots/,
-    by name; card: the model card as Markdown."""
+    """metrics: the content of metrics.json; predictions: one row for each image; per_class: one row for each class;
+    figures, tables: the files of plots/, by name; card: the model card as Markdown."""
 
     metrics: dict[str, Any]
     predictions: pd.DataFrame
@@ -47,40 +47,40 @@ def build(
     resamples: int,
     seed: int,
 ) -> Report:
-    """Compare what a bundle says of the test images with their labels.
+    """Compare a bundle's probabilities for the test images with the labels.
 
-    digest: of the bundle; probabilities: float32 (n, classes), row by row as `test`; data: what `prepare` reported;
+    digest: of the bundle; probabilities: float32 (n, classes), in the order of `test`; data: the report of `prepare`;
     history: of the training; top_k, resamples, seed: see `metrics.compute`.
     """
     classes, labels, predicted = test.layout.classes, test.labels, probabilities.argmax(axis=1)
-    ranked = ranking.summary(labels, probabilities)
-    numbers = metrics.compute(labels, probabilities, top_k, resamples, seed) | ranked.metrics
-    numbers |= _uncalibrated(labels, probabilities, bundle.temperature) | {"test_digest": test.source_digest()}
+    rank_summary = ranking.summary(labels, probabilities)
+    scores = metrics.compute(labels, probabilities, top_k, resamples, seed) | rank_summary.metrics
+    scores |= _uncalibrated(labels, probabilities, bundle.temperature) | {"test_digest": test.source_digest()}
     confusion = metrics.confusion_matrix(labels, predicted, len(classes))
-    per_class = metrics.per_class(labels, predicted, classes).join(ranked.areas.set_index("number"))
+    per_class = metrics.per_class(labels, predicted, classes).join(rank_summary.areas.set_index("number"))
     reliability = metrics.reliability(labels, probabilities)
-    names = np.asarray(classes, object)[ranked.areas["number"]].tolist()
+    names = np.asarray(classes, object)[rank_summary.areas["number"]].tolist()
     figures = {
         "learning_curves": plots.learning_curves(history),
         "confusion": plots.confusion(confusion, classes),
-        "reliability": plots.reliability(reliability, numbers["ece"]),
-        "roc": plots.roc(ranked.roc, ranking.GRID, names, numbers.get("roc_auc")),
+        "reliability": plots.reliability(reliability, scores["ece"]),
+        "roc": plots.roc(rank_summary.roc, ranking.GRID, names, scores.get("roc_auc")),
         "precision_recall": plots.precision_recall(
-            ranked.precision_recall, ranking.GRID, names, numbers.get("average_precision")
+            rank_summary.precision_recall, ranking.GRID, names, scores.get("average_precision")
         ),
         "mistakes": gallery.figure(bundle, test, probabilities),
     }
     tables = {
         "reliability": reliability,
-        "roc": ranking.table(ranked.roc, "false_positive_rate", names),
-        "precision_recall": ranking.table(ranked.precision_recall, "recall", names),
+        "roc": ranking.table(rank_summary.roc, "false_positive_rate", names),
+        "precision_recall": ranking.table(rank_summary.precision_recall, "recall", names),
     }
-    card = model_card.write(bundle.made_from, digest, data, numbers, per_class, metrics.confusions(confusion))
-    return Report(numbers, _predictions(test, probabilities), per_class, figures, tables, card)
+    card = model_card.write(bundle.made_from, digest, data, scores, per_class, metrics.confusions(confusion))
+    return Report(scores, _predictions(test, probabilities), per_class, figures, tables, card)
 
 
 def write(report: Report) -> None:
-    """Write all files of a report, each of which appears whole; metrics.json last."""
+    """Write all files of a report, metrics.json last. Each file appears complete or not at all."""
     with atomic.folder(paths.PLOTS) as folder:
         for name, figure in report.figures.items():
             figure.savefig(folder / f"{name}.png")
@@ -115,7 +115,7 @@ def _predictions(test: shards.Shards, probabilities: Probabilities) -> pd.DataFr
 
 
 def _uncalibrated(labels: metrics.Labels, probabilities: Probabilities, temperature: float) -> dict[str, float]:
-    """What the temperature changed, where there is one."""
+    """The temperature, and two metrics without it; empty if the bundle is not calibrated."""
     if temperature == 1:
         return {}
     before = calibration.uncalibrated(probabilities, temperature)

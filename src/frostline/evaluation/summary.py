@@ -1,4 +1,4 @@
-"""What a person reads when the pipeline is done: how good, how sure, where to look, what to try next."""
+"""The text that is printed at the end of the pipeline: accuracy, interval, report, and what to try next."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def text(metrics: dict[str, Any], report: Path, freeze: Any) -> str:
-    """Four lines. metrics: those of reports/metrics.json; report: the model card; freeze: the rule that was used."""
+    """Four lines. metrics: the content of reports/metrics.json; report: the model card; freeze: the rule in use."""
     low, high = metrics["accuracy_ci95"]
     other = "all" if freeze == "none" else "none"
     return "\n".join(

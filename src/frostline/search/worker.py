@@ -169,7 +169,7 @@ class Worker:
             return
         self.log.rows(number, result.history)
         self._add_seconds(trial, start)
-        self._end(trial, "complete", result.kept.value(self.params.sweep.metric))
+        self._end(trial, "complete", result.final_row.value(self.params.sweep.metric))
 
     def _train(self, trial: Trial, params: Params, resume: Snapshot | None) -> Result:
         data = self.data_of(params)

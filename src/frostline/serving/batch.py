@@ -1,4 +1,4 @@
-"""Many files at once: which ones are asked for, the answers in their order, and the forms in which they are written."""
+"""Predictions for many files: the files of the arguments, the answers in their order, and the output formats."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ STDIN = "-"
 SUFFIXES = {*IMAGES, ".heic", ".heif", ".pbm", ".pgm", ".ppm"}
 Form = Literal["table", "json", "csv"]
 
-# The name of a file, or `-`, and where its bytes are.
+# The name of a file, or `-`, and its path or bytes.
 Request = tuple[str, Path | bytes]
 # path, and either label, probability and probabilities, or error.
 Answer = dict[str, Any]
 
 
-def requested(asked: Sequence[str]) -> list[Request]:
-    """The images that were asked for, in the order of the arguments and of their names."""
-    wanted: list[Request] = []
-    for name in asked:
+def find_images(names: Sequence[str]) -> list[Request]:
+    """The images of the arguments, in the order of the arguments and, in folders and patterns, by name."""
+    requests: list[Request] = []
+    for name in names:
         path = Path(name)
         if name == STDIN:
-            wanted += _standard_input()
+            requests += _standard_input()
         elif path.is_dir():
-            below = sorted(_images_below(path))
-            if not below:
-                raise DataError(f"{path}: no images are below it; name a folder that has some")
-            wanted += [(str(each), each) for each in below]
+            files = sorted(_images_below(path))
+            if not files:
+                raise DataError(f"{path}: contains no images; give a folder that has some")
+            requests += [(str(each), each) for each in files]
         elif path.exists() or not glob.has_magic(name):
-            wanted.append((name, path))
+            requests.append((name, path))
         else:
-            matching = sorted(each for each in glob.glob(name, recursive=True) if Path(each).is_file())  # noqa: PTH207
-            if not matching:
+            matches = sorted(each for each in glob.glob(name, recursive=True) if Path(each).is_file())  # noqa: PTH207
+            if not matches:
                 raise DataError(f"{name}: matches no file; fix the pattern")
-            wanted += [(each, Path(each)) for each in matching]
-    return wanted
+            requests += [(each, Path(each)) for each in matches]
+    return requests
 
 
 def _images_below(folder: Path) -> Iterator[Path]:
-    """Files whose names say that they are images; hidden ones aside, links to folders not followed."""
+    """Files with the suffix of an image. Hidden files are skipped, and links to folders are not followed."""
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -74,33 +74,33 @@ def _standard_input() -> list[Request]:
     return [(line, Path(line)) for line in lines if line]
 
 
-def answers(scorer: Scorer, wanted: Sequence[Request]) -> Iterator[Answer]:
-    """Answers in the order of the images, decoded by all cores ahead of the network, some batches at a time."""
+def answers(scorer: Scorer, requests: Sequence[Request]) -> Iterator[Answer]:
+    """The answers in the order of the images. All cores decode a batch before the network takes it."""
     from frostline.serving.scoring import BATCH
 
-    def prepared(request: Request) -> Pixels | str:
+    def prepare(request: Request) -> Pixels | str:
         try:
             return scorer.prepare(request[1])
         except images.UnreadableImageError as reason:
             return str(reason)
 
-    def answered() -> Iterable[list[Answer]]:
+    def batches() -> Iterable[list[Answer]]:
         with ThreadPoolExecutor(machine.cores()) as pool:
-            for start in range(0, len(wanted), BATCH):
-                part = wanted[start : start + BATCH]
-                read = list(pool.map(prepared, part))
-                answers = iter(scorer.answers([each for each in read if not isinstance(each, str)]))
+            for start in range(0, len(requests), BATCH):
+                part = requests[start : start + BATCH]
+                results = list(pool.map(prepare, part))
+                answers = iter(scorer.answers([each for each in results if not isinstance(each, str)]))
                 yield [
                     {"path": name, **({"error": each} if isinstance(each, str) else next(answers))}
-                    for (name, _), each in zip(part, read, strict=True)
+                    for (name, _), each in zip(part, results, strict=True)
                 ]
 
-    for rows in progress.track(answered(), len(wanted), "predict", BATCH):
+    for rows in progress.track(batches(), len(requests), "predict", BATCH):
         yield from rows
 
 
 class Writer(Protocol):
-    """Writes rows as they come."""
+    """Writes answers one by one."""
 
     def __init__(self, out: IO[str], classes: Sequence[str]) -> None: ...
     def row(self, row: Answer) -> None: ...
@@ -108,7 +108,7 @@ class Writer(Protocol):
 
 
 class Lines:
-    """Label, probability and path, for a person; what could not be read is on standard error."""
+    """Label, probability and path as text; errors are left to standard error."""
 
     def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
         self.out, self.width = out, max(len(printable(name)) for name in classes)
@@ -122,7 +122,7 @@ class Lines:
 
 
 class JsonArray:
-    """A JSON array, one object a line."""
+    """A JSON array with one object on each line."""
 
     def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
         self.out, self.before = out, "["
@@ -137,17 +137,17 @@ class JsonArray:
 
 
 class Csv:
-    """path, label, probability, error, then the probability of each class in a column of its own."""
+    """The columns path, label, probability and error, and one column for the probability of each class."""
 
     def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
         self.writer, self.classes = csv.writer(out, lineterminator="\n"), classes
         self.writer.writerow(["path", "label", "probability", "error", *(cell(f"p({name})") for name in classes)])
 
     def row(self, row: Answer) -> None:
-        named = row.get("probabilities", {})
-        texts = [cell(row.get(key, "")) for key in ("path", "label", "error")]
-        own = [*texts[:2], row.get("probability", ""), texts[2]]
-        self.writer.writerow([*own, *(named.get(name, "") for name in self.classes)])
+        probabilities = row.get("probabilities", {})
+        path, label, error = (cell(row.get(key, "")) for key in ("path", "label", "error"))
+        columns = [path, label, row.get("probability", ""), error]
+        self.writer.writerow([*columns, *(probabilities.get(name, "") for name in self.classes)])
 
     def end(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What every request passes before it is answered: the name it was sent to, and the length and time of its body."""
+"""The checks before a request is answered: the host name it was sent to, and the length and time of its body."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ CODES = {
 
 
 def host_name(header: str) -> str | None:
-    """The name or address in a Host header, without its port; None where it is none."""
-    found = HOST.fullmatch(header.strip().lower())
-    return (found[1] or found[2].rstrip(".")) if found else None
+    """The name or address in a Host header, without its port; None if the header is invalid."""
+    match = HOST.fullmatch(header.strip().lower())
+    return (match[1] or match[2].rstrip(".")) if match else None
 
 
 class Guard:
-    """Refuses requests that were sent to another name than the server's, and ends well when the server must.
+    """Refuses requests to other host names than the server's, and answers open requests when the server stops.
 
-    A web page of a stranger's can make its own name lead to 127.0.0.1 ("DNS rebinding") and would then be read as the
-    server's own; but the browser still sends the stranger's name.
+    A hostile web page can point its own host name to 127.0.0.1 ("DNS rebinding"); the browser would then let it read
+    this server's answers. But the browser still sends the host name of the page, so the request can be refused.
 
     hosts: the names that are accepted, with any port; None for all.
     """
@@ -46,33 +46,33 @@ class Guard:
         self.app, self.hosts = app, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As ASGI wants it."""
-        given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-        if self.hosts is not None and (len(given) != 1 or host_name(given[0]) not in self.hosts):
+        """Handle a request, as ASGI specifies."""
+        host_headers = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        if self.hosts is not None and (len(host_headers) != 1 or host_name(host_headers[0]) not in self.hosts):
             names = ", ".join(sorted(self.hosts))
             reason = f"the header Host must be one of {names}; `frostline serve --allow-host NAME` accepts more"
             await refusal(421, reason)(scope, receive, send)
             return
         try:
             await self.app(scope, receive, send)
-        except asyncio.CancelledError:  # the server has waited for this request as long as it may
-            with suppress(RuntimeError):  # the answer has begun
+        except asyncio.CancelledError:  # the server stops and waits no longer for this request
+            with suppress(RuntimeError):  # the answer was already begun
                 await refusal(503, "the server is stopping")(scope, receive, send)
 
 
 class Intake:
-    """Receives bodies within bounds.
+    """Receives bodies within limits.
 
-    most: bytes of one body; together: bytes of all bodies that are held at a time; seconds: for one to arrive.
+    most: bytes of one body; together: bytes of all bodies in memory at a time; seconds: for one body to arrive.
     """
 
     def __init__(self, most: int, together: int, seconds: float) -> None:
         self.most, self.together, self.seconds = most, together, seconds
-        self._held = 0
+        self._total = 0  # bytes of all bodies in memory
 
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """The body, counted as held until the block ends. Raises RefusedRequestError."""
+        """The body, which counts for `together` until the block ends. Raises RefusedRequestError."""
         self._require(int(request.headers.get("content-length", "0")))
         data = bytearray()
         try:
@@ -80,27 +80,25 @@ class Intake:
                 async with asyncio.timeout(self.seconds):
                     async for chunk in request.stream():
                         data += chunk
-                        self._held += len(chunk)
+                        self._total += len(chunk)
                         self._require(len(data))
             except TimeoutError:
                 raise RefusedRequestError(408, f"the body did not arrive within {self.seconds:g} seconds") from None
             yield bytes(data)
         finally:
-            self._held -= len(data)
+            self._total -= len(data)
 
     def _require(self, length: int) -> None:
         if length > self.most:
             raise RefusedRequestError(413, f"the request has more than {self.most / 2**20:g} MB")
-        if self._held > self.together:
+        if self._total > self.together:
             raise RefusedRequestError(503, "the server is busy with other requests; try again later")
 
 
 def refusal(status: int, reason: str) -> Response:
-    """An answer in the form that MLflow's server has for its refusals."""
+    """A refusal in the format of MLflow's server."""
     from starlette.responses import Response
 
-    body = json.dumps(
-        {"error_code": CODES.get(status, "BAD_REQUEST"), "message": reason}
-    )  # in ASCII, whatever is in it
-    headers = {"connection": "close"} if status == 408 else {}  # what is still to come is not waited for
+    body = json.dumps({"error_code": CODES.get(status, "BAD_REQUEST"), "message": reason})  # always ASCII
+    headers = {"connection": "close"} if status == 408 else {}  # do not wait for the rest of the body
     return Response(body, status, headers, "application/json")

@@ -1,6 +1,6 @@
-"""Images as a request gives them: encoded bytes, base64 of them, the name of a file, or pixels.
+"""Images in a request: encoded bytes, base64 of them, the name of a file, or pixels.
 
-This file goes into every registered model as its own code (see packaging.py): it imports data/images.py alone.
+This file is copied into every registered model (see packaging.py), so it imports only data/images.py.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from ..data import images  # relative: inside a registered model the package has
 from ..data.images import Pixels
 
 COLUMNS = ("image", "path", "pixels")
-MEGAPIXELS = 50.0  # of one image that a server is sent; the largest photos of phones have that many
-ROWS = 1000  # of one request to `frostline serve`
+MEGAPIXELS = 50.0  # of one image in a request, at most; the largest photos of phones have that many
+ROWS = 1000  # of one request to `frostline serve`, at most
 
-# Environment variables that a registered model obeys, wherever it is loaded.
+# Environment variables with the limits of a registered model, for every server that loads it.
 ALLOW_PATHS = "FROSTLINE_ALLOW_PATHS"
 MAX_MEGAPIXELS = "FROSTLINE_MAX_MEGAPIXELS"
 PATHS_REFUSED = (
@@ -33,25 +33,25 @@ PATHS_REFUSED = (
     f"(a registered model: with the environment variable {ALLOW_PATHS}=1)"
 )
 
-BASE64 = re.compile(rb"[A-Za-z0-9+/]+=*")  # of bytes; an image's first few already are no such text
+BASE64 = re.compile(rb"[A-Za-z0-9+/]+=*")  # base64 text as bytes; no encoded image matches it
 SPACE = {ord(sign): None for sign in " \t\r\n"}
 
 
 class UnusableInputError(Exception):
-    """What was given is no image; the text says which row, and why."""
+    """An input is not an image; the text says which row, and why."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is read of a table. pixels: of one image, width times height; rows: of one table, None where any number is
-    read; paths: whether files of this machine are read."""
+    """The limits of a table. pixels: of one image, width times height; rows: of one table, None for any number; paths:
+    whether files of this machine may be read."""
 
     pixels: int = images.MAX_PIXELS
     rows: int | None = None
     paths: bool = False
 
     def require(self, column: str, rows: int) -> None:
-        """Raises UnusableInputError where a table of one column and so many rows is not read at all."""
+        """Raise UnusableInputError if a table with this column and number of rows is not allowed."""
         if column == "path" and not self.paths:
             raise UnusableInputError(PATHS_REFUSED)
         if self.rows is not None and rows > self.rows:
@@ -59,47 +59,47 @@ class Limits:
 
 
 def environment_limits() -> Limits:
-    """What the environment allows a registered model. Raises ValueError, which names the variable."""
-    given = os.environ.get(MAX_MEGAPIXELS, "").strip()
-    allowed = os.environ.get(ALLOW_PATHS, "").strip().lower() in {"1", "true", "yes", "on"}
+    """The limits of a registered model by the environment variables. Raises ValueError, which names the variable."""
+    megapixels = os.environ.get(MAX_MEGAPIXELS, "").strip()
+    allow_paths = os.environ.get(ALLOW_PATHS, "").strip().lower() in {"1", "true", "yes", "on"}
     try:
-        return Limits(pixels_of(float(given or MEGAPIXELS)), None, allowed)
+        return Limits(pixels_of(float(megapixels or MEGAPIXELS)), None, allow_paths)
     except ValueError:
-        raise ValueError(f"{MAX_MEGAPIXELS} is {given!r}; give a number above 0 and up to {HIGHEST}") from None
+        raise ValueError(f"{MAX_MEGAPIXELS} is {megapixels!r}; give a number above 0 and up to {HIGHEST}") from None
 
 
-HIGHEST = images.MAX_PIXELS // 10**6  # megapixels; above that Pillow reads nothing
+HIGHEST = images.MAX_PIXELS // 10**6  # megapixels; Pillow reads no larger images
 
 
 def pixels_of(megapixels: float) -> int:
-    """Raises ValueError where it is no bound that could be kept."""
+    """The limit in pixels, at least 1. Raises ValueError if it is out of range."""
     if not 0 < megapixels <= HIGHEST:
         raise ValueError(f"{megapixels:g} megapixels; give a number above 0 and up to {HIGHEST}")
     return max(1, round(megapixels * 1e6))
 
 
 def column_of(names: Iterable[Any]) -> str:
-    """The one of COLUMNS that a table has; other columns do not matter. Raises UnusableInputError."""
-    counted = Counter(map(str, names))
-    given = [name for name in COLUMNS for _ in range(counted[name])]
-    if len(given) != 1:
-        told = ", ".join(each[:40] for each in list(counted.elements())[:10])
-        more = ", ..." if counted.total() > 10 else ""
+    """The one of COLUMNS that a table has; other columns are ignored. Raises UnusableInputError."""
+    counts = Counter(map(str, names))
+    columns = [name for name in COLUMNS for _ in range(counts[name])]
+    if len(columns) != 1:
+        first = ", ".join(each[:40] for each in list(counts.elements())[:10])
+        more = ", ..." if counts.total() > 10 else ""
         raise UnusableInputError(
-            f"the columns are {told or 'missing'}{more}; give exactly one of {', '.join(COLUMNS)}, once"
+            f"the columns are {first or 'missing'}{more}; give exactly one of {', '.join(COLUMNS)}, once"
         )
-    return given[0]
+    return columns[0]
 
 
 @dataclass(frozen=True)
 class CellReader:
-    """Makes of an image what a network gets: uint8 (size, size, 3). pixels: the most that an image may have."""
+    """Prepares images for a network: uint8 (size, size, 3). pixels: of one image, at most."""
 
     size: int
     resize: images.Resize
     pixels: int
 
-    def encoded(self, source: Path | bytes) -> Pixels:
+    def decode(self, source: Path | bytes) -> Pixels:
         """Decode and resize the bytes of an image, or a regular file. Raises images.UnreadableImageError."""
         return images.prepare(source, self.size, self.resize, self.pixels)
 
@@ -108,21 +108,21 @@ class CellReader:
         `pixels` uint8 (height, width, 3). Raises UnusableInputError, which names the row."""
         try:
             if column == "image":
-                return self.encoded(encoded_bytes(value))
+                return self.decode(encoded_bytes(value))
             if column == "path":
                 if not isinstance(value, str):
                     raise UnusableInputError(f"is {type(value).__name__}, not the name of a file")
-                return self.encoded(Path(value))
+                return self.decode(Path(value))
             return images.resize(array(value, self.pixels), self.size, self.resize)
         except (UnusableInputError, images.UnreadableImageError) as reason:
             raise UnusableInputError(f"row {row}, {column}: {reason}") from None
 
 
 def encoded_bytes(value: Any) -> bytes:
-    """The bytes of an image, given as such or in base64. Raises UnusableInputError."""
+    """The bytes of an image, from bytes or base64. Raises UnusableInputError."""
     if not isinstance(value, bytes | str):
         raise UnusableInputError(f"is {type(value).__name__}, not the bytes of an image")
-    # MLflow decodes the base64 of some forms of JSON and hands on that of others, as text or as the text's bytes.
+    # MLflow decodes base64 in some forms of JSON; in others it passes on the text, as str or as bytes.
     if isinstance(value, str) or BASE64.fullmatch(value):
         try:
             return base64.b64decode(value.translate(SPACE) if isinstance(value, str) else value, validate=True)
@@ -133,10 +133,10 @@ def encoded_bytes(value: Any) -> bytes:
 
 
 def array(value: Any, most: int) -> Pixels:
-    """Pixels as uint8 (height, width, 3), out of an array or nested lists of integers. Raises UnusableInputError.
+    """Pixels as uint8 (height, width, 3), from an array or nested lists of integers. Raises UnusableInputError.
 
-    most: pixels, height times width, looked at before anything is copied. Lists are never given to NumPy, which would
-    fit a type to them: a single long text among them would be repeated for every number.
+    most: pixels, height times width; checked before anything is copied. NumPy must not convert the lists, because it
+    would choose a type that fits all elements: one long text would need its length for every number.
     """
     if isinstance(value, np.ndarray) and value.dtype != object:
         if value.dtype.kind not in "iu":
@@ -152,7 +152,7 @@ def array(value: Any, most: int) -> Pixels:
         raise UnusableInputError("is no array: its rows differ in length")
     try:
         data = bytes(chain.from_iterable(chain.from_iterable(value)))
-    except (TypeError, ValueError):  # no integers, or others than a byte has
+    except (TypeError, ValueError):  # not integers, or not in the range of a byte
         raise UnusableInputError("holds other numbers than integers from 0 to 255") from None
     return np.frombuffer(data, np.uint8).reshape(height, width, channels)
 
@@ -162,7 +162,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Of nested lists, by the first element of each; no deeper than is needed to tell that it is wrong."""
+    """The shape of nested lists, by the first element of each list; at most four levels."""
     shape: list[int] = []
     while _is_list(value) and len(shape) < 4:
         shape.append(len(value))
@@ -173,7 +173,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _require_shape(shape: tuple[int, ...], most: int) -> tuple[int, int, int]:
-    """Raises UnusableInputError where it is not the shape of an image."""
+    """Raise UnusableInputError if this is not the shape of an image, or if the image has too many pixels."""
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise UnusableInputError(f"has shape {shape}, not (height, width, 3)")
     height, width, channels = shape

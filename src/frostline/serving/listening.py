@@ -1,4 +1,4 @@
-"""A web application on a port: listening, and stopping in time whatever its clients do."""
+"""A web application on a port: it listens, and it stops in time whatever its clients do."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 200  # at a time; more are answered 503
 IDLE = 10.0  # seconds that a connection may stay open without a request that is being answered
-GRACE = 3  # seconds for the requests at hand, once the server shall stop
-HARD = 6.0  # seconds after which the process ends in any case
+GRACE = 3  # seconds for the open requests when the server stops
+HARD = 6.0  # seconds after which the process ends even if requests are still open
 
 
 def require_free(host: str, port: int) -> None:
-    """Raises StateError where a server could not listen; so nothing is loaded in vain, which takes seconds."""
+    """Raise StateError if a server could not listen here, before the model is loaded, which takes seconds."""
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-            with socket.socket(family, kind, protocol) as tried:
-                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                tried.bind(address)
-                tried.listen(1)
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                probe.listen(1)
     except OSError as error:
-        raise _taken(host, port, error.strerror) from error
+        raise _listening_error(host, port, error.strerror) from error
 
 
-def _taken(host: str, port: int, reason: str | None) -> StateError:
+def _listening_error(host: str, port: int, reason: str | None) -> StateError:
     return StateError(f"{host}:{port}: listening is not possible ({reason}); choose another --port or --host")
 
 
 @contextmanager
 def listening(application: ASGIApp, host: str, port: int) -> Iterator[Listener]:
-    """A server that answers as long as the block lasts. Raises StateError where it can't listen."""
+    """A server that answers until the block ends. Raises StateError if it cannot listen."""
     listener = Listener(application, host, port)
     listener.thread.start()
     try:
         while not listener.server.started:
             if not listener.thread.is_alive():
-                raise _taken(host, port, "the port was taken meanwhile")
+                raise _listening_error(host, port, "another process has taken the port")
             listener.thread.join(0.01)
         yield listener
     finally:
@@ -56,7 +56,7 @@ def listening(application: ASGIApp, host: str, port: int) -> Iterator[Listener]:
 
 
 class Listener:
-    """A server in a thread of its own, so that the main one is free for signals."""
+    """A server in its own thread, so that the main thread is free for signals."""
 
     def __init__(self, application: ASGIApp, host: str, port: int) -> None:
         import uvicorn
@@ -80,29 +80,29 @@ class Listener:
         self.thread = threading.Thread(target=self._run, name="frostline-server")
 
     def _run(self) -> None:
-        with suppress(SystemExit):  # it could not listen, and said so in its log
+        with suppress(SystemExit):  # it could not listen, and its log says so
             self.server.run()
 
     def stop(self) -> None:
-        """Refuse new requests and wait for those at hand, as long as GRACE says."""
+        """Refuse new requests and wait up to GRACE seconds for the open ones."""
         self.server.should_exit = True
 
     def wait(self) -> None:
-        """Until SIGINT (Ctrl-C) or SIGTERM, or until the server ends by itself. From the signal on, the process ends
-        within HARD seconds, even where a thread still works on a request."""
+        """Wait for SIGINT (Ctrl-C) or SIGTERM, or for the end of the server. After the signal, the process ends within
+        HARD seconds, even if a thread still works on a request."""
 
-        def told(number: int, frame: Any) -> None:
+        def handle(number: int, frame: Any) -> None:
             if self.server.should_exit:  # the second time
                 os._exit(128 + number)
             self.stop()
 
-        before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             while self.thread.is_alive() and not self.server.should_exit:
                 self.thread.join(0.2)
-            last = threading.Timer(HARD, _end)
-            last.daemon = True  # gone with the process, where that ends earlier
-            last.start()
+            timer = threading.Timer(HARD, _end)
+            timer.daemon = True  # it does not keep the process alive
+            timer.start()
             self.thread.join()
         finally:
             for number, handler in before.items():
@@ -119,35 +119,36 @@ def _protocol() -> type[asyncio.Protocol]:
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Protocol(H11Protocol):
-        """Hangs up on who sends no whole request within IDLE seconds, or goes on sending after the answer.
+        """Closes the connection if a client sends no complete request within IDLE seconds, or sends more after the
+        answer.
 
-        uvicorn itself waits for ever for the end of the headers. A body is timed by the application.
+        uvicorn itself waits for the end of the headers without a limit. The application limits the time of a body.
         """
 
-        _last: asyncio.TimerHandle | None = None
+        _timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._watch()
+            self._update_timer()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self._watch()
+            self._update_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._rest()
+            self._stop_timer()
             super().connection_lost(exc)
 
-        def _watch(self) -> None:
+        def _update_timer(self) -> None:
             is_answering = self.conn.their_state is not h11.IDLE and self.conn.our_state is h11.SEND_RESPONSE
             if is_answering:
-                self._rest()
-            elif self._last is None:
-                self._last = self.loop.call_later(IDLE, self.transport.abort)
+                self._stop_timer()
+            elif self._timer is None:
+                self._timer = self.loop.call_later(IDLE, self.transport.abort)
 
-        def _rest(self) -> None:
-            if self._last is not None:
-                self._last.cancel()
-                self._last = None
+        def _stop_timer(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
     return Protocol

@@ -1,4 +1,4 @@
-"""A bundle's folder as something that can be asked."""
+"""Load the folder of a bundle as a scorer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def scorer_of(folder: Path, limits: inputs.Limits | None = None) -> Scorer:
-    """The scorer of a bundle's folder. Raises DataError where it holds none."""
+    """The scorer of a bundle's folder. Raises DataError if the folder is not a usable bundle."""
     account.read(folder)
     with backend.quiet():
         import keras  # noqa: F401
@@ -21,5 +21,5 @@ def scorer_of(folder: Path, limits: inputs.Limits | None = None) -> Scorer:
 
     try:
         return Scorer(folder, limits)
-    except Exception as error:  # whatever Keras trips over in a foreign archive
+    except Exception as error:  # Keras can fail in any way on an archive that others made
         raise account.unusable(folder, account.first_line(error)) from error

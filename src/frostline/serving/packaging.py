@@ -1,5 +1,5 @@
-"""A bundle as an MLflow model that stands on its own: a pyfunc by models-from-code, with its own copy of the few files
-that it needs of this package. Nothing in it is pickled, and it loads where frostline is not installed.
+"""A bundle as a self-contained MLflow model: a pyfunc by models-from-code, with its own copy of the few files that it
+needs from this package. Nothing in it is pickled, and it loads without frostline.
 
 https://mlflow.org/docs/latest/ml/model/models-from-code
 """
@@ -22,42 +22,42 @@ from frostline.models import backend
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-# The Python files that travel with a model: all that is behind `pyfunc.Classifier`.
+# The Python files that are copied into a model: `pyfunc.Classifier` and everything that it imports.
 SOURCES = Path(__file__).parents[1]
-TRAVELS = ("data/images.py", "serving/inputs.py", "serving/scoring.py", "serving/pyfunc.py")
+COPIED_FILES = ("data/images.py", "serving/inputs.py", "serving/scoring.py", "serving/pyfunc.py")
 
 
 def log(bundle: Path, name: str, run: str) -> None:
-    """Log a bundle's folder as a model of the MLflow run with that id."""
+    """Log a bundle's folder as a model of the MLflow run with this id."""
     import mlflow
     from mlflow.models import Model
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient()
-    known = client.get_run(run)
-    _forget_unfinished(client, known)
-    # Made here, because `mlflow.pyfunc.log_model` tags it with the user's name and the paths of this machine.
-    made = client.create_logged_model(known.info.experiment_id, name, run, params=known.data.params)
+    record = client.get_run(run)
+    _delete_unfinished(client, record)
+    # Created here, because `mlflow.pyfunc.log_model` would tag it with the user's name and the paths of this machine.
+    model = client.create_logged_model(record.info.experiment_id, name, run, params=record.data.params)
     with _ingredients(bundle, paths.state() / "model") as ingredients:
-        Model.log(None, mlflow.pyfunc, name=name, run_id=run, model_id=made.model_id, **ingredients)
+        Model.log(None, mlflow.pyfunc, name=name, run_id=run, model_id=model.model_id, **ingredients)
 
 
 def logged(client: MlflowClient, run: Any) -> str | None:
-    """The id of the model that a run of MLflow's has; one that a killed process left half uploaded is none."""
+    """The id of the model of an MLflow run; None if it has none, or only one whose upload was killed."""
     return next((str(model.model_id) for model in _models(client, run) if _is_whole(model)), None)
 
 
-def _forget_unfinished(client: MlflowClient, run: Any) -> None:
-    """Delete the models of a run that a killed process began to upload."""
+def _delete_unfinished(client: MlflowClient, run: Any) -> None:
+    """Delete the models of a run whose upload was killed."""
     for model in _models(client, run):
         if not _is_whole(model):
             client.delete_logged_model(model.model_id)
 
 
 def _models(client: MlflowClient, run: Any) -> Sequence[Any]:
-    """The models of a run but the deleted ones, which `run.outputs` still names."""
-    of_run = f"source_run_id = '{run.info.run_id}'"
-    return list(client.search_logged_models([run.info.experiment_id], filter_string=of_run))
+    """The models of a run, without the deleted ones, which are still in `run.outputs`."""
+    condition = f"source_run_id = '{run.info.run_id}'"
+    return list(client.search_logged_models([run.info.experiment_id], filter_string=condition))
 
 
 def _is_whole(model: Any) -> bool:
@@ -83,11 +83,12 @@ def load(folder: Path) -> Any:
 
 @contextmanager
 def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
-    """What `save_model` and `log_model` are given, lying in a folder beside `place` that lasts as long as the block."""
+    """The arguments of `save_model` and `log_model`. Their files lie beside `place` until the block ends."""
     with atomic.scratch(place) as scratch:
-        # Named by what is in it, so that models of different versions live in one process side by side.
-        package = scratch / f"frostline_{digest.of_value([digest.of_file(SOURCES / path) for path in TRAVELS])[:12]}"
-        for path in map(package.joinpath, TRAVELS):
+        # The name contains a digest of the content, so models of different versions can be loaded in one process.
+        content = digest.of_value([digest.of_file(SOURCES / path) for path in COPIED_FILES])
+        package = scratch / f"frostline_{content[:12]}"
+        for path in map(package.joinpath, COPIED_FILES):
             path.parent.mkdir(parents=True, exist_ok=True)
             (path.parent / "__init__.py").touch()
             shutil.copy(SOURCES / path.relative_to(package), path)
@@ -100,14 +101,14 @@ def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
         sys.path.insert(0, str(scratch))  # MLflow runs the script before it is saved
         try:
             with warnings.catch_warnings():
-                # The signature is given instead.
-                warnings.filterwarnings("ignore", ".*An input example was not provided")  # after a sign for its colour
+                # The signature is given instead. The text begins with a code for its colour, hence the `.*`.
+                warnings.filterwarnings("ignore", ".*An input example was not provided")
                 yield {
                     "python_model": str(script),
                     "artifacts": {"bundle": str(bundle)},
                     "code_paths": [str(package)],
                     "signature": _signature(),
-                    # Named, so that MLflow need not load the model in a fresh process to find out (15 s).
+                    # Without them, MLflow would load the model in a new process to find them out (15 s).
                     "pip_requirements": _requirements(),
                 }
         finally:
@@ -119,10 +120,12 @@ def _signature() -> Any:
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import AnyType, Map
 
-    given = {"image": DataType.binary, "path": DataType.string, "pixels": AnyType()}
-    inputs = [ColSpec(kind, column, required=False) for column, kind in given.items()]
-    made = {"label": DataType.string, "probability": DataType.double, "probabilities": Map(DataType.double)}
-    return ModelSignature(Schema(inputs), Schema([ColSpec(kind, column) for column, kind in made.items()]))
+    inputs = {"image": DataType.binary, "path": DataType.string, "pixels": AnyType()}
+    outputs = {"label": DataType.string, "probability": DataType.double, "probabilities": Map(DataType.double)}
+    return ModelSignature(
+        Schema([ColSpec(kind, column, required=False) for column, kind in inputs.items()]),
+        Schema([ColSpec(kind, column) for column, kind in outputs.items()]),
+    )
 
 
 def _requirements() -> list[str]:

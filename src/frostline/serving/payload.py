@@ -1,8 +1,8 @@
 """The body of a request to /invocations as a table of one column.
 
-The forms are MLflow's (https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally): of JSON `dataframe_split`,
-`dataframe_records`, `inputs` and `instances`, and CSV. They are read here and not by MLflow's server, because what
-strangers send must be bounded before it becomes objects. Parquet is not read: its size once unpacked can't be told.
+The forms are MLflow's (https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally): JSON with `dataframe_split`,
+`dataframe_records`, `inputs` or `instances`, and CSV. They are parsed here and not by MLflow's server, because the size
+of a request must be checked before it becomes objects. Parquet is not accepted: its unpacked size is unknown.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from frostline.serving.inputs import Limits, UnusableInputError
 
 JSON, CSV = "application/json", "text/csv"
 
-# Bounds of what becomes objects of 50 to 250 bytes each: 400 MB at most. Lists: one for each of the `pixels`.
+# Limits on the number of objects, which take 50 to 250 bytes each: 400 MB at most. LISTS: one for each of the `pixels`.
 LISTS, OBJECTS, QUOTES, CELLS = 2_000_000, 100_000, 1_000_000, 1000
-SMALL = 4 * 2**20  # bytes of a body; larger ones are read one at a time
-_ALONE = threading.Lock()
+SMALL = 4 * 2**20  # bytes of a body; larger bodies are parsed one at a time
+_LARGE_BODY = threading.Lock()
 
 
 class RefusedRequestError(Exception):
-    """A request that is not answered; the text is for who sent it. status: of HTTP."""
+    """A request that is refused; the text is for the client. status: of HTTP."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -38,7 +38,7 @@ class RefusedRequestError(Exception):
 
 @dataclass(frozen=True)
 class Table:
-    """One of `inputs.COLUMNS`, and its cells; of `pixels` they are arrays already."""
+    """A column, one of `inputs.COLUMNS`, and its cells; the cells of `pixels` are already arrays."""
 
     column: str
     values: list[Any]
@@ -56,8 +56,8 @@ def kind_of(content_type: str | None) -> str:
 
 
 def parse(body: bytes, kind: str, limits: Limits) -> Table:
-    """The table in a body. Raises RefusedRequestError, and UnusableInputError for what is no image in it."""
-    with _ALONE if len(body) > SMALL else nullcontext():
+    """The table in a body. Raises RefusedRequestError, or UnusableInputError if a cell is not an image."""
+    with _LARGE_BODY if len(body) > SMALL else nullcontext():
         table = (_csv if kind == CSV else _json)(body, limits)
         if table.column == "pixels":
             table = Table(table.column, [_array(row, each, limits) for row, each in enumerate(table.values)])
@@ -72,32 +72,32 @@ def _array(row: int, value: Any, limits: Limits) -> Pixels:
 
 
 def _json(body: bytes, limits: Limits) -> Table:
-    for sign, most in ((b"[", LISTS), (b"{", OBJECTS), (b'"', QUOTES)):
-        if body.count(sign) > most:
-            raise RefusedRequestError(413, f"the body has more than {most:,} of {sign.decode()}; send fewer rows")
+    for sign, limit in ((b"[", LISTS), (b"{", OBJECTS), (b'"', QUOTES)):
+        if body.count(sign) > limit:
+            raise RefusedRequestError(413, f"the body has more than {limit:,} of {sign.decode()}; send fewer rows")
     try:
-        document = json.loads(body.decode("utf-8"), parse_constant=_no_number)
+        document = json.loads(body.decode("utf-8"), parse_constant=_refuse_number)
     except RecursionError:
         raise RefusedRequestError(400, "the body is no JSON that can be read: it is nested too deeply") from None
-    except ValueError as error:  # of decoding, of JSON's grammar, or of a number with thousands of digits
+    except ValueError as error:  # from decoding, from the JSON grammar, or for a number with thousands of digits
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error).split(";")[0][:80]
         raise RefusedRequestError(400, f"the body is not valid JSON in UTF-8: {reason}") from None
-    given = [name for name in FORMS if isinstance(document, dict) and name in document]
-    if len(given) != 1:
+    forms = [name for name in FORMS if isinstance(document, dict) and name in document]
+    if len(forms) != 1:
         raise RefusedRequestError(400, f"the body must be a JSON object with exactly one of {', '.join(FORMS)}")
-    return FORMS[given[0]](document[given[0]], limits)
+    return FORMS[forms[0]](document[forms[0]], limits)
 
 
-def _no_number(name: str) -> NoReturn:
+def _refuse_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
 
 def _split(value: Any, limits: Limits) -> Table:
-    given: dict[str, Any] = value if isinstance(value, dict) else {}
-    names, rows = given.get("columns"), given.get("data")
+    table: dict[str, Any] = value if isinstance(value, dict) else {}
+    names, rows = table.get("columns"), table.get("data")
     if not isinstance(names, list) or not _is_list_of(names, str) or not isinstance(rows, list):
         raise RefusedRequestError(400, 'dataframe_split must be {"columns": ["image"], "data": [["..."], ...]}')
-    column = _allowed(names, len(rows), limits)
+    column = _column(names, len(rows), limits)
     for row, cells in enumerate(rows):
         if not isinstance(cells, list) or len(cells) != len(names):
             raise RefusedRequestError(400, f"row {row} is no list with one cell for each of the columns")
@@ -108,7 +108,7 @@ def _split(value: Any, limits: Limits) -> Table:
 def _records(value: Any, limits: Limits) -> Table:
     if not _is_list_of(value, dict):
         raise RefusedRequestError(400, 'records must be a list of objects: [{"image": "..."}, ...]')
-    column = _allowed({name for record in value for name in record}, len(value), limits)
+    column = _column({name for record in value for name in record}, len(value), limits)
     return Table(column, [record.get(column) for record in value])
 
 
@@ -118,9 +118,9 @@ def _columns(value: Any, limits: Limits) -> Table:
         return _records(value, limits)
     if not isinstance(value, dict):
         value = {}
-    column = _allowed(value, 0, limits)
+    column = _column(value, 0, limits)
     values = value[column] if isinstance(value[column], list) else [value[column]]
-    return Table(_allowed(value, len(values), limits), values)
+    return Table(_column(value, len(values), limits), values)
 
 
 FORMS: dict[str, Callable[[Any, Limits], Table]] = {
@@ -136,7 +136,7 @@ def _csv(body: bytes, limits: Limits) -> Table:
     rows = csv.reader(TextIOWrapper(BytesIO(body), "utf-8-sig", newline=""), strict=True)
     try:
         names = next(rows, [])
-        column = _allowed(names[:CELLS], 0, limits)
+        column = _column(names[:CELLS], 0, limits)
         place = names.index(column)
         values: list[Any] = []
         for cells in rows:
@@ -145,14 +145,14 @@ def _csv(body: bytes, limits: Limits) -> Table:
             if len(cells) != len(names):
                 raise RefusedRequestError(400, f"row {len(values)} has {len(cells)} cells for {len(names)} columns")
             values.append(cells[place])
-            _allowed([column], len(values), limits)
+            _column([column], len(values), limits)
     except (csv.Error, UnicodeDecodeError) as error:
         raise RefusedRequestError(400, f"the body is not valid CSV in UTF-8: {error}") from None
     return Table(column, values)
 
 
-def _allowed(names: Any, rows: int, limits: Limits) -> str:
-    """The column that is read, once it is known that it may be."""
+def _column(names: Any, rows: int, limits: Limits) -> str:
+    """The one of `inputs.COLUMNS` in these names. Raises UnusableInputError if the limits do not allow the table."""
     column = inputs.column_of(names)
     limits.require(column, rows)
     return column

@@ -1,4 +1,4 @@
-"""The registered model as MLflow calls it: it goes into every model as its own code, beside scoring.py."""
+"""The registered model as MLflow calls it. This file is copied into every registered model, with scoring.py."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Classifier(PythonModel):
     """Images in a table -> label, probability, probabilities by class name.
 
     The table has one of the columns `image` (encoded bytes; base64 in JSON), `path` (a regular file that the model can
-    read) and `pixels` (uint8 (height, width, 3)). A model can't tell who asks it, its own program or a stranger over
-    HTTP, so `path` is refused where FROSTLINE_ALLOW_PATHS=1 is not set, and an image with more than
-    FROSTLINE_MAX_MEGAPIXELS (50) always.
+    read) and `pixels` (uint8 (height, width, 3)). A model does not know whether its own program or a client over HTTP
+    asks for a prediction, so `path` is refused unless FROSTLINE_ALLOW_PATHS=1 is set, and an image with more than
+    FROSTLINE_MAX_MEGAPIXELS (50) megapixels is always refused.
     """
 
     def load_context(self, context: Any) -> None:
-        """Load the bundle that lies among the model's artifacts."""
+        """Load the bundle in the artifacts of the model."""
         try:
             limits = environment_limits()
         except ValueError as reason:
@@ -31,7 +31,7 @@ class Classifier(PythonModel):
         self.scorer = Scorer(Path(context.artifacts["bundle"]), limits)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """One row of answers for each row. Raises MlflowException, a server's status 400, for what is no image."""
+        """One answer for each row. Raises MlflowException, status 400 of a server, if a row is not an image."""
         try:
             column = column_of(model_input.columns)
             answers = self.scorer.rows(column, list(model_input[column]))

@@ -1,7 +1,7 @@
-"""What a trained classifier says of images as people have them: files, encoded bytes, arrays.
+"""Predictions of a trained classifier for images in any form: files, encoded bytes, arrays.
 
-This file, inputs.py and data/images.py go into every registered model as its own code (see packaging.py): they import
-nothing else of this package, and they decode and resize an image as `prepare` does.
+This file, inputs.py and data/images.py are copied into every registered model (see packaging.py). They import nothing
+else from this package, and they decode and resize an image like `prepare`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class StoppedError(Exception):
 
 
 class Scorer:
-    """A bundle, ready to be asked by any number of threads.
+    """A loaded bundle, which any number of threads can use.
 
-    What several threads ask for at the same time goes through the network in one batch.
+    Images that several threads ask for at the same time go through the network in one batch.
     """
 
     def __init__(self, bundle: Path, limits: inputs.Limits | None = None) -> None:
-        """Load a bundle's folder, Keras's safe mode on. Raises OSError or ValueError where it holds none."""
+        """Load a bundle's folder in Keras's safe mode. Raises OSError or ValueError if it is not a bundle."""
         import keras
 
         about = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
@@ -48,57 +48,57 @@ class Scorer:
         self.limits = limits or inputs.Limits()
         self._reader = inputs.CellReader(self.image_size, self.resize, self.limits.pixels)
         self._batcher = _Batcher(keras.saving.load_model(bundle / "model.keras", compile=False, safe_mode=True))
-        self.probe().result()  # what is compiled, is so now
+        self.probe().result()  # compile now, not at the first request
 
     def probe(self) -> Future[NDArray[np.float32]]:
-        """What the network says of a black image, once it has said so: whether it still answers."""
+        """The future answer of the network for a black image, which shows whether it still works."""
         return self._batcher.ask(np.zeros((self.image_size, self.image_size, 3), np.uint8))
 
     def prepare(self, source: Path | bytes) -> Pixels:
         """Decode and resize the bytes of an image, or a regular file: uint8 (size, size, 3).
 
-        Raises images.UnreadableImageError. It is for the program's own user: `limits.paths` is about `rows`.
+        Raises images.UnreadableImageError. It does not check `limits.paths`, which is for the tables of `rows`.
         """
-        return self._reader.encoded(source)
+        return self._reader.decode(source)
 
     def probabilities(self, pixels: Sequence[Pixels] | Pixels) -> NDArray[np.float32]:
         """Probabilities by class, float32 (n, classes), of uint8 (size, size, 3) each."""
         if len(pixels) == 0:
             return np.empty((0, len(self.classes)), np.float32)
-        asked = [self._batcher.ask(row) for row in pixels]
-        raw = np.array([each.result() for each in asked], np.float32).reshape(len(asked), -1)
+        futures = [self._batcher.ask(row) for row in pixels]
+        raw = np.array([each.result() for each in futures], np.float32).reshape(len(futures), -1)
         return np.concatenate([1 - raw, raw], axis=1) if len(self.classes) == 2 and raw.shape[1] == 1 else raw
 
     def answers(self, pixels: Sequence[Pixels]) -> list[dict[str, Any]]:
-        """For each image the label, its probability, and the probabilities of all classes by their names."""
+        """For each image its label, the probability of the label, and the probabilities of all classes by name."""
         return [self.answer(row) for row in self.probabilities(pixels)]
 
     def answer(self, probabilities: NDArray[np.float32]) -> dict[str, Any]:
-        """One row of probabilities, float32 (classes,), in words."""
+        """The answer for one row of probabilities, float32 (classes,)."""
         best = int(probabilities.argmax())
-        named = dict(zip(self.classes, map(float, probabilities), strict=True))
-        return {"label": self.classes[best], "probability": float(probabilities[best]), "probabilities": named}
+        by_class = dict(zip(self.classes, map(float, probabilities), strict=True))
+        return {"label": self.classes[best], "probability": float(probabilities[best]), "probabilities": by_class}
 
     def rows(self, column: str, values: Sequence[Any], stop: threading.Event | None = None) -> list[dict[str, Any]]:
-        """The answers for a table of one column, one of `inputs.COLUMNS`; a batch at a time, so that memory stays flat.
+        """The answers for a table of one column, one of `inputs.COLUMNS`; a batch at a time, to limit the memory.
 
-        stop: where it is set, StoppedError is raised after the image at hand. Raises inputs.UnusableInputError, which
+        stop: if it is set, StoppedError is raised after the current image. Raises inputs.UnusableInputError, which
         names the row.
         """
         self.limits.require(column, len(values))
-        made = []
+        answers = []
         for start in range(0, len(values), BATCH):
-            read = []
+            pixels = []
             for row, value in enumerate(values[start : start + BATCH], start):
                 if stop and stop.is_set():
                     raise StoppedError
-                read.append(self._reader.cell(column, value, row))
-            made += self.answers(read)
-        return made
+                pixels.append(self._reader.cell(column, value, row))
+            answers += self.answers(pixels)
+        return answers
 
 
 class _Batcher:
-    """Runs a model in one thread, on all that is waiting at a time."""
+    """Runs a model in one thread, on all images that are waiting, at most BATCH at a time."""
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
@@ -112,28 +112,28 @@ class _Batcher:
 
     def _work(self) -> None:
         while True:
-            asked = [self._waiting.get()]
+            batch = [self._waiting.get()]
             try:
-                while len(asked) < BATCH:
-                    asked.append(self._waiting.get_nowait())
+                while len(batch) < BATCH:
+                    batch.append(self._waiting.get_nowait())
             except Empty:
                 pass
-            # Who no longer waits has cancelled; from here on nobody can.
-            wanted = [(pixels, answer) for pixels, answer in asked if answer.set_running_or_notify_cancel()]
-            if not wanted:
+            # Drop the cancelled requests; the others cannot be cancelled from here on.
+            active = [(pixels, answer) for pixels, answer in batch if answer.set_running_or_notify_cancel()]
+            if not active:
                 continue
             try:
-                raw = self._predict(np.stack([pixels for pixels, _ in wanted]))
-                made = list(zip(raw, wanted, strict=True))
+                raw = self._predict(np.stack([pixels for pixels, _ in active]))
+                results = list(zip(raw, active, strict=True))
             except Exception as error:
-                for _, answer in wanted:
+                for _, answer in active:
                     answer.set_exception(error)
                 continue
-            for row, (_, answer) in made:
+            for row, (_, answer) in results:
                 answer.set_result(row)
 
     def _predict(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Filled up to a power of two, so that few sizes are compiled."""
+        """The outputs of the model. The batch is padded to a power of two, so that few sizes are compiled."""
         size = 1 << (len(pixels) - 1).bit_length()
-        filled = np.resize(pixels, (size, *pixels.shape[1:]))
-        return np.asarray(self.model.predict_on_batch(filled))[: len(pixels)]
+        batch = np.resize(pixels, (size, *pixels.shape[1:]))
+        return np.asarray(self.model.predict_on_batch(batch))[: len(pixels)]

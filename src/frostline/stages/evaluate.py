@@ -1,4 +1,4 @@
-"""Stage `evaluate`: the classifier on the test split, which nothing has looked at before."""
+"""Stage `evaluate`: measure the classifier on the test split, which training never reads."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ from frostline.tracking import contact, lineage, run_log, tracker
 
 
 def run(params: Params) -> str:
-    """Evaluate; a few lines that say how good it is and where to look."""
+    """Evaluate the classifier. Returns a few lines with its accuracy and the place of the report."""
     with backend.quiet():
         from frostline.features import predictor
         from frostline.models import bundles
 
     features, settings = store.opened(params.cache), params.evaluate
     test = shards.open_folder(paths.PREPARED / "test", features.memory)
-    bundle, produced = bundles.load(paths.BUNDLE), digest.of_folder(paths.BUNDLE)
+    bundle, bundle_digest = bundles.load(paths.BUNDLE), digest.of_folder(paths.BUNDLE)
     if bundle.layout != test.layout:
-        raise DataError(f"{paths.BUNDLE}: was trained on other classes or sizes than {test.folder}; run `dvc repro`")
-    found = report.build(
+        raise DataError(
+            f"{paths.BUNDLE}: was trained on other classes or another image size than {test.folder}; run `dvc repro`"
+        )
+    results = report.build(
         bundle,
-        produced,
+        bundle_digest,
         test,
         predictor.probabilities(bundle, test, features, params.cache.mode),
         data=json.loads(paths.DATA_REPORT.read_text(encoding="utf-8")),
@@ -44,19 +46,19 @@ def run(params: Params) -> str:
         resamples=settings.bootstrap,
         seed=params.seed,
     )
-    report.write(found)
-    record(params, bundle.made_from, produced, found.metrics)
-    return summary.text(found.metrics, paths.MODEL_CARD, params.finetune.freeze)
+    report.write(results)
+    record(params, bundle.made_from, bundle_digest, results.metrics)
+    return summary.text(results.metrics, paths.MODEL_CARD, params.finetune.freeze)
 
 
-def record(params: Params, made_from: MadeFrom, produced: str, metrics: Mapping[str, Any]) -> None:
-    """Tell the run that produced the bundle. The results are in the project by now: a server that is away loses none.
+def record(params: Params, made_from: MadeFrom, bundle_digest: str, metrics: Mapping[str, Any]) -> None:
+    """Record the evaluation in the run that produced the bundle.
 
-    produced: the bundle's digest.
+    The results are already written to the project, so an unreachable server is only a warning.
     """
     try:
-        with tracker.tracker(params.tracking).result(produced, run_log.name_of(made_from)) as log:
-            if log.state.is_new:  # trained where no tracking was, or its run is gone: what the bundle knows of itself
+        with tracker.tracker(params.tracking).result(bundle_digest, run_log.name_of(made_from)) as log:
+            if log.state.is_new:  # it was trained without tracking, or its run was deleted: log what the bundle records
                 log.params(run_log.flat(made_from.recorded()))
                 log.tags(lineage.tags(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED], [paths.REPORTS]))
             run_log.evaluated(log, params.data.source, metrics, Path())

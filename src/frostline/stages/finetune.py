@@ -1,4 +1,4 @@
-"""Stage `finetune`: train the classifier; out comes a bundle and the history of its training."""
+"""Stage `finetune`: train the classifier, and write a bundle and the history of the training."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 
 def run(params: Params) -> str:
-    """Train; one line that says how it went. Raises StateError where another process trains in this folder."""
+    """Train. Returns one line about the result. Raises StateError if another process trains in this folder."""
     locate = model_uris.locator(params.tracking)
     inputs.check(params, locate)
     tensorboard.require(params)
-    given = inputs.opened(params)
+    training_inputs = inputs.open_all(params)
     with job.alone():
-        return _train(params, given, locate)
+        return _train(params, training_inputs, locate)
 
 
-def _train(params: Params, given: Inputs, locate: weights.Locate) -> str:
-    # Imported here, so that a mistake in params.yaml shows at once and not after TensorFlow's 12 seconds.
+def _train(params: Params, training_inputs: Inputs, locate: weights.Locate) -> str:
+    # Imported here, so that a mistake in params.yaml shows at once and not after the 12 seconds of TensorFlow's import.
     with backend.quiet():
         from frostline.models import bundles
         from frostline.training import checkpoints, loop
         from frostline.training.trainer import Trainer
 
-    key = job.key(params, [*given.variants, given.validation], locate)
+    key = job.key(params, [*training_inputs.variants, training_inputs.validation], locate)
     checkpoint = checkpoints.Checkpoint(paths.checkpoints() / f"{key}{checkpoints.SUFFIX}")
     with tracker.tracker(params.tracking).training(key, run_log.name(params)) as log:
         resume = checkpoint.load()
@@ -48,13 +48,13 @@ def _train(params: Params, given: Inputs, locate: weights.Locate) -> str:
             print(f"finetune: resuming after epoch {resume.position.epoch} of phase {resume.phase}", flush=True)
         origin = lineage.tags(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED], [paths.REPORTS])
         run_log.started(log, job.settings(params), origin | job.origin(key))
-        for context, images in {"training": given.train, "validation": given.validation}.items():
+        for context, images in {"training": training_inputs.train, "validation": training_inputs.validation}.items():
             log.dataset(params.data.source, images.source_digest(), context)
         log.epochs(resume.position.history if resume else [])
         reporter = _Reporter(params, key, checkpoint.keep, log)
         watch = loop.Watch(reporter.epoch, on_weights=reporter.weights, on_plan=reporter.plan)
-        result = Trainer(given.features, locate).run(params, given.data, resume, watch)
-        bundle = _calibrated(params, given, result.bundle)
+        result = Trainer(training_inputs.features, locate).run(params, training_inputs.data, resume, watch)
+        bundle = _calibrated(params, training_inputs, result.bundle)
         with atomic.folder(paths.BUNDLE) as folder, atomic.file(paths.HISTORY) as table:
             bundles.save(folder, bundle)
             pd.DataFrame(result.history).to_csv(table, index=False, float_format="%.9g")
@@ -65,39 +65,39 @@ def _train(params: Params, given: Inputs, locate: weights.Locate) -> str:
     return (
         f"finetune: {audit.frozen_layers} of {audit.layers} layers frozen, {audit.trainable_parameters:,} parameters "
         f"trained, {audit.frozen_weights_unchanged} frozen weights proved unchanged; "
-        f"val_accuracy {result.kept.val_accuracy:.4f}"
+        f"val_accuracy {result.final_row.val_accuracy:.4f}"
     )
 
 
-def _calibrated(params: Params, given: Inputs, bundle: Bundle) -> Bundle:
-    """The bundle with a temperature that is fitted on the validation split, where params.yaml asks for it."""
+def _calibrated(params: Params, training_inputs: Inputs, bundle: Bundle) -> Bundle:
+    """The bundle with a temperature that is fitted on the validation split, if params.yaml asks for it."""
     if params.evaluate.calibrate == "none":
         return bundle
     from frostline.features import predictor
     from frostline.models import calibration
 
-    logits = predictor.logits(bundle, given.validation, given.features, params.cache.mode)
-    return bundle.calibrated(calibration.fit_temperature(logits, given.validation.labels))
+    logits = predictor.logits(bundle, training_inputs.validation, training_inputs.features, params.cache.mode)
+    return bundle.calibrated(calibration.fit_temperature(logits, training_inputs.validation.labels))
 
 
 class _Reporter:
-    """What is said of a training while it runs: lines for the person, tags and numbers for MLflow, TensorBoard's files;
-    and a snapshot after every epoch, for the case of a kill."""
+    """Reports a training while it runs: lines in the terminal, tags and metrics in MLflow, files for TensorBoard. It
+    also saves a snapshot after every epoch, in case the process is killed."""
 
     def __init__(self, params: Params, key: str, save: Callable[[Snapshot], None], log: Run) -> None:
         self.save, self.log, self.board = save, log, tensorboard.writer(params, key)
-        head_epochs = params.finetune.head_epochs if params.head.is_dense else 1  # scikit-learn fits at once
+        head_epochs = params.finetune.head_epochs if params.head.is_dense else 1  # scikit-learn needs only one
         self.epochs = {"head": head_epochs, "finetune": params.finetune.epochs}
-        self.began = time.monotonic()
+        self.epoch_start = time.monotonic()
 
     def weights(self, loaded: object) -> None:
-        self._tell("frostline.weights", str(loaded))
+        self._report("frostline.weights", str(loaded))
 
     def plan(self, line: str) -> None:
-        self._tell("frostline.plan", line)
+        self._report("frostline.plan", line)
 
     def epoch(self, row: HistoryRow, snapshot: Callable[[], Snapshot]) -> None:
-        seconds = time.monotonic() - self.began
+        seconds = time.monotonic() - self.epoch_start
         self.log.epochs([row], seconds)
         self.board(row)
         self.save(snapshot())
@@ -107,8 +107,8 @@ class _Reporter:
             f"{seconds:.1f} s",
             flush=True,
         )
-        self.began = time.monotonic()
+        self.epoch_start = time.monotonic()
 
-    def _tell(self, tag: str, line: str) -> None:
+    def _report(self, tag: str, line: str) -> None:
         print(line, flush=True)
         self.log.tags({tag: line})

@@ -1,4 +1,4 @@
-"""Stage `prepare`: any source of images becomes shards per split, and a report of what was wrong with it."""
+"""Stage `prepare`: write the shards of each split from any source of images, and a report of its problems."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from frostline.paths import DATA_REPORT, PREPARED
 
 
 def run(params: Params) -> str:
-    """Prepare the data; a line that says what came out, and more where something was wrong."""
-    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps tens of megabytes for a few
+    """Prepare the data. Returns a line about the result, and one for each kind of problem."""
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pool keeps tens of megabytes after small tables
     data = params.data
     with atomic.folder(PREPARED) as folder:
         work = folder / "work"
         work.mkdir()
         source = open_source(Path(data.source), work)
         decoder = Decoder(source.reader, data.image_size, data.resize, data.min_side, work / "scratch")
-        given = set(source.table["split"].dropna())
+        given_splits = set(source.table["split"].dropna())
         readable, problems = gathering.decoded(source, decoder)
         del source  # its table is large, and `readable` is a copy
-        findings = gathering.usable(readable, problems, given, decoder, data)
+        findings = gathering.usable(readable, problems, given_splits, decoder, data)
         shares = splits.Shares(**data.split.model_dump())
         findings.usable["split"] = splits.assign(findings.usable, shares, params.seed)
         checks.balance(findings)
@@ -36,15 +36,15 @@ def run(params: Params) -> str:
         usable = findings.usable
         layout = shards.Layout(tuple(sorted(usable["label"].unique())), data.image_size, data.resize)
         numbers = {name: number for number, name in enumerate(layout.classes)}
-        written = {}
+        digests_of = {}
         for name in splits.SPLITS:
             rows = usable[usable["split"] == name]
             (folder / name).mkdir()
             index = rows.assign(label=rows["label"].map(numbers).astype("int64"))
             pixels, digests = decoder.pixels(rows.index), list(decoder.digests(rows.index))
             split = shards.write(folder / name, layout, index, pixels, digests)
-            written[name] = {"source": split.source_digest(), "shards": split.digest}
+            digests_of[name] = {"source": split.source_digest(), "shards": split.digest}
         shutil.rmtree(work)
-        found = report.build(data, findings, layout.classes, spare, written)
-        atomic.write_json(DATA_REPORT, found)
-    return report.table(found)
+        result = report.build(data, findings, layout.classes, spare, digests_of)
+        atomic.write_json(DATA_REPORT, result)
+    return report.table(result)

@@ -1,7 +1,7 @@
 """Transfer learning: the head on frozen features, then everything above the freeze line, with every epoch resumable.
 
-It may use features and models, and knows neither MLflow nor Optuna. Start with trainer.py, one whole training;
-loop.py is what happens in an epoch, course.py which phases there are.
+This package may use features and models, and knows neither MLflow nor Optuna. Start with trainer.py, which does one
+whole training; loop.py has what happens in an epoch, course.py which phases there are.
 """
 
 __all__ = ["checkpoints", "inputs", "job", "loop", "tensorboard", "trainer"]

@@ -1,4 +1,4 @@
-"""The course of a training: its stages, each with one freeze line, as params.yaml asks for them."""
+"""The course of a training: its stages, each with one freeze line, by the settings of params.yaml."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from frostline.training import loop, phases, schedules, thawing
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """A part of training with one freeze line. line: where the suffix begins, None for images; policy: by which live
-    variants are drawn, None for none."""
+    """A part of training with one freeze line. line: where the suffix begins, None if it takes images; policy: of the
+    live variants, None if there are none."""
 
     name: str
     phase: phases.Phase
@@ -27,7 +27,8 @@ class TrainingStage:
     policy: augmentation.Policy | None
 
     def is_left(self, resume: loop.Snapshot) -> bool:
-        """Whether it is not over at a snapshot; one whose last epoch is just over has yet to take its average."""
+        """Whether the stage is not finished at a snapshot. After its last epoch, it must still take its averaged or
+        best weights."""
         if resume.phase != self.phase.name:
             return self.phase.name == "finetune"
         end, position = self.phase.stage.stop, resume.position
@@ -35,30 +36,30 @@ class TrainingStage:
 
 
 def stages(params: Params, body: keras.Model) -> list[TrainingStage]:
-    """The head's phase, then fine-tuning, in several stages where the backbone thaws gradually."""
+    """The head's phase, then fine-tuning, in several stages if the backbone thaws gradually."""
     settings = params.finetune
-    found = []
+    result = []
     if params.augment.cutmix and settings.epochs and freezing.depth(body, settings.freeze) == len(body.layers):
         raise ParamsError(
-            f"params.yaml: augment.cutmix needs feature maps to cut from, but finetune.freeze {settings.freeze} leaves "
-            "none behind the line; set augment.cutmix to 0 (augment.mixup works), or freeze less"
+            f"params.yaml: augment.cutmix needs feature maps, but finetune.freeze {settings.freeze} leaves none behind "
+            "the freeze line; set augment.cutmix to 0 (augment.mixup works), or freeze fewer layers"
         )
     if settings.head_epochs:
         frozen = len(body.layers)
         phase = _phase(params, "head", settings.head_epochs, range(settings.head_epochs), frozen)
-        found.append(TrainingStage("head", phase, freezing.deepest_cut(body, frozen), None))
+        result.append(TrainingStage("head", phase, freezing.deepest_cut(body, frozen), None))
     policy = augmentation.Policy.of(params.augment) if params.augment.mode == "live" else None
     spans = thawing.stages(body, freezing.parse(settings.freeze), settings.epochs) if settings.epochs else []
     for frozen, span in spans:
         name = "finetune" if len(spans) == 1 else f"finetune from epoch {span.start + 1}"
         phase = _phase(params, "finetune", settings.epochs, span, frozen)
         line = freezing.deepest_cut(body, frozen) if policy is None else None
-        found.append(TrainingStage(name, phase, line, policy))
-    return found
+        result.append(TrainingStage(name, phase, line, policy))
+    return result
 
 
 def one_pass(params: Params, body: keras.Model, variants: int) -> TrainingStage:
-    """The one stage of a classifier of scikit-learn's, which sees every variant once, frozen from end to end."""
+    """The one stage of a scikit-learn classifier: it sees every variant once, and the whole backbone is frozen."""
     frozen = len(body.layers)
     phase = _phase(params, "head", variants, range(variants), frozen)
     return TrainingStage("head", phase, freezing.deepest_cut(body, frozen), None)
@@ -71,10 +72,10 @@ def _phase(params: Params, name: str, epochs: int, stage: range, frozen: int) ->
     schedule = meant(settings.schedule)
     if callbacks.LearningRateScheduler:
         schedule = schedules.table(callbacks.LearningRateScheduler.schedule, rate)
-    if is_head and isinstance(schedule, Piecewise):  # its rates are those of fine-tuning
+    if is_head and isinstance(schedule, Piecewise):  # its rates are meant for fine-tuning
         schedule = Flat()
     plateau, best, stopping = callbacks.ReduceLROnPlateau, callbacks.ModelCheckpoint, settings.early_stopping
-    keep = phases.Stopping(best.monitor, None) if best else None
+    keep_best = phases.Stopping(best.monitor, None) if best else None
     return phases.Phase(
         name=name,
         epochs=epochs,
@@ -92,14 +93,14 @@ def _phase(params: Params, name: str, epochs: int, stage: range, frozen: int) ->
         layer_decay=settings.layer_decay if freezing.parse(settings.freeze).is_discriminative and not is_head else 1.0,
         mixup=params.augment.mixup,
         cutmix=params.augment.cutmix,
-        stopping=phases.Stopping(**stopping.model_dump()) if stopping else keep,
+        stopping=phases.Stopping(**stopping.model_dump()) if stopping else keep_best,
         seed=params.seed,
         frozen_layers=frozen,
     )
 
 
 def groups(stages: Sequence[TrainingStage], body: keras.Model, top: keras.Model) -> list[LayerGroup]:
-    """Each block of the backbone, from the bottom up, and the head: what the stages trained of it, and how fast."""
+    """The layer groups of the backbone, from the bottom up, and the head, with the rates at which they were trained."""
     spans = [(each.phase.frozen_layers, each.phase.stage) for each in stages if each.phase.name == "finetune"]
     rate, decay = (stages[-1].phase.learning_rate, stages[-1].phase.layer_decay) if stages else (0.0, 1.0)
     blocks = thawing.groups(body, spans or [(len(body.layers), range(0))], rate, decay)

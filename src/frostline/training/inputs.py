@@ -1,4 +1,4 @@
-"""What a training works on, opened and checked: the store, the prepared images, their variants."""
+"""The inputs of a training: the activation store, the prepared images and their stored variants."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class Inputs:
 
     @property
     def data(self) -> TrainingData:
-        """The same for `Trainer`."""
+        """The images, as `Trainer` takes them."""
         from frostline.training.trainer import TrainingData
 
         return TrainingData(self.variants, self.validation)
 
 
 def check(params: Params, locate: weights.Locate) -> None:
-    """What can be checked before Keras is loaded, so that a mistake in params.yaml shows at once and not after seconds.
+    """Check the settings without loading Keras, which takes seconds, so that a mistake in params.yaml shows at once.
 
-    locate: where `backbone.weights` lies on this machine. Raises UserError.
+    locate: gives the place of `backbone.weights` on this machine. Raises UserError.
     """
     backbone = params.backbone
     backbones.check(backbone.name, locate(backbone.weights), params.data.image_size, backbone.alpha)
@@ -50,18 +50,18 @@ def check(params: Params, locate: weights.Locate) -> None:
 
 
 def bring_up_to_date() -> None:
-    """Let DVC run `prepare` and `augment` where they are out of date, in a project that has them."""
+    """Let DVC run `prepare` and `augment` if they are out of date; do nothing without a dvc.yaml."""
     if not Path("dvc.yaml").is_file():
         return
     atomic.require_writable(paths.state())
     with atomic.lock(paths.state() / "sweep-data.lock"):
-        done = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "augment"], check=False)
-    if done.returncode:
-        raise DataError("dvc.yaml: `dvc repro augment` failed; fix what it says above")
+        process = subprocess.run([sys.executable, "-m", "dvc", "repro", "--quiet", "augment"], check=False)
+    if process.returncode:
+        raise DataError("dvc.yaml: `dvc repro augment` failed; fix the error above")
 
 
-def opened(params: Params) -> Inputs:
-    """Open all of it. Raises DataError where `prepare` or `augment` has not run for it."""
+def open_all(params: Params) -> Inputs:
+    """Open all inputs of a training. Raises DataError if `prepare` or `augment` has not run with these settings."""
     features = store.opened(params.cache)
     train, validation = (shards.open_folder(paths.PREPARED / name, features.memory) for name in ("train", "val"))
     params.head.require_fit(len(train.layout.classes))

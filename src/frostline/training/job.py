@@ -1,4 +1,4 @@
-"""What a training is: the digest of all that its result depends on, by which it is known before and after."""
+"""The identity of a training: the digest of everything that its result depends on."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from frostline.errors import StateError
 from frostline.models import weights
 from frostline.params.schema import Params
 
-# What a training's numbers come from; an edit of what draws or logs them throws no half-finished training away.
+# The packages that a training's result depends on. An edit of code that only plots or logs must not discard a snapshot.
 PACKAGE = Path(__file__).parents[1]
 CODE = ("core", "params", "data", "models", "features", "training")
 SUFFIXES = {".py", ".npz"}
 
 
 def settings(params: Params) -> dict[str, Any]:
-    """The settings that belong to a training; what only says where records go, or how it is measured, does not."""
-    others: Any = {
+    """The settings that a training depends on: all except those of records, evaluation, sweeps and cache sizes."""
+    unrelated: Any = {
         "tracking": True,
         "evaluate": True,
         "sweep": True,
         "registry": True,
         "cache": {"disk_gb", "memory_gb"},
     }
-    return params.model_dump(exclude=others)
+    return params.model_dump(exclude=unrelated)
 
 
 def key(params: Params, sets: Sequence[shards.Shards], locate: weights.Locate = str) -> str:
-    """Digest of settings, images, weights, and of the code that trains: what a checkpoint belongs to.
+    """Digest of settings, images, weights and of the code that trains. A snapshot is valid for one key.
 
-    locate: where `backbone.weights` lies on this machine.
+    locate: gives the place of `backbone.weights` on this machine.
     """
     files = [path for folder in CODE for path in sorted(PACKAGE.joinpath(folder).rglob("*")) if path.suffix in SUFFIXES]
     return digest.of_value(
@@ -52,31 +52,31 @@ def key(params: Params, sets: Sequence[shards.Shards], locate: weights.Locate = 
 
 
 def note_origin(job: str, study: str, trial: int) -> None:
-    """Note which trial of a sweep a training will repeat."""
+    """Record which trial of a sweep a training will repeat."""
     atomic.require_writable(paths.origins())
     atomic.write_json(paths.origins() / f"{job}.json", {"study": study, "trial": trial})
 
 
 def origin(job: str) -> dict[str, str]:
-    """Which trial of a sweep this training repeats, as tags; none where it repeats none."""
+    """The trial of a sweep that this training repeats, as tags; empty if it repeats none."""
     try:
-        noted = json.loads((paths.origins() / f"{job}.json").read_text(encoding="utf-8"))
+        values = json.loads((paths.origins() / f"{job}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {f"frostline.{key}": str(value) for key, value in noted.items()}
+    return {f"frostline.{key}": str(value) for key, value in values.items()}
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """One training at a time works in a folder: two would join one run in MLflow and overwrite each other's bundle.
+    """Allow one training at a time in a folder: two would share a run in MLflow and overwrite each other's bundle.
 
-    Raises StateError where another one works.
+    Raises StateError if another training works in the folder.
     """
     lock = paths.training_lock()
     atomic.require_writable(lock.parent)
     with atomic.try_lock(lock) as holder:
         if holder is not None:
             raise StateError(
-                f"{paths.BUNDLE}: another training works in this folder ({holder}); wait for its end, or end it"
+                f"{paths.BUNDLE}: another training works in this folder ({holder}); wait for its end, or stop it"
             )
         yield

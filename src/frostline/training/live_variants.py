@@ -1,8 +1,8 @@
-"""Live variants: drawn afresh for every batch, inside the network that trains, by the policy of stored ones.
+"""Live variants: drawn anew for every batch, inside the network, by the same policy as stored variants.
 
-Keras's own layers (`RandomRotation`, `RandomZoom`, ...) resample an image once each; here one matrix holds all of them
-and goes into the operation that those layers use, so an image is resampled once, as a stored variant is, and a policy
-means the same in both modes.
+Each of Keras's own layers (`RandomRotation`, `RandomZoom`, ...) resamples the image. Here one matrix combines all
+moves, and the operation that those layers use applies it. So an image is resampled once, like a stored variant, and a
+policy means the same in both modes.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from frostline.data.augmentation import Policy
 
 
 class Variants(keras.layers.Layer):
-    """Images (n, size, size, 3) in [0, 255] -> float32 of the same shape: in training variants of them, else
-    themselves. The draws depend on the seed and on how many batches were drawn since `reset`."""
+    """Images (n, size, size, 3) in [0, 255] -> float32 of the same shape: variants in training, else the images
+    themselves. The draws depend on the seed and on the number of batches since `reset`."""
 
     def __init__(self, policy: Policy, seed: int) -> None:
         super().__init__(name="variants", dtype="float32")
         self.policy = policy
         self.seed_generator = keras.random.SeedGenerator(seed)
-        self._fresh = np.array(self.seed_generator.state)
+        self._initial = np.array(self.seed_generator.state)
         self.built = True
 
     def reset(self) -> None:
-        """Draw from the beginning again."""
-        self.seed_generator.state.assign(self._fresh)
+        """Start the sequence of draws again."""
+        self.seed_generator.state.assign(self._initial)
 
     def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
         return keras.KerasTensor(x.shape, "float32")
@@ -38,13 +38,13 @@ class Variants(keras.layers.Layer):
         x = ops.cast(x, "float32")
         if not training:
             return x
-        drawn = keras.random.uniform((ops.shape(x)[0], DRAWS), -1.0, 1.0, dtype="float32", seed=self.seed_generator)
-        return self.vary(x, drawn)
+        draws = keras.random.uniform((ops.shape(x)[0], DRAWS), -1.0, 1.0, dtype="float32", seed=self.seed_generator)
+        return self.vary(x, draws)
 
-    def vary(self, x: Any, drawn: Any) -> Any:
+    def vary(self, x: Any, draws: Any) -> Any:
         """The variants of float32 images by draws (n, DRAWS) in [-1, 1), in the order of `augmentation.Drawn`."""
         ops, policy = keras.ops, self.policy
-        turn, shift_y, shift_x, slant, zoom_y, zoom_x, flip_x, flip_y, light = ops.unstack(drawn, axis=1)
+        turn, shift_y, shift_x, slant, zoom_y, zoom_x, flip_x, flip_y, light = ops.unstack(draws, axis=1)
         moves = (policy.rotation, policy.height_shift, policy.width_shift, policy.shear, policy.zoom)
         if any(moves):
             angle, slant = turn * float(np.deg2rad(policy.rotation)), slant * float(np.deg2rad(policy.shear))
@@ -55,9 +55,9 @@ class Variants(keras.layers.Layer):
             xy, xx = sin * zoom_y, (-sin * ops.sin(slant) + cos * ops.cos(slant)) * zoom_x
             size = x.shape[1]
             centre = (size - 1) / 2
-            y, left = centre + shift_y * (policy.height_shift * size), centre + shift_x * (policy.width_shift * size)
-            none = ops.zeros_like(yy)
-            matrix = [xx, xy, centre - xx * left - xy * y, yx, yy, centre - yy * y - yx * left, none, none]
+            to_y, to_x = centre + shift_y * (policy.height_shift * size), centre + shift_x * (policy.width_shift * size)
+            zero = ops.zeros_like(yy)
+            matrix = [xx, xy, centre - xx * to_x - xy * to_y, yx, yy, centre - yy * to_y - yx * to_x, zero, zero]
             x = ops.image.affine_transform(
                 x, ops.stack(matrix, axis=1), interpolation="bilinear", fill_mode=policy.fill_mode
             )
@@ -71,5 +71,5 @@ class Variants(keras.layers.Layer):
         return x
 
 
-# What is drawn for each image.
+# The number of random values for each image.
 DRAWS = 9

@@ -1,8 +1,8 @@
-"""One training loop for every case: head or fine-tuning, cached or not, from the start or resumed.
+"""One training loop for every case: head or fine-tuning, with stored features or not, from the start or resumed.
 
-The loop decides itself what Keras's `fit` leaves to chance: the order of the examples is drawn from (seed, phase,
-epoch), epoch e sees variant e mod (copies + 1), and all state that the next epoch depends on fits into a `Snapshot`.
-So a resumed training ends with the very weights of an uninterrupted one.
+The loop determines what is random in Keras's `fit`: the order of the examples depends on (seed, phase, epoch), epoch e
+sees variant e mod (copies + 1), and a `Snapshot` holds all state that the next epoch depends on. So a resumed training
+ends with the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from frostline.training.phases import Phase, StepNumber, StepRule, Stopping
 class Position:
     """How far a phase is.
 
-    epoch: finished ones; batch: of the next epoch; stopped: whether early stopping ended it; waited: epochs without a
-    better value; best_value, best: the monitored value so far, and the variables that it was measured with.
+    epoch: the number of finished epochs; batch: the number of finished batches of the next epoch; stopped: whether
+    early stopping ended it; waited: epochs without a better value; best_value, best: the best monitored value so far,
+    and the variables that it was measured with.
     """
 
     epoch: int
@@ -60,8 +61,8 @@ class Position:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A phase at a position, and all else that the rest of it depends on: the values of the model's variables, of the
-    optimizer's, and, in the middle of an epoch, of its metrics."""
+    """A phase at a position, with all state that its remaining epochs depend on: the variables of the model, of the
+    optimizer and, in the middle of an epoch, of the metrics."""
 
     phase: str
     position: Position
@@ -71,16 +72,17 @@ class Snapshot:
 
 
 def ignore(*values: Any) -> None:
-    """What a watch does with what nobody asked for."""
+    """Do nothing: the default of a watch's functions."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Who follows a training, and what is called when; what is raised there ends the training.
+    """Functions that are called during a training. An exception in one of them ends the training.
 
-    on_epoch: after every epoch, with its row and a function that takes a snapshot. looks: places within fine-tuning, in
-    epochs, at which it is called too, with the row of an unfinished epoch, which the history does not keep. on_weights:
-    with what a file of weights gave the backbone. on_plan: with a line that says where frozen features come from.
+    on_epoch: called after every epoch, with its row and a function that takes a snapshot. looks: positions in
+    fine-tuning, in epochs, at which on_epoch is called too, with the row of an unfinished epoch, which is not added to
+    the history. on_weights: called with the weights that a file gave the backbone. on_plan: called with a line that
+    says where frozen features come from.
     """
 
     on_epoch: Callable[[HistoryRow, Callable[[], Snapshot]], None] = ignore
@@ -89,13 +91,13 @@ class Watch:
     on_plan: Callable[[str], None] = ignore
 
 
-# What the order of the examples is drawn from beside seed and epoch: numbers that are a phase's own, whatever it is
-# called. Other numbers give other weights.
+# The order of the examples depends on seed, epoch and these numbers. They must not change, even if a phase is renamed:
+# other numbers give other weights.
 STREAMS = {"head": tuple(b"head"), "finetune": tuple(b"finetune")}
 
 
 def balanced(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """Class weights n / (classes * count), float32 (classes,), as scikit-learn's `balanced` has them."""
+    """Class weights n / (classes * count), float32 (classes,), like scikit-learn's `balanced`."""
     return (len(labels) / (classes * np.bincount(labels, minlength=classes))).astype(np.float32)
 
 
@@ -105,19 +107,20 @@ NOBODY = Watch()
 class Learner:
     """A model compiled for training, which can be trained any number of times without being compiled again.
 
-    What it depends on besides its variables, such as which layers are `trainable`, must be as it was when it was made.
+    Except its variables, everything that it depends on must be as it was when the learner was created; for example,
+    the same layers must be `trainable`.
     """
 
     def __init__(self, model: keras.Model, rule: StepRule, blocks: Mapping[str, int] | None = None) -> None:
-        """model: gives logits (n, units); blocks: how many blocks from the top each variable is, by its path, where
-        that is not 0."""
+        """model: gives logits (n, units); blocks: the depth of each variable in blocks, by its path, 0 if it is not
+        there (see `thawing.from_top`)."""
         self.model = model
         self.units = model.output.shape[-1]
         self.row_bytes = 4 * int(np.prod(model.input.shape[1:]))
         optimizing.compile_for(model, rule, blocks or {})
         self._has_average = rule.has_average
-        self._fresh = backend.values(model.optimizer.variables)
-        self._begun: dict[Hashable, dict[str, float]] = {}
+        self._initial = backend.values(model.optimizer.variables)
+        self._start_scores: dict[Hashable, dict[str, float]] = {}
         self._steps: dict[bool, stepping.Steps] = {}
 
     def fit(
@@ -130,31 +133,32 @@ class Learner:
         watch: Watch = NOBODY,
         start: Hashable = None,
     ) -> list[HistoryRow]:
-        """Train the model in place, from its variables as they are; the history with this phase's epochs added.
+        """Train the model in place, from its current variables. Returns the history with the epochs of this phase.
 
-        resume: where to go on, or None; its history replaces the given one. start: a name of the variables as they are
-        and of the validation data, under which their score is remembered. With early stopping the best weights are
-        restored at the end; those from before the phase are a candidate too, so that a phase can't make the monitored
-        value worse. Raises DivergedError where the loss is no longer finite.
+        resume: the snapshot to resume from, or None; its history replaces the given one. start: a key for the current
+        variables and the validation data, under which their score is remembered. With early stopping the best weights
+        are restored at the end; those from before the phase are candidates too, so a phase cannot make the monitored
+        value worse. Raises DivergedError if the loss is not finite.
         """
-        learned = Batches.of(train, self.units, phase.label_smoothing, phase.batch_size, self.row_bytes)
-        many = batching.test_batch(phase.batch_size, self.row_bytes)
-        checked = Batches.of(validation, self.units, phase.label_smoothing, many, self.row_bytes)
-        steps = self._compiled(learned.per_chunk > 1)
-        check = partial(self._score, steps, checked)
+        train_batches = Batches.of(train, self.units, phase.label_smoothing, phase.batch_size, self.row_bytes)
+        validation_size = batching.test_batch(phase.batch_size, self.row_bytes)
+        validation_batches = Batches.of(validation, self.units, phase.label_smoothing, validation_size, self.row_bytes)
+        steps = self._steps_for(train_batches.per_chunk > 1)
+        check = partial(self._score, steps, validation_batches)
         position = self._start(phase, history, check, start) if resume is None else self._resume(resume)
         for epoch in range(position.epoch, phase.stage.stop):
             if position.stopped:
                 break
-            numbers = phase.numbers(epoch, learned.count, position.history)
-            for first, last in _parts(position.batch, watch.looks, epoch, learned.count):
-                trained = self._train_part(phase, steps, learned, numbers, epoch, first, last)
+            numbers = phase.numbers(epoch, train_batches.count, position.history)
+            for first, last in _parts(position.batch, watch.looks, epoch, train_batches.count):
+                train_scores = self._train_part(phase, steps, train_batches, numbers, epoch, first, last)
                 metrics = backend.values(self.model.metrics_variables)
                 rate = float(numbers[last, StepNumber.LEARNING_RATE])
-                with self._averaged():
-                    row = _row(phase, epoch + last / learned.count, rate, trained, check(), len(position.history) + 1)
+                with self._average_in_place():
+                    at, step = epoch + last / train_batches.count, len(position.history) + 1
+                    row = _row(phase, at, rate, train_scores, check(), step)
                     _require_finite(row, phase)
-                    is_whole = last == learned.count
+                    is_whole = last == train_batches.count
                     position = (
                         position.after(row, phase.stopping, self.model) if is_whole else replace(position, batch=last)
                     )
@@ -171,38 +175,38 @@ class Learner:
         self,
         phase: Phase,
         steps: stepping.Steps,
-        learned: Batches,
+        batches: Batches,
         numbers: NDArray[np.float32],
         epoch: int,
         first: int,
         last: int,
     ) -> dict[str, float]:
-        """Train on an epoch's batches from `first` to before `last`; the metrics of the epoch so far."""
+        """Train on the batches of an epoch from `first` to before `last`. Returns the metrics of the epoch so far."""
         stream = [phase.seed, epoch, *STREAMS[phase.name]]
-        order = np.random.default_rng(stream).permutation(len(learned.examples.labels))
-        chunks = learned.chunks(epoch % len(learned.examples.variants), order, numbers, first, last)
+        order = np.random.default_rng(stream).permutation(len(batches.examples.labels))
+        chunks = batches.chunks(epoch % len(batches.examples.variants), order, numbers, first, last)
         mixture = mixing.Mixture(phase.mixup, phase.cutmix)
         if mixture.is_any:
-            chunks = mixture.mixed(chunks, [*stream, 1], first)
+            chunks = mixture.mix(chunks, [*stream, 1], first)
         return steps.train(batching.ahead(chunks), go_on=first > 0)
 
     @staticmethod
-    def _score(steps: stepping.Steps, checked: Batches) -> dict[str, float]:
+    def _score(steps: stepping.Steps, batches: Batches) -> dict[str, float]:
         """Loss and accuracy of all validation examples."""
-        return steps.test(batching.ahead(checked.chunks(0, np.arange(len(checked.examples.labels)))))
+        return steps.test(batching.ahead(batches.chunks(0, np.arange(len(batches.examples.labels)))))
 
     def range_test(
         self, phase: Phase, train: Examples, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
     ) -> list[float]:
-        """The loss of a batch before its step at each learning rate, until it is over by the losses so far.
+        """Train a step at each learning rate, until `is_over` of the losses so far. Returns the losses before each.
 
-        The model is trained in place, from its variables as they are, by the phase's rule.
+        The model is trained in place, from its current variables, by the rule of the phase.
         """
-        backend.assign(self.model.optimizer.variables, self._fresh)
+        backend.assign(self.model.optimizer.variables, self._initial)
         batches = Batches(train, self.units, phase.label_smoothing, phase.batch_size, per_chunk=1)
         numbers = phase.numbers(phase.stage.start, len(rates), [])[:-1]
         numbers[:, StepNumber.LEARNING_RATE] = rates
-        steps, losses = self._compiled(False), list[float]()
+        steps, losses = self._steps_for(False), list[float]()
         while len(losses) < len(rates):
             order = np.random.default_rng([phase.seed, len(losses)]).permutation(len(train.labels))
             last = min(math.ceil(len(order) / phase.batch_size), len(rates) - len(losses))
@@ -214,20 +218,20 @@ class Learner:
         return losses
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Put the averaged weights, where there are any, into the places of those that are trained."""
+    def _average_in_place(self) -> Iterator[None]:
+        """Replace the trained weights by the averaged ones, if there are any, until the end of the block."""
         if not self._has_average:
             yield
             return
-        trained = backend.tensors(self.model.trainable_variables)
+        values = backend.tensors(self.model.trainable_variables)
         self._take_average()
         yield
-        backend.assign(self.model.trainable_variables, trained)
+        backend.assign(self.model.trainable_variables, values)
 
     def _take_average(self) -> None:
         self.model.optimizer.finalize_variable_values(self.model.trainable_variables)
 
-    def _compiled(self, has_many: bool) -> stepping.Steps:
+    def _steps_for(self, has_many: bool) -> stepping.Steps:
         if has_many not in self._steps:
             self._steps[has_many] = stepping.steps(self.model, has_many)
         return self._steps[has_many]
@@ -235,13 +239,13 @@ class Learner:
     def _start(
         self, phase: Phase, history: Sequence[HistoryRow], check: Callable[[], dict[str, float]], start: Hashable
     ) -> Position:
-        backend.assign(self.model.optimizer.variables, self._fresh)
+        backend.assign(self.model.optimizer.variables, self._initial)
         best_value = math.nan
         if phase.stopping:
             key = (start, phase.batch_size, phase.label_smoothing)
-            score = self._begun.get(key) or check()
+            score = self._start_scores.get(key) or check()
             if start is not None:
-                self._begun[key] = score
+                self._start_scores[key] = score
             best_value = score[phase.stopping.monitor.removeprefix("val_")]
         best = backend.values(self.model.variables)
         return Position(phase.stage.start, list(history), best_value=best_value, best=best)
@@ -264,23 +268,23 @@ class Learner:
 
 
 def _parts(begin: int, looks: Sequence[float], epoch: int, per_epoch: int) -> list[tuple[int, int]]:
-    """The batches of an epoch from `begin` on, as ranges between the looks."""
+    """The batches of an epoch from `begin` on, as (first, last) between the looks."""
     ends = {round((look - epoch) * per_epoch) for look in looks}
     return list(pairwise([begin, *sorted(ends & set(range(begin + 1, per_epoch))), per_epoch]))
 
 
 def _row(
-    phase: Phase, epoch: float, rate: float, trained: dict[str, float], tested: dict[str, float], step: int
+    phase: Phase, epoch: float, rate: float, train_scores: dict[str, float], val_scores: dict[str, float], step: int
 ) -> HistoryRow:
     return HistoryRow(
         step=step,
         phase=phase.name,
         epoch=int(epoch) if epoch == int(epoch) else epoch,
         learning_rate=rate,
-        loss=trained["loss"],
-        accuracy=trained["accuracy"],
-        val_loss=tested["loss"],
-        val_accuracy=tested["accuracy"],
+        loss=train_scores["loss"],
+        accuracy=train_scores["accuracy"],
+        val_loss=val_scores["loss"],
+        val_accuracy=val_scores["accuracy"],
         frozen_layers=phase.frozen_layers,
     )
 

@@ -1,4 +1,4 @@
-"""What is worth keeping between trainings: networks with their compiled learners and trained heads."""
+"""Networks, with their compiled learners and trained heads, that are kept for the next training."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from frostline.models import assembly, backbones, backend, heads
 from frostline.training import live_variants, loop, thawing
 from frostline.training.course import TrainingStage
 
-# What is kept of a network at most.
+# How many of them a network keeps at most.
 LEARNERS, HEADS = 16, 64
 
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """What the first phase leaves behind: the head's variables, and the history."""
+    """The result of the head's phase: the variables of the head, and the history."""
 
     variables: list[NDArray[Any]]
     history: list[HistoryRow]
 
 
 class Network:
-    """Backbone and head, with all that is worth keeping between trainings. whole: images -> probabilities."""
+    """Backbone and head, with everything that is kept between trainings. whole: images -> probabilities."""
 
     def __init__(self, backbone: backbones.Backbone, head: heads.Head, whole: keras.Model) -> None:
         self.backbone, self.head, self.whole = backbone, head, whole
@@ -36,16 +36,16 @@ class Network:
         self.heads: Recent[TrainedHead] = Recent(HEADS)
         self._learners: Recent[loop.Learner] = Recent(LEARNERS)
         self._augmenters: dict[Hashable, live_variants.Variants] = {}
-        self._fresh = backend.values(whole.variables)
+        self._initial = backend.values(whole.variables)
 
     def reset(self) -> None:
-        """Set all variables, the states of random numbers among them, to what they were before any training."""
-        backend.assign(self.whole.variables, self._fresh)
+        """Set all variables, including the states of random generators, to their values before any training."""
+        backend.assign(self.whole.variables, self._initial)
         for augmenter in self._augmenters.values():
             augmenter.reset()
 
     def learner(self, stage: TrainingStage, train_batch_norm: bool) -> loop.Learner:
-        """What trains a stage, the body being frozen for it now."""
+        """The learner of a stage. The body must already be frozen for this stage."""
         key = (stage.phase.frozen_layers, train_batch_norm, stage.policy, stage.phase.rule)
         learner = self._learners.get(key)
         if learner is None:
@@ -57,7 +57,7 @@ class Network:
         return learner
 
     def _augmenter(self, stage: TrainingStage) -> live_variants.Variants | None:
-        """What draws the live variants of a stage; None where it has none."""
+        """The layer that draws the live variants of a stage; None if it has none."""
         if stage.policy is None:
             return None
         key = (stage.policy, stage.phase.seed)
@@ -77,14 +77,14 @@ class Recent(Generic[T]):
         self._values: dict[Hashable, T] = {}
 
     def get(self, key: Hashable) -> T | None:
-        """The value of a key, which so becomes the last used; None where there is none."""
+        """The value of a key, which becomes the last used one; None if there is none."""
         if key not in self._values:
             return None
         self._values[key] = self._values.pop(key)
         return self._values[key]
 
     def put(self, key: Hashable, value: T) -> None:
-        """Keep a value; the least recently used one goes where there are too many."""
+        """Keep a value; if there are too many, the least recently used one is removed."""
         self._values[key] = value
         if len(self._values) > self.size:
             del self._values[next(iter(self._values))]

@@ -1,4 +1,4 @@
-"""Loss, metric and optimizer of a model, compiled by a rule; the rule's numbers come with each batch (`stepping`)."""
+"""Compile a model with loss, metric and optimizer by a rule; the rule's numbers come with each batch (`stepping`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from frostline.training.phases import StepRule
 
 
 class _Momentum(keras.optimizers.SGD):
-    """Keras's SGD with momentum, which may be a tensor here: Keras's own asks it in Python whether it is 0."""
+    """Keras's SGD with a momentum that may be a tensor; Keras's own class compares it with 0 in Python."""
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         dtype = variable.dtype
@@ -22,10 +22,10 @@ class _Momentum(keras.optimizers.SGD):
 
 
 class _ByBlock(keras.optimizers.Optimizer):
-    """Mixed into an optimizer: a variable n blocks below the top is trained at `layer_decay ** n` of the rate.
+    """A mixin for optimizers: a variable n blocks below the top is trained at `layer_decay ** n` of the rate.
 
-    blocks: that n of each variable, in the model's order; layer_decay, block_weight_decay: set for each batch. Weight
-    decay, as Keras does it, knows only one rate.
+    blocks: n for each variable, in the model's order; layer_decay, block_weight_decay: set for each batch. Weight decay
+    is done here because Keras does it with one rate for all variables.
     """
 
     layer_decay: Any = 1.0
@@ -33,8 +33,8 @@ class _ByBlock(keras.optimizers.Optimizer):
     blocks: Sequence[int] = ()
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
-        below = self.blocks[self._get_variable_index(variable)]
-        rate = keras.ops.cast(learning_rate, variable.dtype) * keras.ops.cast(self.layer_decay, variable.dtype) ** below
+        depth = self.blocks[self._get_variable_index(variable)]
+        rate = keras.ops.cast(learning_rate, variable.dtype) * keras.ops.cast(self.layer_decay, variable.dtype) ** depth
         if self.block_weight_decay is not None:
             self.assign_sub(variable, variable * (rate * keras.ops.cast(self.block_weight_decay, variable.dtype)))
         super().update_step(gradient, variable, rate)
@@ -53,23 +53,24 @@ class _MomentumByBlock(_ByBlock, _Momentum):
 
 
 class _BinaryAccuracy(keras.metrics.BinaryAccuracy):
-    """Keras's, of smoothed targets too."""
+    """Keras's metric, which also takes smoothed targets."""
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         super().update_state(keras.ops.cast(y_true > 0.5, "float32"), y_pred, sample_weight)
 
 
 def compile_for(model: keras.Model, rule: StepRule, blocks: Mapping[str, int]) -> None:
-    """Compile a model that gives logits (n, units). blocks: how many blocks from the top each variable is, by path."""
+    """Compile a model that gives logits (n, units). blocks: see `loop.Learner`."""
     is_binary = model.output.shape[-1] == 1
-    right = _BinaryAccuracy("accuracy", threshold=0.0) if is_binary else keras.metrics.CategoricalAccuracy("accuracy")
-    below = [blocks.get(variable.path, 0) for variable in model.trainable_variables]
-    model.compile(_optimizer(rule, below), _loss(rule.focal_gamma, is_binary), metrics=[right])
+    kind = keras.metrics.CategoricalAccuracy
+    accuracy = _BinaryAccuracy("accuracy", threshold=0.0) if is_binary else kind("accuracy")
+    depths = [blocks.get(variable.path, 0) for variable in model.trainable_variables]
+    model.compile(_optimizer(rule, depths), _loss(rule.focal_gamma, is_binary), metrics=[accuracy])
     model.optimizer.build(model.trainable_variables)
 
 
 def _optimizer(rule: StepRule, blocks: Sequence[int]) -> keras.optimizers.Optimizer:
-    rate = 0.0  # as the decay and the momentum: every step is given its own
+    rate = 0.0  # a placeholder, like the decay and the momentum: each step sets its own
     decay = 0.0 if rule.has_weight_decay and not rule.has_layer_decay else None
     average = {"use_ema": rule.has_average, "ema_overwrite_frequency": None}
     by_block = rule.has_layer_decay
@@ -87,8 +88,8 @@ def _optimizer(rule: StepRule, blocks: Sequence[int]) -> keras.optimizers.Optimi
 
 
 def _loss(gamma: float | None, is_binary: bool) -> keras.losses.Loss:
-    """Cross-entropy, or the focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017) that is the
-    cross-entropy for gamma 0."""
+    """Cross-entropy, or the focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017), which equals
+    the cross-entropy for gamma 0."""
     if gamma is None:
         kind = keras.losses.BinaryCrossentropy if is_binary else keras.losses.CategoricalCrossentropy
         return kind(from_logits=True)

@@ -1,4 +1,4 @@
-"""What a phase of training is told: how long, by which rule, at which rates, and which of its epochs is kept."""
+"""The settings of a phase of training: its length, its rule, its learning rates, and when it stops."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from frostline.training import schedules
 
 @dataclass(frozen=True)
 class Stopping:
-    """Stop after `patience` epochs without a better `monitor` (val_loss or val_accuracy), never where it is None, and
-    keep the best weights; as Keras's `EarlyStopping` with `restore_best_weights`.
+    """Stop after `patience` epochs without a better `monitor` (val_loss or val_accuracy), or never if it is None, and
+    keep the best weights, like Keras's `EarlyStopping` with `restore_best_weights`.
 
-    min_delta: what is not better by more is not better; start_from_epoch: epochs that patience is not asked of.
+    min_delta: a better value must be better by more than this; start_from_epoch: epochs before patience counts.
     """
 
     monitor: str
@@ -29,7 +29,7 @@ class Stopping:
     start_from_epoch: int = 0
 
     def better(self, value: float, best: float) -> bool:
-        """Whether a value improves on the best so far; anything improves on what is not a number."""
+        """Whether a value is better than the best so far; every value is better than NaN."""
         gain = best - value if self.monitor == "val_loss" else value - best
         return math.isnan(best) or gain > self.min_delta
 
@@ -46,28 +46,28 @@ class Plateau:
     min_lr: float
 
     def reductions(self, values: Sequence[float]) -> int:
-        """How often the learning rate was reduced after epochs with these values of `monitor`."""
+        """The number of reductions of the learning rate after epochs with these values of `monitor`."""
         sign = -1 if self.monitor == "val_accuracy" else 1
-        best, waited, cooling, reduced = math.inf, 0, 0, 0
+        best, waiting, cooling, reductions = math.inf, 0, 0, 0
         for value in values:
             if cooling:
-                cooling, waited = cooling - 1, 0
+                cooling, waiting = cooling - 1, 0
             if sign * value < best - self.min_delta:
-                best, waited = sign * value, 0
+                best, waiting = sign * value, 0
             elif not cooling:
-                waited += 1
-                if waited >= self.patience:
-                    reduced, cooling, waited = reduced + 1, self.cooldown, 0
-        return reduced
+                waiting += 1
+                if waiting >= self.patience:
+                    reductions, cooling, waiting = reductions + 1, self.cooldown, 0
+        return reductions
 
     def apply(self, rates: NDArray[np.float64], values: Sequence[float]) -> NDArray[np.float64]:
-        """The rates of a schedule as they are after epochs with these values; never lowered below `min_lr`."""
-        lowered: NDArray[np.float64] = rates * self.factor ** self.reductions(values)
-        return np.minimum(rates, np.maximum(lowered, self.min_lr))
+        """Reduce the rates of a schedule, after epochs with these values of `monitor`, at most to `min_lr`."""
+        reduced_rates: NDArray[np.float64] = rates * self.factor ** self.reductions(values)
+        return np.minimum(rates, np.maximum(reduced_rates, self.min_lr))
 
 
 class StepNumber(IntEnum):
-    """The columns of the numbers that go into a step."""
+    """The columns of `Phase.numbers`."""
 
     LEARNING_RATE = 0
     WEIGHT_DECAY = 1
@@ -78,9 +78,10 @@ class StepNumber(IntEnum):
 
 @dataclass(frozen=True)
 class StepRule:
-    """How a step changes the weights, as far as that is compiled: of decay and momentum only whether there is any.
+    """The part of a step's settings that is compiled. The values of decay and momentum are not; see `StepNumber`.
 
-    focal_gamma: of the focal loss; None for cross-entropy. has_layer_decay: blocks learn at rates of their own.
+    has_layer_decay: whether blocks have different learning rates. focal_gamma: of the focal loss; None for
+    cross-entropy.
     """
 
     optimizer: str
@@ -95,13 +96,13 @@ class StepRule:
 class Phase:
     """How to train in one phase, or in a stage of it.
 
-    epochs: of the whole phase, over which its schedule goes; stage: those of them that are trained here. learning_rate:
-    of the schedule; weight_decay (decoupled): of adamw and sgd; momentum: of sgd; ema_momentum: of the average over the
-    weights of all steps, which is what is evaluated and kept (Polyak & Juditsky, "Acceleration of Stochastic
-    Approximation by Averaging", 1992, with exponential weights), 0 for none; layer_decay: a block's learning rate over
-    that of the block above it (Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL
-    2018, section 3.2), 1 for one rate; focal_gamma: None for cross-entropy. mixup, cutmix: see `mixing.Mixture`.
-    frozen_layers: of the backbone, counted from its input.
+    epochs: the length of the whole phase and of its schedule; stage: the epochs of it that are trained here.
+    learning_rate: of the schedule; weight_decay (decoupled): of adamw and sgd; momentum: of sgd; ema_momentum: of the
+    average over the weights of all steps, which is evaluated and kept (Polyak & Juditsky, "Acceleration of Stochastic
+    Approximation by Averaging", 1992, with exponential weights), 0 for none; layer_decay: a block's learning rate
+    divided by that of the block above it (Howard & Ruder, "Universal Language Model Fine-tuning for Text
+    Classification", ACL 2018, section 3.2), 1 for one rate; focal_gamma: None for cross-entropy. mixup, cutmix: see
+    `mixing.Mixture`. frozen_layers: of the backbone, counted from its input.
     """
 
     name: str
@@ -126,25 +127,26 @@ class Phase:
 
     @property
     def rule(self) -> StepRule:
-        """What of it is compiled."""
+        """The part of the settings that is compiled."""
         is_sgd = self.optimizer == "sgd"
-        decays = self.optimizer != "adam" and self.weight_decay > 0
+        has_decay = self.optimizer != "adam" and self.weight_decay > 0
         has_momentum, has_average = is_sgd and self.momentum > 0, self.ema_momentum > 0
-        return StepRule(self.optimizer, decays, has_momentum, has_average, self.layer_decay < 1, self.focal_gamma)
+        return StepRule(self.optimizer, has_decay, has_momentum, has_average, self.layer_decay < 1, self.focal_gamma)
 
     def numbers(self, epoch: int, steps_per_epoch: int, history: Sequence[HistoryRow]) -> NDArray[np.float32]:
-        """What goes into each step of an epoch and the first of the next, float32 (steps_per_epoch + 1, StepNumber).
+        """The numbers for each step of an epoch and for the first step of the next one, float32
+        (steps_per_epoch + 1, StepNumber).
 
-        history: the rows so far. The average begins short: after t steps of the stage its momentum is at most
-        (1 + t) / (10 + t), as TensorFlow's `ExponentialMovingAverage` has it.
+        history: the rows so far. After t steps of the stage, the momentum of the average is at most (1 + t) / (10 + t),
+        as in TensorFlow's `ExponentialMovingAverage`.
         """
         steps = np.arange(epoch * steps_per_epoch, (epoch + 1) * steps_per_epoch + 1)
-        taken = steps - self.stage.start * steps_per_epoch
-        average = np.minimum(self.ema_momentum, (1 + taken) / (10 + taken))
+        stage_steps = steps - self.stage.start * steps_per_epoch
+        average = np.minimum(self.ema_momentum, (1 + stage_steps) / (10 + stage_steps))
         rates = schedules.rates(self.schedule, steps, steps_per_epoch, self.epochs, self.learning_rate)
         if self.plateau:
-            seen = [row.value(self.plateau.monitor) for row in history if row.phase == self.name]
-            rates = self.plateau.apply(rates, seen)
+            values = [row.value(self.plateau.monitor) for row in history if row.phase == self.name]
+            rates = self.plateau.apply(rates, values)
         numbers = np.empty((len(steps), len(StepNumber)), np.float32)
         numbers[:, StepNumber.LEARNING_RATE] = rates
         numbers[:, StepNumber.WEIGHT_DECAY] = self.weight_decay
@@ -154,8 +156,8 @@ class Phase:
         return numbers
 
 
-def kept(history: list[HistoryRow], stopping: Stopping | None) -> HistoryRow:
-    """The row of the weights that training ended with: the last one, or with early stopping the best."""
+def final_row(history: list[HistoryRow], stopping: Stopping | None) -> HistoryRow:
+    """The row of the weights that training ended with: the last row, or the best one with early stopping."""
     if stopping is None:
         return history[-1]
     best = history[0]

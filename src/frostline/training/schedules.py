@@ -23,25 +23,27 @@ Values = NDArray[np.float64]
 
 
 def rates(schedule: Schedule, steps: NDArray[Any], per_epoch: int, epochs: int, top: float) -> Values:
-    """The learning rate at each step, float64, steps counted from 0 over a phase of so many epochs.
+    """The learning rate at each step, float64. steps: counted from 0 at the start of the phase.
 
-    per_epoch: steps; top: the phase's learning rate: what a warm-up leads to, and what all others begin with.
+    per_epoch: steps per epoch; epochs: of the phase; top: the learning rate of the phase, at which a warm-up ends and
+    all other schedules begin.
     """
     lengths = {}
     for name in type(schedule).model_fields:
         length, _, unit = name.rpartition("_")
-        if unit in {"steps", "epochs"} and (given := getattr(schedule, name)) is not None:
-            lengths[length] = np.multiply(given, per_epoch if unit == "epochs" else 1)
+        if unit in {"steps", "epochs"} and (value := getattr(schedule, name)) is not None:
+            lengths[length] = np.multiply(value, per_epoch if unit == "epochs" else 1)
     whole = max(1, per_epoch * epochs)
     return FORMULAS[type(schedule)](schedule, np.asarray(steps, np.float64), whole, top, **lengths)
 
 
-def table(given: Mapping[int, float], top: float) -> Piecewise:
-    """What `LearningRateScheduler` does with a table: from each epoch (from 0) on its rate, before the first `top`."""
-    epochs = sorted(given.keys() - {0})
-    # Keras's boundaries belong to what goes before them.
+def table(rates: Mapping[int, float], top: float) -> Piecewise:
+    """The schedule of `LearningRateScheduler` with a table: each rate holds from its epoch on (the first is 0), and
+    `top` before the first one."""
+    epochs = sorted(rates.keys() - {0})
+    # In Keras, a boundary belongs to the interval before it.
     ends = tuple(epoch - 1e-9 for epoch in epochs)
-    return Piecewise(boundary_epochs=ends, values=(given.get(0, top), *(given[epoch] for epoch in epochs)))
+    return Piecewise(boundary_epochs=ends, values=(rates.get(0, top), *(rates[epoch] for epoch in epochs)))
 
 
 def _constant(schedule: Flat, steps: Values, whole: int, top: float) -> Values:
@@ -53,41 +55,41 @@ def _cosine(
 ) -> Values:
     """Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, without restarts."""
     length = max(1.0, whole - warmup if decay is None else decay)
-    done = np.clip((steps - warmup) / length, 0, 1)
-    falling = top * ((1 - schedule.alpha) * (1 + np.cos(np.pi * done)) / 2 + schedule.alpha)
+    progress = np.clip((steps - warmup) / length, 0, 1)
+    decreasing = top * ((1 - schedule.alpha) * (1 + np.cos(np.pi * progress)) / 2 + schedule.alpha)
     initial = schedule.initial_learning_rate
-    rising = initial + (top - initial) * steps / max(1.0, warmup)
-    return np.where(steps < warmup, rising, falling)
+    increasing = initial + (top - initial) * steps / max(1.0, warmup)
+    return np.where(steps < warmup, increasing, decreasing)
 
 
 def _restarts(schedule: CosineRestarts, steps: Values, whole: int, top: float, first_decay: float) -> Values:
     alpha, t_mul = schedule.alpha, schedule.t_mul
-    done = steps / first_decay
+    progress = steps / first_decay
     if t_mul == 1:
-        restart = np.floor(done)
-        done = done - restart
+        restart = np.floor(progress)
+        progress = progress - restart
     else:
-        restart = np.floor(np.log(1 - done * (1 - t_mul)) / np.log(t_mul))
-        done = (done - (1 - t_mul**restart) / (1 - t_mul)) / t_mul**restart
-    return top * ((1 - alpha) * schedule.m_mul**restart * (1 + np.cos(np.pi * done)) / 2 + alpha)
+        restart = np.floor(np.log(1 - progress * (1 - t_mul)) / np.log(t_mul))
+        progress = (progress - (1 - t_mul**restart) / (1 - t_mul)) / t_mul**restart
+    return top * ((1 - alpha) * schedule.m_mul**restart * (1 + np.cos(np.pi * progress)) / 2 + alpha)
 
 
 def _exponential(schedule: Exponential, steps: Values, whole: int, top: float, decay: float | None = None) -> Values:
-    done = steps / (whole if decay is None else decay)
-    return top * schedule.decay_rate ** (np.floor(done) if schedule.staircase else done)
+    progress = steps / (whole if decay is None else decay)
+    return top * schedule.decay_rate ** (np.floor(progress) if schedule.staircase else progress)
 
 
 def _inverse(schedule: InverseTime, steps: Values, whole: int, top: float, decay: float | None = None) -> Values:
-    done = steps / (whole if decay is None else decay)
-    return top / (1 + schedule.decay_rate * (np.floor(done) if schedule.staircase else done))
+    progress = steps / (whole if decay is None else decay)
+    return top / (1 + schedule.decay_rate * (np.floor(progress) if schedule.staircase else progress))
 
 
 def _polynomial(schedule: Polynomial, steps: Values, whole: int, top: float, decay: float | None = None) -> Values:
     length = np.asarray(whole if decay is None else decay, float)
     if schedule.cycle:
         length = length * np.maximum(1, np.ceil(steps / length))
-    left = 1 - np.minimum(steps, length) / length
-    return (top - schedule.end_learning_rate) * left**schedule.power + schedule.end_learning_rate
+    remaining = 1 - np.minimum(steps, length) / length
+    return (top - schedule.end_learning_rate) * remaining**schedule.power + schedule.end_learning_rate
 
 
 def _piecewise(schedule: Piecewise, steps: Values, whole: int, top: float, boundary: Values) -> Values:

@@ -1,11 +1,11 @@
-"""Compiled steps: several batches of training or evaluation in one call of Keras's engine.
+"""Compiled steps: several batches of training or evaluation in one call of Keras's backend.
 
-What a batch costs on stored features of a frozen body is a millisecond, most of it the way from Python into the engine
-and back. Here a *chunk* of batches goes in at once, and the loop over them is compiled: Keras's own `train_step` and
-`test_step`, once for each batch, in the order of the batches, so the weights are those that `fit` would give.
+On stored features of a frozen backbone, a batch takes a millisecond, and most of it is the call from Python. Here a
+*chunk* of batches goes in at once, and the loop over them is compiled: Keras's own `train_step` and `test_step`, once
+for each batch, in the order of the batches, so the weights are the same as with `fit`.
 
-The numbers of the rule by which a batch changes the weights go in beside it, so that what is compiled once serves any
-learning rate, schedule, weight decay and momentum.
+The numbers of the rule go in with each batch, so one compiled step serves every learning rate, schedule, weight decay
+and momentum.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from numpy.typing import NDArray
 from frostline.models import backend
 from frostline.training.phases import StepNumber
 
-# Inputs, targets and, where there are any, sample weights of some batches: each of shape (batches, batch size, ...).
-# In training they come after the numbers of the step, float32 (batches, StepNumber).
+# Inputs, targets and perhaps sample weights of some batches, each of shape (batches, batch size, ...). In training,
+# the numbers of the steps come first, float32 (batches, StepNumber).
 Chunk = tuple[NDArray[Any], ...]
 
 
 class Steps(Protocol):
-    """The compiled steps of one compiled model; its weights, optimizer and seeds go on where they stand."""
+    """The compiled steps of one compiled model. They start from the current weights, optimizer state and seeds."""
 
     def train(self, chunks: Iterable[Chunk], go_on: bool = False) -> dict[str, float]:
-        """A step of training for each batch; the metrics over all of them, and with `go_on` over those before too."""
+        """Train one step on each batch. Returns the metrics over these batches, with `go_on` also over those before."""
         ...
 
     def test(self, chunks: Iterable[Chunk]) -> dict[str, float]:
-        """Evaluate each batch; the metrics over all of them."""
+        """Evaluate each batch. Returns the metrics over all of them."""
         ...
 
 
@@ -72,8 +72,8 @@ class _TensorFlowSteps:
     def _over_batches(self, step: Callable[..., Any], has_many: bool) -> Callable[..., Any]:
         import tensorflow as tf
 
-        def one(chunk: tuple[Any, ...], number: Any) -> None:
-            # A lone batch is not cut out of its chunk but reshaped, which copies nothing.
+        def run_batch(chunk: tuple[Any, ...], number: Any) -> None:
+            # A single batch is reshaped instead of sliced, which copies nothing.
             parts = [part[number] if has_many else tf.squeeze(part, 0) for part in chunk]
             for part, whole in zip(parts, chunk, strict=True):
                 if whole.shape.rank > 1:
@@ -85,24 +85,24 @@ class _TensorFlowSteps:
                 batches = tf.shape(chunk[0])[0]
 
                 def body(number: Any) -> tuple[Any]:
-                    one(chunk, number)
+                    run_batch(chunk, number)
                     return (number + 1,)
 
                 tf.while_loop(lambda number: number < batches, body, [tf.constant(0)])
             else:
-                one(chunk, 0)
+                run_batch(chunk, 0)
 
         compiled = tf.function(run, jit_compile=bool(self.model.jit_compile), autograph=False)
 
         def call(*chunk: NDArray[Any]) -> None:
-            # Sizes are left open, so that a shorter last batch is not compiled anew.
+            # The sizes are unspecified, so that a shorter last batch is not compiled again.
             dtypes = tuple(part.dtype for part in chunk)
             concrete = concretes.get(dtypes)
             if concrete is None:
-                open_sizes = [
+                signature = [
                     tf.TensorSpec([None] * min(part.ndim, 2) + [*part.shape[2:]], part.dtype) for part in chunk
                 ]
-                concrete = concretes[dtypes] = compiled.get_concrete_function(*open_sizes)
+                concrete = concretes[dtypes] = compiled.get_concrete_function(*signature)
             concrete(*(tf.convert_to_tensor(part) for part in chunk))
 
         concretes: dict[tuple[np.dtype[Any], ...], Any] = {}
@@ -119,18 +119,18 @@ class _JaxSteps:
         def train_step(state: Any, parts: Any) -> Any:
             numbers, *batch = parts
             _set_rule(model.optimizer, numbers)
-            trained, fixed, optimizer, metrics = state
+            trainable, non_trainable, optimizer, metrics = state
             optimizer = [
                 numbers[StepNumber.LEARNING_RATE] if at in rates else value for at, value in enumerate(optimizer)
             ]
-            return model.train_step((trained, fixed, optimizer, metrics), tuple(batch))
+            return model.train_step((trainable, non_trainable, optimizer, metrics), tuple(batch))
 
         # On a CPU, XLA computes convolutions inside a loop many times slower than outside.
         can_scan = has_many and backend.has_gpu()
 
         def over_batches(step: Callable[..., Any]) -> Callable[..., Any]:
             def scan(state: Any, chunk: Any) -> Any:
-                return jax.lax.scan(lambda carried, batch: (step(carried, batch)[1], None), state, chunk)[0]
+                return jax.lax.scan(lambda state, batch: (step(state, batch)[1], None), state, chunk)[0]
 
             if can_scan:
                 return jax.jit(scan, donate_argnums=0)
@@ -163,7 +163,7 @@ class _JaxSteps:
     ) -> dict[str, float]:
         import jax.numpy as jnp
 
-        # Copies, because what goes into the first step is given up to it.
+        # Copies, because the first step reuses the memory of its inputs (donate_argnums).
         state = tuple([jnp.copy(variable.value) for variable in group] for group in groups)
         for chunk in chunks:
             state = function(state, chunk)
@@ -174,11 +174,12 @@ class _JaxSteps:
 
 
 def _set_rule(optimizer: keras.optimizers.Optimizer, numbers: Any) -> None:
-    """While a step is traced: let it take what of the rule is no variable from the numbers that come with the batch."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # in float16 one that scales the loss is around it
+    """While a step is traced: set the settings of the rule that are not variables to the numbers of the batch."""
+    # In float16, an optimizer that scales the loss wraps it.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if optimizer.weight_decay is not None:
         optimizer.weight_decay = numbers[StepNumber.WEIGHT_DECAY]
-    if getattr(optimizer, "momentums", None):  # of SGD with momentum alone
+    if getattr(optimizer, "momentums", None):  # only SGD with momentum has them
         optimizer.momentum = numbers[StepNumber.MOMENTUM]
     if optimizer.use_ema:
         optimizer.ema_momentum = numbers[StepNumber.AVERAGE]
@@ -189,8 +190,8 @@ def _set_rule(optimizer: keras.optimizers.Optimizer, numbers: Any) -> None:
 
 
 def _build_metrics(model: keras.Model) -> None:
-    """Make the variables of loss and metrics, which Keras would make at the first step."""
-    nothing = np.zeros((1, model.output.shape[-1]), np.float32)
-    model.compute_loss(x=nothing, y=nothing, y_pred=keras.ops.convert_to_tensor(nothing))
-    model.compute_metrics(nothing, nothing, keras.ops.convert_to_tensor(nothing))
+    """Create the variables of loss and metrics, which Keras would create at the first step."""
+    zeros = np.zeros((1, model.output.shape[-1]), np.float32)
+    model.compute_loss(x=zeros, y=zeros, y_pred=keras.ops.convert_to_tensor(zeros))
+    model.compute_metrics(zeros, zeros, keras.ops.convert_to_tensor(zeros))
     model.reset_metrics()

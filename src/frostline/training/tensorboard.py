@@ -1,4 +1,4 @@
-"""The epochs' numbers for TensorBoard, laid out as Keras's callback lays them out."""
+"""The metrics of each epoch for TensorBoard, in the layout of Keras's callback."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from frostline.params.schema import Params
 
 
 def require(params: Params) -> None:
-    """Raises ParamsError where params.yaml asks for it and the package is not installed."""
+    """Raise ParamsError if params.yaml asks for TensorBoard and the package is not installed."""
     if params.finetune.callbacks.TensorBoard and find_spec("tensorboard") is None:
         raise ParamsError(
-            "params.yaml: finetune.callbacks.TensorBoard needs a package that is not installed; "
+            "params.yaml: finetune.callbacks.TensorBoard needs the package tensorboard, which is not installed; "
             "pip install 'frostline[tensorboard]', or remove the key"
         )
 
 
 def writer(params: Params, job: str) -> Callable[[HistoryRow], None]:
-    """What writes an epoch's numbers, into a folder of the training's own; nothing where params.yaml does not ask."""
+    """A function that writes the metrics of an epoch to a folder for this training; it does nothing if params.yaml has
+    no `TensorBoard`."""
     settings = params.finetune.callbacks.TensorBoard
     if settings is None:
         return lambda row: None

@@ -1,4 +1,4 @@
-"""The blocks of a backbone: how they thaw over the epochs, and how fast each learns."""
+"""The blocks of a backbone: when each of them thaws, and its learning rate."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from frostline.models.made_from import LayerGroup
 
 
 def blocks(model: keras.Model) -> list[int]:
-    """Where the blocks of a backbone end, from the bottom up, as counts of layers; the last is all of them.
+    """Where the blocks of a backbone end, from the bottom up, as numbers of layers; the last one counts all layers.
 
-    A block is what works at one resolution, up to the last cut point there, and has weights: the reductions of timm's
-    `feature_info`, or the blocks that VGG's and ResNet's layers are named by.
+    A block has weights and consists of the layers at one resolution, up to the last cut point there. It is a reduction
+    of timm's `feature_info`, or a block in the layer names of VGG and ResNet.
     """
-    ends = {tuple(cut.tensor.shape[1:-1]): cut.depth for cut in freezing.cut_points(model)}
-    found: list[int] = []
-    for end in sorted({*ends.values(), len(model.layers)}):
-        if any(layer.weights for layer in model.layers[found[-1] if found else 0 : end]):
-            found.append(end)
-    return [*found[:-1], len(model.layers)]
+    resolutions = {tuple(cut.tensor.shape[1:-1]): cut.depth for cut in freezing.cut_points(model)}
+    block_ends: list[int] = []
+    for end in sorted({*resolutions.values(), len(model.layers)}):
+        if any(layer.weights for layer in model.layers[block_ends[-1] if block_ends else 0 : end]):
+            block_ends.append(end)
+    return [*block_ends[:-1], len(model.layers)]
 
 
 def from_top(model: keras.Model) -> dict[str, int]:
-    """How many blocks each weight of a backbone lies below the head, by its path: 1 in the last block."""
+    """The depth of each weight of a backbone below the head, in blocks, by its path: 1 in the last block."""
     ends = blocks(model)
     starts = [0, *ends[:-1]]
     return {
@@ -38,8 +38,8 @@ def from_top(model: keras.Model) -> dict[str, int]:
 
 
 def stages(model: keras.Model, rule: freezing.FreezeRule, epochs: int) -> list[tuple[int, range]]:
-    """How many layers are frozen in which epochs (from 0). Gradual thawing begins with the last block, and gives each
-    block about the same number of epochs; nothing is frozen again."""
+    """The number of frozen layers, with the epochs (from 0) for which it holds. Gradual thawing begins with the last
+    block and gives each block about the same number of epochs; no block is frozen again."""
     line = freezing.depth(model, rule.line)
     if not rule.is_gradual:
         return [(line, range(epochs))]
@@ -50,17 +50,19 @@ def stages(model: keras.Model, rule: freezing.FreezeRule, epochs: int) -> list[t
 
 
 def groups(model: keras.Model, stages: Sequence[tuple[int, range]], rate: float, decay: float) -> list[LayerGroup]:
-    """The blocks of a backbone from the bottom up. stages: as the function of that name gives them; rate: the learning
-    rate above the blocks; decay: a block's over that of the one above it. A line may divide a block into two groups."""
+    """The layer groups of a backbone from the bottom up: its blocks, divided in two if a freeze line crosses a block.
+    stages: the value of `stages`; rate: the learning rate above the blocks; decay: see `Phase.layer_decay`."""
     last = stages[-1][0]
     ends = sorted({*blocks(model), *(frozen for frozen, _ in stages)} - {0})
     tops = blocks(model)
-    found = []
+    result = []
     for start, end in pairwise([0, *ends]):
         layers = model.layers[start:end]
-        below = sum(top > start for top in tops)
-        since = next((span.start + 1 for frozen, span in stages if frozen <= start), 0)
+        depth = sum(top > start for top in tops)
+        start_epoch = next((span.start + 1 for frozen, span in stages if frozen <= start), 0)
         parameters = sum(layer.count_params() for layer in layers)
-        learning = rate * decay**below if start >= last else 0.0
-        found.append(LayerGroup(f"{layers[0].name}..{layers[-1].name}", len(layers), parameters, learning, since))
-    return found
+        group_rate = rate * decay**depth if start >= last else 0.0
+        result.append(
+            LayerGroup(f"{layers[0].name}..{layers[-1].name}", len(layers), parameters, group_rate, start_epoch)
+        )
+    return result

@@ -24,15 +24,15 @@ from frostline.training.course import TrainingStage
 from frostline.training.loop import NOBODY, Position, Snapshot, Watch
 from frostline.training.networks import Network, Recent, TrainedHead
 
-NETWORKS = 4  # are kept at most
+NETWORKS = 4  # at most, that are kept
 
-# Settings of the head that its layers are not built by.
+# Settings of the head that its layers do not depend on.
 NOT_BUILT = {"dropout", "classifier", "classifier_args"}
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What to learn from. variants: the training split first, then its augmented variants, row by row alike."""
+    """The images of a training. variants: the training split first, then its stored variants, in the same row order."""
 
     variants: Sequence[Shards]
     validation: Shards
@@ -40,21 +40,21 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Result:
-    """bundle: the trained classifier; history: one row an epoch, kept: the row of the weights that it ended with;
-    audit: the proof that frozen weights stood still."""
+    """bundle: the trained classifier; history: one row for each epoch; final_row: the row of the weights in the bundle;
+    audit: the proof that frozen weights did not change."""
 
     bundle: bundles.Bundle
     history: list[HistoryRow]
-    kept: HistoryRow
+    final_row: HistoryRow
     audit: Audit
 
 
 class Trainer:
-    """Trains once or again and again. Networks, compiled steps and trained heads are kept for the next training.
+    """Trains once or many times. Networks, compiled steps and trained heads are kept for the next training.
 
-    What is kept is set back before it is used, so a training ends with the weights that it would have in a process of
-    its own. The memory that it takes is bounded: the least recently used goes. locate: where `backbone.weights` lies on
-    this machine.
+    They are reset before they are used again, so a training ends with the same weights as in a new process. Their
+    number is limited: the least recently used ones are removed. locate: gives the place of `backbone.weights` on this
+    machine.
     """
 
     def __init__(self, store: Store, locate: files.Locate = str) -> None:
@@ -68,10 +68,10 @@ class Trainer:
         resume: Snapshot | None = None,
         watch: Watch = NOBODY,
     ) -> Result:
-        """Train what params.yaml describes.
+        """Train a classifier by the settings.
 
-        resume: the last snapshot of an unfinished run of the same job. The result's model is good until the next
-        training. Raises UserError for bad settings, InternalError where a frozen weight changed.
+        resume: the last snapshot of an unfinished run of the same job. The model of the result is valid until the next
+        training. Raises UserError for bad settings, InternalError if a frozen weight changed.
         """
         network = self._network(params, data)
         body = network.backbone.model
@@ -85,55 +85,57 @@ class Trainer:
         head = next((stage.phase for stage in stages if stage.phase.name == "head"), None)
         key = _head_key(params, data, head)
         first = next((stage for stage in stages if stage.phase.name == "finetune"), None)  # it starts from the head
-        left = [stage for stage in stages if resume is None or stage.is_left(resume)]
+        remaining = [stage for stage in stages if resume is None or stage.is_left(resume)]
         if head is not None and len(stages) > 1 and (resume is None or resume.phase == "finetune"):
-            trained = network.heads.get(key)
-            if trained is not None:
-                backend.assign(network.head.top.variables, trained.variables)
-                history = history or list(trained.history)
-                left = [stage for stage in left if stage.phase.name != "head"]
-        plan = _plan(params, network, left, data, self.store)
-        watch.on_plan(_told(plan, left))
-        for stage in left:
+            trained_head = network.heads.get(key)
+            if trained_head is not None:
+                backend.assign(network.head.top.variables, trained_head.variables)
+                history = history or list(trained_head.history)
+                remaining = [stage for stage in remaining if stage.phase.name != "head"]
+        plan = _plan(params, network, remaining, data, self.store)
+        watch.on_plan(_plan_text(plan, remaining))
+        for stage in remaining:
             phase, line = stage.phase, stage.line
             freezing.freeze(body, phase.frozen_layers, train_batch_norm)
             before = freezing.fingerprint(body)
             with freezing.without_noise(body, phase.frozen_layers):
                 learner = network.learner(stage, train_batch_norm)
-                learned, checked = _examples(params, data, plan if line else None, stage.name)
-                here = resume if stage is left[0] else None
-                seen = watch if phase.name == "finetune" else replace(watch, looks=())
+                train_examples, validation_examples = _examples(params, data, plan if line else None, stage.name)
+                snapshot = resume if stage is remaining[0] else None
+                stage_watch = watch if phase.name == "finetune" else replace(watch, looks=())
                 start = key if stage is first else None
-                history = learner.fit(phase, learned, checked, history, here, seen, start)
+                history = learner.fit(phase, train_examples, validation_examples, history, snapshot, stage_watch, start)
             audit = freezing.audit(body, network.whole, phase.frozen_layers, before)
             if phase.name == "head":
                 network.heads.put(key, TrainedHead(backend.values(network.head.top.variables), list(history)))
-        kept = phases.kept(history, stages[-1].phase.stopping)
+        final_row = phases.final_row(history, stages[-1].phase.stopping)
         groups = course.groups(stages, body, network.head.top)
         made_from = self._made_from(params, data, network.backbone, audit, groups)
-        return Result(bundles.Bundle(network.whole, data.validation.layout, made_from), history, kept, audit)
+        return Result(bundles.Bundle(network.whole, data.validation.layout, made_from), history, final_row, audit)
 
     def _fit_sklearn(self, params: Params, data: TrainingData, network: Network, watch: Watch) -> Result:
-        """Train one of scikit-learn's classifiers on the frozen features of all variants."""
+        """Train a scikit-learn classifier on the frozen features of all variants."""
         body, layout = network.backbone.model, data.validation.layout
         stage = course.one_pass(params, body, len(data.variants))
         frozen, classes = stage.phase.frozen_layers, len(layout.classes)
         freezing.freeze(body, frozen, train_batch_norm=False)
         before = freezing.fingerprint(body)
         plan = _plan(params, network, [stage], data, self.store)
-        watch.on_plan(_told(plan, [stage]))
-        learned, checked = _examples(params, data, plan, stage.name)
-        known = [_vectors(rows) for rows in learned.variants]
-        labels = np.tile(learned.labels, len(known))
+        watch.on_plan(_plan_text(plan, [stage]))
+        train_examples, validation_examples = _examples(params, data, plan, stage.name)
+        features = [_vectors(rows) for rows in train_examples.variants]
+        labels = np.tile(train_examples.labels, len(features))
         settings, is_balanced = params.head, params.finetune.class_weight == "balanced"
-        fitted = sklearn_fit.fit(
-            settings.classifier, settings.classifier_args, np.concatenate(known), labels, is_balanced, params.seed
+        classifier = sklearn_fit.fit(
+            settings.classifier, settings.classifier_args, np.concatenate(features), labels, is_balanced, params.seed
         )
-        top = sklearn_layers.convert(fitted, known[0].shape[1], classes)
+        top = sklearn_layers.convert(classifier, features[0].shape[1], classes)
         whole = assembly.whole(network.backbone, heads.Head(network.head.pool, top, classes))
         audit = freezing.audit(body, whole, frozen, before)
-        loss, accuracy = _measured(top, known[0], learned.labels)
-        val_loss, val_accuracy = _measured(top, _vectors(checked.variants[0]), checked.labels)
+        loss, accuracy = _evaluate_head(top, features[0], train_examples.labels)
+        val_loss, val_accuracy = _evaluate_head(
+            top, _vectors(validation_examples.variants[0]), validation_examples.labels
+        )
         row = HistoryRow(
             step=1,
             phase="head",
@@ -157,7 +159,7 @@ class Trainer:
         audit: Audit,
         groups: Sequence[LayerGroup],
     ) -> MadeFrom:
-        """What the bundle records."""
+        """The origin of the bundle."""
         content = files.content(self.locate(params.backbone.weights))
         origin = BackboneOrigin(**params.backbone.model_dump(), weights_sha256=content, loaded=backbone.loaded)
         return MadeFrom(
@@ -177,12 +179,12 @@ class Trainer:
     def range_test(
         self, params: Params, data: TrainingData, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]
     ) -> list[float]:
-        """The losses of batches at rising learning rates, as fine-tuning (or the head, where nothing is fine-tuned)
-        would begin: behind the final freeze line, with the head trained. is_over: see `loop.Learner.range_test`."""
+        """The losses of batches at rising learning rates at the start of fine-tuning (behind the final freeze line,
+        with a trained head), or of the head's phase without fine-tuning. is_over: see `loop.Learner.range_test`."""
         settings = params.finetune
         if settings.head_epochs and settings.epochs:
-            alone = settings.model_copy(update={"epochs": 0})
-            self.run(params.model_copy(update={"finetune": alone}), data)
+            head_only = settings.model_copy(update={"epochs": 0})
+            self.run(params.model_copy(update={"finetune": head_only}), data)
             network = self._network(params, data, is_fresh=False)
         else:
             network = self._network(params, data)
@@ -192,20 +194,20 @@ class Trainer:
         train_batch_norm = _trains_batch_norm(params, network)
         freezing.freeze(body, stage.phase.frozen_layers, train_batch_norm)
         with freezing.without_noise(body, stage.phase.frozen_layers):
-            learned, _ = _examples(params, data, plan, stage.name)
-            return network.learner(stage, train_batch_norm).range_test(stage.phase, learned, rates, is_over)
+            train_examples, _ = _examples(params, data, plan, stage.name)
+            return network.learner(stage, train_batch_norm).range_test(stage.phase, train_examples, rates, is_over)
 
     def _network(self, params: Params, data: TrainingData, is_fresh: bool = True) -> Network:
-        """The network of those settings, as it is before any training, or as the last one left it."""
+        """The network of these settings: reset if `is_fresh`, else with the weights of the last training."""
         layout = data.validation.layout
-        named, precision = params.backbone, _precision(params)
-        fixed = params.head.model_dump_json(exclude=NOT_BUILT)
-        key = (named, fixed, layout.image_size, len(layout.classes), params.seed, precision)
+        backbone_settings, precision = params.backbone, _precision(params)
+        head_settings = params.head.model_dump_json(exclude=NOT_BUILT)
+        key = (backbone_settings, head_settings, layout.image_size, len(layout.classes), params.seed, precision)
         keras.config.set_dtype_policy(precision)
         network = self._networks.get(key)
         if network is None:
             backend.make_deterministic(params.seed)
-            backbone = backbones.of_section(named, self.locate, layout.image_size)
+            backbone = backbones.of_section(backbone_settings, self.locate, layout.image_size)
             shape = backbone.model.output.shape[1:]
             params.head.require_fit(len(layout.classes))
             head = heads.build(shape, len(layout.classes), **params.head.model_dump(exclude=NOT_BUILT))
@@ -218,15 +220,15 @@ class Trainer:
 
 
 def _head_key(params: Params, data: TrainingData, phase: phases.Phase | None) -> Hashable:
-    """What the first phase's outcome depends on besides the network."""
-    images = [each.digest for each in (*data.variants, data.validation)]
+    """A key of everything that the result of the head's phase depends on, except the network."""
+    images = [split.digest for split in (*data.variants, data.validation)]
     return (phase, str(params.head.dropout), params.finetune.class_weight, params.cache.dtype, *images)
 
 
 def _trains_batch_norm(params: Params, network: Network) -> bool:
-    """Whether BatchNorm above the line is trained."""
-    named = params.finetune.batch_norm
-    return named == "train" or (named == "auto" and not network.backbone.pretrained)
+    """Whether BatchNorm layers above the freeze line are trained."""
+    mode = params.finetune.batch_norm
+    return mode == "train" or (mode == "auto" and not network.backbone.pretrained)
 
 
 def _vectors(rows: Rows) -> NDArray[np.float32]:
@@ -234,7 +236,7 @@ def _vectors(rows: Rows) -> NDArray[np.float32]:
     return rows.take(np.arange(len(rows))).astype(np.float32, copy=False)
 
 
-def _measured(top: keras.Model, features: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
+def _evaluate_head(top: keras.Model, features: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
     """Cross-entropy and accuracy of a head on features."""
     rows = backend.batch_rows()
     starts = range(0, len(features), rows)
@@ -247,16 +249,16 @@ def _measured(top: keras.Model, features: NDArray[np.float32], labels: NDArray[n
 
 def _precision(params: Params) -> str:
     """The precision of training, as a dtype policy of Keras."""
-    named = params.finetune.precision
-    return backend.best_precision() if named == "auto" else named
+    precision = params.finetune.precision
+    return backend.best_precision() if precision == "auto" else precision
 
 
 def _plan(
     params: Params, network: Network, stages: Sequence[TrainingStage], data: TrainingData, store: Store
 ) -> planning.Plan | None:
-    """Where the stages that begin behind a freeze line take their features; None where none does."""
+    """The plan for the stages that begin behind a freeze line; None if no stage does."""
     variants = len(data.variants)
-    planned = [
+    demands = [
         planning.Demand(
             stage.name,
             stage.line,
@@ -266,32 +268,32 @@ def _plan(
         for stage in stages
         if stage.line is not None
     ]
-    if not planned:
+    if not demands:
         return None
     cache = params.cache
-    return planning.make(network.source, planned, data.variants, data.validation, store, cache.mode, cache.dtype)
+    return planning.make(network.source, demands, data.variants, data.validation, store, cache.mode, cache.dtype)
 
 
-def _told(plan: planning.Plan | None, stages: Sequence[TrainingStage]) -> str:
-    """The plan in a line."""
-    drawn = "every batch is drawn afresh and goes through all layers, nothing of it is stored"
+def _plan_text(plan: planning.Plan | None, stages: Sequence[TrainingStage]) -> str:
+    """The plan in one line."""
+    live = "every batch is drawn anew and goes through all layers, and nothing is stored"
     parts = [plan.text] if plan else []
     if any(stage.policy is not None for stage in stages):
-        parts.append(f"finetune on live variants: {drawn}" if plan else f"plan: live variants: {drawn}")
+        parts.append(f"finetune on live variants: {live}" if plan else f"plan: live variants: {live}")
     return "; ".join(parts) or "plan: nothing is frozen, every batch goes through all layers"
 
 
 def _examples(
     params: Params, data: TrainingData, plan: planning.Plan | None, stage: str
 ) -> tuple[batching.Examples, batching.Examples]:
-    """Training and validation examples of a stage: features as planned, else the images themselves."""
+    """Training and validation examples of a stage: the features by the plan, or without one the images themselves."""
     train, validation = data.variants[0], data.validation
     weights = None
     if params.finetune.class_weight == "balanced":
         weights = loop.balanced(train.labels, len(train.layout.classes))
-    learned: Sequence[Rows] = data.variants
-    checked: Rows = validation
+    train_rows: Sequence[Rows] = data.variants
+    validation_rows: Rows = validation
     if plan is not None:
-        learned = [plan.rows(stage, images, variant) for variant, images in enumerate(data.variants)]
-        checked = plan.rows(stage, validation)
-    return batching.Examples(learned, train.labels, weights), batching.Examples([checked], validation.labels)
+        train_rows = [plan.rows(stage, images, variant) for variant, images in enumerate(data.variants)]
+        validation_rows = plan.rows(stage, validation)
+    return batching.Examples(train_rows, train.labels, weights), batching.Examples([validation_rows], validation.labels)
