@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from frostline.evaluation import metrics
+from frostline.evaluation.scores import Scores
 
 CLASSES = 5
 
@@ -21,22 +22,23 @@ def test_metrics_agree_with_scikit_learn(n: int, classes: int) -> None:
     labels, probabilities = make_predictions(n, seed=n, classes=classes)
     predicted = probabilities.argmax(axis=1)
     scores = metrics.compute(labels, probabilities, top_k=1, resamples=100, seed=0)
-    assert scores["accuracy"] == scores["top_1_accuracy"] == pytest.approx(reference.accuracy_score(labels, predicted))
-    assert scores["macro_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
-    assert scores["weighted_f1"] == pytest.approx(reference.f1_score(labels, predicted, average="weighted"))
+    assert scores.accuracy.value == scores.top_k_accuracy == pytest.approx(reference.accuracy_score(labels, predicted))
+    assert scores.macro_f1.value == pytest.approx(reference.f1_score(labels, predicted, average="macro"))
+    assert scores.weighted_f1 == pytest.approx(reference.f1_score(labels, predicted, average="weighted"))
     exact = probabilities.astype(float)
     expected = reference.log_loss(labels, exact / exact.sum(axis=1, keepdims=True), labels=range(classes))
-    assert scores["log_loss"] == pytest.approx(expected, rel=1e-5)
-    assert scores["n_test"] == n
-    json.dumps(scores, allow_nan=False)
+    assert scores.log_loss.value == pytest.approx(expected, rel=1e-5)
+    assert scores.n_test == n
+    assert Scores.from_json(json.loads(json.dumps(scores.as_json(), allow_nan=False))) == scores
 
 
 def test_top_k_agrees_with_scikit_learn_and_k_is_at_most_the_classes() -> None:
     labels, probabilities = make_predictions()
     for k in (2, 3):
-        accuracy = metrics.compute(labels, probabilities, k, 100, 0)[f"top_{k}_accuracy"]
-        assert accuracy == pytest.approx(reference.top_k_accuracy_score(labels, probabilities, k=k))
-    assert metrics.compute(labels, probabilities, 99, 100, 0)["top_5_accuracy"] == 1
+        expected = reference.top_k_accuracy_score(labels, probabilities, k=k)
+        scores = metrics.compute(labels, probabilities, k, 100, 0)
+        assert scores.as_json()[f"top_{k}_accuracy"] == scores.top_k_accuracy == pytest.approx(expected)
+    assert metrics.compute(labels, probabilities, 99, 100, 0).as_json()["top_5_accuracy"] == 1
 
 
 def test_the_confusion_matrix_and_the_table_of_classes_agree_with_scikit_learn() -> None:
@@ -54,7 +56,7 @@ def test_a_class_that_never_occurs_is_ignored() -> None:
     labels = np.array([0, 0, 1, 1])
     probabilities = np.eye(4, dtype=np.float32)[[0, 0, 1, 0]]
     scores = metrics.compute(labels, probabilities, 1, 100, 0)
-    assert scores["macro_f1"] == pytest.approx(
+    assert scores.macro_f1.value == pytest.approx(
         reference.f1_score(labels, probabilities.argmax(axis=1), average="macro")
     )
     table = metrics.per_class(labels, probabilities.argmax(axis=1), tuple("abcd"))
@@ -108,8 +110,9 @@ def test_the_bootstraps_intervals_agree_with_resampling_images() -> None:
     scores = metrics.compute(labels, probabilities, 1, 2000, 7)
     low, high = np.quantile(resamples, [0.025, 0.975], axis=0)
     for at, name in enumerate(("macro_f1", "log_loss")):
-        assert scores[f"{name}_ci95"] == pytest.approx([low[at], high[at]], abs=0.1 * (high[at] - low[at]))
-        assert scores[f"{name}_ci95"][0] < scores[name] < scores[f"{name}_ci95"][1]
+        score = getattr(scores, name)
+        assert score.interval == pytest.approx((low[at], high[at]), abs=0.1 * (high[at] - low[at]))
+        assert score.interval[0] < score.value < score.interval[1]
     assert scores == metrics.compute(labels, probabilities, 1, 2000, 7)
 
 
@@ -132,5 +135,5 @@ def test_confusions_count_each_pair_of_classes() -> None:
 
 def test_one_image_is_enough() -> None:
     scores = metrics.compute(np.array([1]), np.array([[0.25, 0.75]], np.float32), 3, 100, 0)
-    assert scores["accuracy"] == scores["macro_f1"] == 1
-    assert scores["accuracy_ci95"][0] == pytest.approx(0.2065, abs=1e-3)
+    assert scores.accuracy.value == scores.macro_f1.value == 1
+    assert scores.accuracy.interval[0] == pytest.approx(0.2065, abs=1e-3)

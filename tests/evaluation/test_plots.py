@@ -25,8 +25,8 @@ def test_all_figures_of_an_evaluation_can_be_drawn(n, classes):
     ranked_names = [names[number] for number in rank_summary.areas["number"]]
     assert png_size(plots.confusion(metrics.confusion_matrix(labels, predicted, classes), names)) > 0
     assert png_size(plots.reliability(metrics.reliability(labels, probabilities), 0.1)) > 0
-    assert png_size(plots.roc(rank_summary.roc, ranking.GRID, ranked_names, rank_summary.metrics.get("roc_auc"))) > 0
-    area = rank_summary.metrics.get("average_precision")
+    area = rank_summary.roc_auc and rank_summary.roc_auc.value
+    assert png_size(plots.roc(rank_summary.roc, ranking.GRID, ranked_names, area)) > 0
     assert png_size(plots.precision_recall(rank_summary.precision_recall, ranking.GRID, ranked_names, area)) > 0
 
 

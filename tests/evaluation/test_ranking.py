@@ -7,6 +7,7 @@ from sklearn import metrics as reference
 
 from frostline.evaluation import ranking
 from frostline.evaluation.ranking import GRID
+from frostline.evaluation.scores import Score
 
 
 def make_ties(n, seed, classes):
@@ -25,10 +26,10 @@ def test_areas_agree_with_scikit_learn_with_ties_and_missing_classes(make, n, cl
         assert row.roc_auc == pytest.approx(reference.roc_auc_score(truth, scores))
         assert row.average_precision == pytest.approx(reference.average_precision_score(truth, scores))
     assert summary.areas["number"].tolist() == np.unique(labels).tolist()
-    assert summary.metrics["roc_auc"] == pytest.approx(summary.areas["roc_auc"].mean())
+    assert summary.roc_auc.value == pytest.approx(summary.areas["roc_auc"].mean())
     for name in ("roc_auc", "average_precision"):
-        low, high = summary.metrics[f"{name}_ci95"]
-        assert 0 < low < summary.metrics[name] < high < 1
+        low, high = getattr(summary, name).interval
+        assert 0 < low < getattr(summary, name).value < high < 1
 
 
 @pytest.mark.parametrize("make", [make_predictions, make_ties])
@@ -50,12 +51,14 @@ def test_intervals_agree_with_a_bootstrap_of_the_images():
     scores = []
     for _ in range(400):
         rows = rng.integers(0, len(labels), len(labels))
-        areas = ranking.summary(labels[rows], probabilities[rows]).metrics
-        scores.append((areas["roc_auc"], areas["average_precision"]))
-    areas_of_all = ranking.summary(labels, probabilities).metrics
+        areas = ranking.summary(labels[rows], probabilities[rows])
+        scores.append((areas.roc_auc.value, areas.average_precision.value))
+    areas_of_all = ranking.summary(labels, probabilities)
     low, high = np.quantile(scores, [0.025, 0.975], axis=0)
     for at, name in enumerate(("roc_auc", "average_precision")):
-        assert areas_of_all[f"{name}_ci95"] == pytest.approx([low[at], high[at]], abs=0.15 * (high[at] - low[at]))
+        assert getattr(areas_of_all, name).interval == pytest.approx(
+            (low[at], high[at]), abs=0.15 * (high[at] - low[at])
+        )
 
 
 def test_influence_is_the_derivative_by_the_weight_of_an_image():
@@ -73,18 +76,20 @@ def test_influence_is_the_derivative_by_the_weight_of_an_image():
 def test_with_one_class_in_the_test_split_nothing_is_ranked():
     summary = ranking.summary(np.array([1, 1]), np.array([[0.25, 0.75], [0.5, 0.5]], np.float32))
     assert summary.areas.empty
-    assert summary.metrics == {}
+    assert summary.roc_auc is summary.average_precision is None
     assert summary.roc.shape == summary.precision_recall.shape == (0, len(GRID))
 
 
 def test_a_perfect_ranking_has_no_interval():
     summary = ranking.summary(np.array([0, 1]), np.eye(2, dtype=np.float32))
-    assert summary.metrics == {"roc_auc": 1, "average_precision": 1}
+    assert summary.roc_auc == summary.average_precision == Score(1)
 
 
 def test_a_thousand_classes_take_a_moment():
     labels, probabilities = make_predictions(3000, 0, 1000)
     summary = ranking.summary(labels, probabilities)
     assert len(summary.areas) == len(np.unique(labels))
-    is_finite = {name: np.isfinite(value).all() for name, value in summary.metrics.items()}
-    assert all(is_finite.values())
+    assert all(
+        np.isfinite([average.value, *average.interval]).all()
+        for average in (summary.roc_auc, summary.average_precision)
+    )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from frostline import paths
 from frostline.core import digest
 from frostline.core.escaping import code
+from frostline.evaluation import scores
 from frostline.params.schema import Params
 from frostline.tracking import lineage, registry, run_log, states, tracker
 
@@ -21,17 +21,18 @@ def run(params: Params) -> str:
         lineage.require_up_to_date()
         tags = lineage.state_tags(Path(), paths.DVC_LOCK)
         states.record(tracker.tracker(params.tracking), Path(), tags)
-        metrics = json.loads(paths.METRICS.read_text(encoding="utf-8"))
-        numbers = {f"test_{key}": f"{value:.6g}" for key, value in metrics.items() if isinstance(value, int | float)}
-        low, high = metrics["accuracy_ci95"]
+        test_scores = scores.read(paths.METRICS)
+        accuracy = test_scores.accuracy
+        low, high = accuracy.interval or (0.0, 1.0)
         description = (
-            f"Test accuracy {metrics['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}) on {metrics['n_test']} "
+            f"Test accuracy {accuracy.value:.4f} (95% interval {low:.4f} to {high:.4f}) on {test_scores.n_test} "
             f"images of {code(params.data.source)}."
         )
-        tags |= {run_log.TEST_DIGEST: metrics["test_digest"], **numbers}
+        tags[run_log.TEST_DIGEST] = test_scores.test_digest
+        tags |= {key: f"{value:.6g}" for key, value in run_log.test_numbers(test_scores).items()}
         version = models.register(digest.of_folder(paths.BUNDLE), tags, description)
     lines = [
-        f"register: {version.uri} is the challenger (test accuracy {metrics['accuracy']:.4f}); "
+        f"register: {version.uri} is the challenger (test accuracy {accuracy.value:.4f}); "
         f"`frostline promote` compares it with the champion"
     ]
     if tags.get(lineage.DIRTY) != "false":

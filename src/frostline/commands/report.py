@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from frostline import paths
 from frostline.errors import DataError
-from frostline.evaluation import summary
+from frostline.evaluation import scores, summary
 from frostline.params.schema import Params
 
 
@@ -14,7 +12,6 @@ def run(params: Params | None) -> str:
     """The summary of the last evaluation, or metrics.json itself if params is None."""
     if not paths.METRICS.is_file():
         raise DataError(f"{paths.METRICS}: not found; run `dvc repro` first")
-    text = paths.METRICS.read_text(encoding="utf-8")
     if params is None:
-        return text.rstrip()
-    return summary.text(json.loads(text), paths.MODEL_CARD, params.finetune.freeze)
+        return paths.METRICS.read_text(encoding="utf-8").rstrip()
+    return summary.text(scores.read(paths.METRICS), paths.MODEL_CARD, params.finetune.freeze)

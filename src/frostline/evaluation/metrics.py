@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from frostline.evaluation.scores import Score, Scores
+
 Z95 = 1.959964
 ECE_BINS = 15
 
@@ -16,7 +18,7 @@ Probabilities = NDArray[np.float32]
 Counts = NDArray[Any]  # int for numbers of images, float for weights
 
 
-def compute(labels: Labels, probabilities: Probabilities, top_k: int, resamples: int, seed: int) -> dict[str, Any]:
+def compute(labels: Labels, probabilities: Probabilities, top_k: int, resamples: int, seed: int) -> Scores:
     """The metrics of a test split.
 
     labels: int (n,); probabilities: float (n, classes), rows summing to 1. Ranges: log_loss [0, inf), all others
@@ -30,18 +32,17 @@ def compute(labels: Labels, probabilities: Probabilities, top_k: int, resamples:
     k = min(top_k, classes)
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     confusion = confusion_matrix(labels, predicted, classes)
-    return {
-        "accuracy": float((predicted == labels).mean()),
-        "accuracy_ci95": wilson(int((predicted == labels).sum()), len(labels)),
-        f"top_{k}_accuracy": float((top == labels[:, None]).any(axis=1).mean()),
-        "macro_f1": macro_f1(*_margins(confusion)),
-        "macro_f1_ci95": intervals["macro_f1"],
-        "weighted_f1": float(np.average(f1(*_margins(confusion)), weights=confusion.sum(axis=1))),
-        "log_loss": float(losses(labels, probabilities).mean()),
-        "log_loss_ci95": intervals["log_loss"],
-        "ece": expected_calibration_error(labels, probabilities),
-        "n_test": len(labels),
-    }
+    hits = predicted == labels
+    return Scores(
+        accuracy=Score.of(float(hits.mean()), wilson(int(hits.sum()), len(labels))),
+        top_k=k,
+        top_k_accuracy=float((top == labels[:, None]).any(axis=1).mean()),
+        macro_f1=Score.of(macro_f1(*_margins(confusion)), intervals["macro_f1"]),
+        weighted_f1=float(np.average(f1(*_margins(confusion)), weights=confusion.sum(axis=1))),
+        log_loss=Score.of(float(losses(labels, probabilities).mean()), intervals["log_loss"]),
+        ece=expected_calibration_error(labels, probabilities),
+        n_test=len(labels),
+    )
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from frostline.core.escaping import code, markdown
 from frostline.evaluation import card_making
+from frostline.evaluation.scores import Score, Scores
 from frostline.models.made_from import BackboneOrigin, MadeFrom
 
 LISTED_CLASSES = 50  # at most, in a sentence
@@ -20,7 +21,7 @@ TABLED_CLASSES = 100  # at most, in a table
 FEW_TEST_IMAGES = 30  # of a class; with fewer, its recall has an error of more than about 0.15
 POOR_CALIBRATION = 0.05  # expected calibration error
 
-METRICS = {  # keys of metrics.json, in the order of the table
+METRICS = {  # fields of Scores, in the order of the table
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "weighted_f1": "weighted F1",
@@ -30,6 +31,7 @@ METRICS = {  # keys of metrics.json, in the order of the table
     "log_loss_uncalibrated": "log loss without the temperature",
     "ece": "expected calibration error",
     "ece_uncalibrated": "expected calibration error without the temperature",
+    "top_k_accuracy": "top-{k} accuracy",
 }
 
 
@@ -37,34 +39,34 @@ def write(
     made_from: MadeFrom,
     bundle_digest: str,
     data: Mapping[str, Any],
-    metrics: Mapping[str, Any],
+    scores: Scores,
     per_class: pd.DataFrame,
     confusions: pd.DataFrame,
 ) -> str:
     """The card as Markdown.
 
-    data: the report of `prepare`; metrics: those of metrics.json; per_class: one row for each class, with class,
+    data: the report of `prepare`; per_class: one row for each class, with class,
     precision, recall, f1, support; confusions: true and predicted (class numbers) and count, most frequent first.
     """
     sections = [
-        _front_matter(made_from, data, metrics),
-        _details(made_from, data, metrics),
-        _uses(data, metrics),
-        _limits(made_from, data, metrics, per_class),
+        _front_matter(made_from, data, scores),
+        _details(made_from, data, scores),
+        _uses(data, scores),
+        _limits(made_from, data, scores, per_class),
         _start(made_from, data),
         card_making.training(made_from, data),
-        _evaluation(data, metrics, per_class),
+        _evaluation(data, scores, per_class),
         _examination(data, confusions),
         card_making.specifications(made_from, bundle_digest, data),
     ]
     return "\n".join(sections)
 
 
-def _front_matter(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def _front_matter(made_from: MadeFrom, data: Mapping[str, Any], scores: Scores) -> str:
     results = [
-        {"type": kind, "name": METRICS[key], "value": round(metrics[key], 4)}
+        {"type": kind, "name": METRICS[key], "value": round(score.value, 4)}
         for key, kind in {"accuracy": "accuracy", "macro_f1": "f1", "roc_auc": "roc_auc"}.items()
-        if key in metrics
+        if (score := getattr(scores, key)) is not None
     ]
     dataset = {"type": "imagefolder", "name": data["source"], "split": "test"}
     result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": results}
@@ -78,13 +80,13 @@ def _front_matter(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping
     return f"---\n{card_making.as_yaml(matter)}---\n"
 
 
-def _details(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def _details(made_from: MadeFrom, data: Mapping[str, Any], scores: Scores) -> str:
     backbone, audit = made_from.backbone, made_from.audit
-    low, high = metrics["accuracy_ci95"]
+    low, high = scores.accuracy.interval or (0.0, 1.0)
     return f"""# Model Card for {markdown(_title(made_from, data))}
 
-This model says which of {len(data["classes"]):,} classes an image shows. Its accuracy on {metrics["n_test"]:,} test \
-images, which were not used in training, is **{metrics["accuracy"]:.3f}** (95% interval {low:.3f} to {high:.3f}).
+This model says which of {len(data["classes"]):,} classes an image shows. Its accuracy on {scores.n_test:,} test \
+images, which were not used in training, is **{scores.accuracy.value:.3f}** (95% interval {low:.3f} to {high:.3f}).
 
 ## Model Details
 
@@ -100,7 +102,7 @@ images, which were not used in training, is **{metrics["accuracy"]:.3f}** (95% i
 """
 
 
-def _uses(data: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+def _uses(data: Mapping[str, Any], scores: Scores) -> str:
     return f"""## Uses
 
 ### Direct Use
@@ -112,12 +114,12 @@ Images like those of {code(data["source"])}; each image must show exactly one of
 - Images of anything else: the model still answers with one of these classes, often with a high probability.
 - Images from another camera, place or time than the training data: the accuracy on them was not measured.
 - Decisions about people, or decisions that can do harm, that no person checks: about \
-{_one_in(1 - metrics["accuracy"])}.
+{_one_in(1 - scores.accuracy.value)}.
 """
 
 
-def _limits(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, Any], per_class: pd.DataFrame) -> str:
-    low, high = metrics["accuracy_ci95"]
+def _limits(made_from: MadeFrom, data: Mapping[str, Any], scores: Scores, per_class: pd.DataFrame) -> str:
+    low, high = scores.accuracy.interval or (0.0, 1.0)
     train_counts = data["images_per_class"]["train"]
     smallest = min(train_counts, key=train_counts.__getitem__)
     measured_classes = per_class[per_class["support"] > 0]
@@ -128,7 +130,7 @@ def _limits(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, 
     missing_classes = per_class.loc[per_class["support"] == 0, "class"].tolist()
     rare_classes = measured_classes.loc[measured_classes["support"] < FEW_TEST_IMAGES, "class"].tolist()
     lines = [
-        f"The test split has {metrics['n_test']:,} images, so the accuracy has an uncertainty of plus or minus "
+        f"The test split has {scores.n_test:,} images, so the accuracy has an uncertainty of plus or minus "
         f"{100 * (high - low) / 2:.1f} percentage points.",
         f"Every class has {train_counts[smallest]:,} training images."
         if len(set(train_counts.values())) == 1
@@ -141,9 +143,9 @@ def _limits(made_from: MadeFrom, data: Mapping[str, Any], metrics: Mapping[str, 
     if missing_classes:
         lines.append(f"Classes that are not in the test split were not measured: {_list_names(missing_classes)}.")
     lines.append("All numbers are valid only for images from the same origin as the test split.")
-    if metrics["ece"] > POOR_CALIBRATION and not made_from.is_calibrated:
+    if scores.ece > POOR_CALIBRATION and not made_from.is_calibrated:
         lines.append(
-            f"Probabilities are off by {metrics['ece']:.2f} on average; `evaluate.calibrate: temperature` may help."
+            f"Probabilities are off by {scores.ece:.2f} on average; `evaluate.calibrate: temperature` may help."
         )
     limits = "\n".join(f"- {line}" for line in lines)
     return f"""## Bias, Risks, and Limitations
@@ -182,12 +184,11 @@ image = images.prepare(Path("image.jpg"), {data["image_size"]}, "{data["resize"]
 """
 
 
-def _evaluation(data: Mapping[str, Any], metrics: Mapping[str, Any], per_class: pd.DataFrame) -> str:
-    top = {key: key.replace("_", "-", 1).replace("_", " ") for key in metrics if key.startswith("top_")}
+def _evaluation(data: Mapping[str, Any], scores: Scores, per_class: pd.DataFrame) -> str:
     rows = [
-        f"| {name} | {metrics[key]:.4f} | {_interval(metrics.get(f'{key}_ci95'))} |"
-        for key, name in {**METRICS, **top}.items()
-        if key in metrics
+        _metric_row(name.format(k=scores.top_k), value)
+        for key, name in METRICS.items()
+        if (value := getattr(scores, key)) is not None
     ]
     table, note = per_class, ""
     if len(per_class) > TABLED_CLASSES:
@@ -204,9 +205,9 @@ def _evaluation(data: Mapping[str, Any], metrics: Mapping[str, Any], per_class: 
 
 #### Testing Data
 
-{metrics["n_test"]:,} images of {code(data["source"])} that were not used in training. No two splits share an image, \
+{scores.n_test:,} images of {code(data["source"])} that were not used in training. No two splits share an image, \
 not even as another file with the same pixels; {_near_copies(data)} Digest of the test images: \
-`{metrics["test_digest"]}`.
+`{scores.test_digest}`.
 
 #### Factors
 
@@ -276,8 +277,10 @@ def _one_in(share: float) -> str:
     return f"one answer in {1 / share:.0f} is wrong" if share < 0.5 else f"{100 * share:.0f}% of the answers are wrong"
 
 
-def _interval(bounds: list[float] | None) -> str:
-    return f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else ""
+def _metric_row(name: str, value: Score | float) -> str:
+    score = value if isinstance(value, Score) else Score(value)
+    interval = f"{score.interval[0]:.4f} to {score.interval[1]:.4f}" if score.interval else ""
+    return f"| {name} | {score.value:.4f} | {interval} |"
 
 
 def _list_names(names: list[str]) -> str:

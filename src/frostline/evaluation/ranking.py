@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from frostline.evaluation.scores import Score
 
 GRID = np.linspace(0, 1, 101)  # of false positive rates, and of recalls
 LISTED = 20  # classes, at most, whose curves are written to the tables
@@ -107,13 +108,14 @@ class Summary:
     """The rankings of all classes that can be ranked.
 
     areas: one row for each class: number, roc_auc, average_precision; roc, precision_recall: float (rows, points of
-    GRID); metrics: the macro averages of the areas, each with its 95% interval. All are empty if no class is ranked.
+    GRID). They are empty, and the macro averages of the areas are None, if no class can be ranked.
     """
 
     areas: pd.DataFrame
     roc: Floats
     precision_recall: Floats
-    metrics: dict[str, Any]
+    roc_auc: Score | None = None
+    average_precision: Score | None = None
 
 
 def summary(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Summary:
@@ -131,14 +133,13 @@ def summary(labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Su
         curves.append(ranking.precisions())
         influences += ranking.influence()
     table = pd.DataFrame(areas, columns=["number", "roc_auc", "average_precision"])
-    metrics: dict[str, Any] = {}
+    averages = []
     for name, influence in zip(table.columns[1:], influences, strict=True) if areas else ():
-        metrics[name] = float(table[name].mean())
-        if 0 < metrics[name] < 1:
-            error = np.sqrt((influence**2).sum()) / (len(areas) * len(labels))
-            metrics[f"{name}_ci95"] = interval(metrics[name], float(error))
+        average = float(table[name].mean())
+        error = float(np.sqrt((influence**2).sum())) / (len(areas) * len(labels))
+        averages.append(Score.of(average, interval(average, error) if 0 < average < 1 else None))
     shape = (len(areas), len(GRID))
-    return Summary(table, np.reshape(roc, shape), np.reshape(curves, shape), metrics)
+    return Summary(table, np.reshape(roc, shape), np.reshape(curves, shape), *averages)
 
 
 def table(curves: Floats, x: str, names: list[str]) -> pd.DataFrame:

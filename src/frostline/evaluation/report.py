@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from frostline.core.escaping import cells
 from frostline.data import shards
 from frostline.evaluation import gallery, metrics, model_card, plots, ranking
 from frostline.evaluation.metrics import Probabilities
+from frostline.evaluation.scores import Score, Scores
 from frostline.models import calibration
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """metrics: the content of metrics.json; predictions: one row for each image; per_class: one row for each class;
+    """scores: the content of metrics.json; predictions: one row for each image; per_class: one row for each class;
     figures, tables: the files of plots/, by name; card: the model card as Markdown."""
 
-    metrics: dict[str, Any]
+    scores: Scores
     predictions: pd.DataFrame
     per_class: pd.DataFrame
     figures: Mapping[str, Figure]
@@ -54,8 +55,14 @@ def build(
     """
     classes, labels, predicted = test.layout.classes, test.labels, probabilities.argmax(axis=1)
     rank_summary = ranking.summary(labels, probabilities)
-    scores = metrics.compute(labels, probabilities, top_k, resamples, seed) | rank_summary.metrics
-    scores |= _uncalibrated(labels, probabilities, bundle.temperature) | {"test_digest": test.source_digest()}
+    scores = replace(
+        metrics.compute(labels, probabilities, top_k, resamples, seed),
+        roc_auc=rank_summary.roc_auc,
+        average_precision=rank_summary.average_precision,
+        test_digest=test.source_digest(),
+    )
+    if bundle.temperature != 1:
+        scores = _with_uncalibrated(scores, labels, probabilities, bundle.temperature)
     confusion = metrics.confusion_matrix(labels, predicted, len(classes))
     per_class = metrics.per_class(labels, predicted, classes).join(rank_summary.areas.set_index("number"))
     reliability = metrics.reliability(labels, probabilities)
@@ -63,10 +70,13 @@ def build(
     figures = {
         "learning_curves": plots.learning_curves(history),
         "confusion": plots.confusion(confusion, classes),
-        "reliability": plots.reliability(reliability, scores["ece"]),
-        "roc": plots.roc(rank_summary.roc, ranking.GRID, names, scores.get("roc_auc")),
+        "reliability": plots.reliability(reliability, scores.ece),
+        "roc": plots.roc(rank_summary.roc, ranking.GRID, names, _value(scores.roc_auc)),
         "precision_recall": plots.precision_recall(
-            rank_summary.precision_recall, ranking.GRID, names, scores.get("average_precision")
+            rank_summary.precision_recall,
+            ranking.GRID,
+            names,
+            _value(scores.average_precision),
         ),
         "mistakes": gallery.figure(bundle, test, probabilities),
     }
@@ -95,7 +105,7 @@ def write(report: Report) -> None:
         cells(report.per_class).to_csv(path, index=False, float_format="%.6g")
     with atomic.file(paths.MODEL_CARD) as path:
         path.write_text(report.card, encoding="utf-8")
-    atomic.write_json(paths.METRICS, report.metrics)
+    atomic.write_json(paths.METRICS, report.scores.as_json())
 
 
 def _predictions(test: shards.Shards, probabilities: Probabilities) -> pd.DataFrame:
@@ -114,13 +124,18 @@ def _predictions(test: shards.Shards, probabilities: Probabilities) -> pd.DataFr
     return predictions
 
 
-def _uncalibrated(labels: metrics.Labels, probabilities: Probabilities, temperature: float) -> dict[str, float]:
-    """The temperature, and two metrics without it; empty if the bundle is not calibrated."""
-    if temperature == 1:
-        return {}
+def _value(score: Score | None) -> float | None:
+    return score.value if score else None
+
+
+def _with_uncalibrated(
+    scores: Scores, labels: metrics.Labels, probabilities: Probabilities, temperature: float
+) -> Scores:
+    """The scores with the temperature, and with two metrics as they would be without it."""
     before = calibration.uncalibrated(probabilities, temperature)
-    return {
-        "temperature": temperature,
-        "ece_uncalibrated": metrics.expected_calibration_error(labels, before),
-        "log_loss_uncalibrated": float(metrics.losses(labels, before).mean()),
-    }
+    return replace(
+        scores,
+        temperature=temperature,
+        ece_uncalibrated=metrics.expected_calibration_error(labels, before),
+        log_loss_uncalibrated=float(metrics.losses(labels, before).mean()),
+    )

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from frostline.evaluation.scores import Scores
 
-def text(metrics: dict[str, Any], report: Path, freeze: Any) -> str:
-    """Four lines. metrics: the content of reports/metrics.json; report: the model card; freeze: the rule in use."""
-    low, high = metrics["accuracy_ci95"]
+
+def text(scores: Scores, report: Path, freeze: Any) -> str:
+    """Four lines. report: the model card; freeze: the rule in use."""
+    low, high = scores.accuracy.interval or (0.0, 1.0)
     other = "all" if freeze == "none" else "none"
     return "\n".join(
         [
-            f"test accuracy {metrics['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}, n = {metrics['n_test']})",
+            f"test accuracy {scores.accuracy.value:.4f} (95% interval {low:.4f} to {high:.4f}, n = {scores.n_test})",
             f"report        {report}",
             "next          make ui                # compare runs in the MLflow UI",
             f"              source .venv/bin/activate && dvc exp run -S finetune.freeze={other}",

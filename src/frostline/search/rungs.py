@@ -22,7 +22,7 @@ STEPS = 8  # of training before anything can be said of a trial
 KEPT_EARLY, KEPT = 1 / 2, 1 / 3
 
 # A trial's standing at each rung that it has reached, from the lowest on; more is better.
-Score = tuple[float, ...]
+Standing = tuple[float, ...]
 
 
 def levels(epochs: int, steps_per_epoch: int) -> list[float]:
@@ -51,7 +51,7 @@ def planned(ladder: Sequence[float], epoch: float, trials: int) -> float:
 
 
 def pending(
-    scores: Mapping[int, Sequence[Score]], ended: Collection[int], trials: int, ladder: Sequence[float], epoch: float
+    scores: Mapping[int, Sequence[Standing]], ended: Collection[int], trials: int, ladder: Sequence[float], epoch: float
 ) -> tuple[range, list[int]]:
     """The bracket at work, and which of it are to be trained to their next rung before anything else happens.
 

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from frostline.errors import ParamsError
-from frostline.search.rungs import Score
+from frostline.search.rungs import Standing
 from frostline.search.space import Choice, Dimension, Value
 
 # The notes of a trial: its validation losses by images seen; that it was trained to its end at once.
@@ -168,13 +168,13 @@ def in_memory(maximize: bool, sampler: BaseSampler | None = None) -> optuna.Stud
     return optuna.create_study(sampler=sampler, direction="maximize" if maximize else "minimize")
 
 
-def standings(settings: Settings, reported: Mapping[int, float], losses: Mapping[str, float]) -> list[Score]:
+def standings(settings: Settings, reported: Mapping[int, float], losses: Mapping[str, float]) -> list[Standing]:
     """The scores of a trial at each rung up to its last report; more is better.
 
     If nothing was reported at a rung itself, the next report counts: batches of another size, or rungs from before a
     setting was changed, don't quite meet.
     """
-    scores: list[Score] = []
+    scores: list[Standing] = []
     for rung in settings.rungs:
         after = [place for place in reported if place >= rung]
         if not after:

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from frostline.search.rungs import Score
+from frostline.search.rungs import Standing
 from frostline.search.sampling import CHEAP, LOSSES, Points, Settings, in_memory, quiet, standings
 from frostline.search.space import Dimension, Value
 
@@ -81,7 +81,7 @@ class TrialRecord:
         return self.state in {"complete", "pruned", "failed"}
 
 
-def scores(records: Sequence[TrialRecord], settings: Settings) -> dict[int, list[Score]]:
+def scores(records: Sequence[TrialRecord], settings: Settings) -> dict[int, list[Standing]]:
     """The standing of each trial at the rungs that it has reached; failed and repeated trials have none."""
     competitors = [record for record in records if record.state != "failed" and record.same_as is None]
     return {record.number: standings(settings, record.reported, record.notes.get(LOSSES, {})) for record in competitors}

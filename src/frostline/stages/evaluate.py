@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -15,6 +13,7 @@ from frostline.core import digest
 from frostline.data import shards
 from frostline.errors import DataError, UnreachableError
 from frostline.evaluation import report, summary
+from frostline.evaluation.scores import Scores
 from frostline.features import store
 from frostline.models import backend
 from frostline.models.made_from import MadeFrom
@@ -47,11 +46,11 @@ def run(params: Params) -> str:
         seed=params.seed,
     )
     report.write(results)
-    record(params, bundle.made_from, bundle_digest, results.metrics)
-    return summary.text(results.metrics, paths.MODEL_CARD, params.finetune.freeze)
+    record(params, bundle.made_from, bundle_digest, results.scores)
+    return summary.text(results.scores, paths.MODEL_CARD, params.finetune.freeze)
 
 
-def record(params: Params, made_from: MadeFrom, bundle_digest: str, metrics: Mapping[str, Any]) -> None:
+def record(params: Params, made_from: MadeFrom, bundle_digest: str, scores: Scores) -> None:
     """Record the evaluation in the run that produced the bundle.
 
     The results are already written to the project, so an unreachable server is only a warning.
@@ -61,7 +60,7 @@ def record(params: Params, made_from: MadeFrom, bundle_digest: str, metrics: Map
             if log.state.is_new:  # it was trained without tracking, or its run was deleted: log what the bundle records
                 log.params(run_log.flat(made_from.recorded()))
                 log.tags(lineage.tags(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED], [paths.REPORTS]))
-            run_log.evaluated(log, params.data.source, metrics, Path())
+            run_log.evaluated(log, params.data.source, scores, Path())
     except UnreachableError as error:
         print(
             f"warning: {str(error).removesuffix(contact.FIX)}; the evaluation is in {paths.REPORTS}, and "

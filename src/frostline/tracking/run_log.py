@@ -14,6 +14,7 @@ from typing import Any
 from frostline import paths
 from frostline.core.escaping import code
 from frostline.evaluation import card_making
+from frostline.evaluation.scores import CI95, Scores
 from frostline.models import account
 from frostline.models.made_from import LayerGroup, MadeFrom
 from frostline.params.schema import Params
@@ -81,18 +82,25 @@ def _groups(groups: Sequence[LayerGroup]) -> str:
     return "\n".join([*head, *card_making.group_rows(groups)]) if groups else ""
 
 
-def evaluated(log: Run, source: str, metrics: Mapping[str, Any], folder: Path) -> None:
-    """What an evaluation found. metrics: of metrics.json; source: data.source; folder: where `reports/` lies."""
-    log.dataset(source, metrics["test_digest"], "test")
-    numbers = {f"test_{key}": value for key, value in metrics.items() if isinstance(value, int | float)}
-    for key, value in metrics.items():
-        if key.endswith("_ci95"):
-            numbers |= {f"test_{key}_low": value[0], f"test_{key}_high": value[1]}
-    log.metrics(numbers)
+def evaluated(log: Run, source: str, scores: Scores, folder: Path) -> None:
+    """Record an evaluation. source: data.source; folder: the one that `reports/` is in."""
+    log.dataset(source, scores.test_digest, "test")
+    bounds = {
+        f"test_{key}_{bound}": number
+        for key, value in scores.as_json().items()
+        if key.endswith(CI95)
+        for bound, number in zip(("low", "high"), value, strict=True)
+    }
+    log.metrics(test_numbers(scores) | bounds)
     reports = [paths.PLOTS, paths.METRICS, paths.CONFUSION, paths.PER_CLASS, paths.MODEL_CARD]
     log.files([folder / path for path in reports])
-    log.files([folder / paths.PREDICTIONS, folder / paths.METRICS], EVALUATION.format(short(metrics["test_digest"])))
-    log.tags({TEST_DIGEST: metrics["test_digest"]})
+    log.files([folder / paths.PREDICTIONS, folder / paths.METRICS], EVALUATION.format(short(scores.test_digest)))
+    log.tags({TEST_DIGEST: scores.test_digest})
+
+
+def test_numbers(scores: Scores) -> dict[str, float]:
+    """The metrics without their intervals, by the names that they have in MLflow."""
+    return {f"test_{key}": value for key, value in scores.as_json().items() if isinstance(value, int | float)}
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

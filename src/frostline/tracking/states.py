@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from frostline.core import atomic, digest
 from frostline.core.history import HistoryRow
 from frostline.core.masking import masked
 from frostline.errors import DataError, StateError
+from frostline.evaluation import scores
 from frostline.models import account
 from frostline.tracking import lineage, run_log
 from frostline.tracking.run_log import flat
@@ -30,8 +30,8 @@ def record(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> str:
     bundle = folder / paths.BUNDLE
     try:
         made_from = account.read(bundle).made_from
-        metrics = json.loads((folder / paths.METRICS).read_text(encoding="utf-8"))
-    except (DataError, OSError, ValueError) as error:
+        test_scores = scores.read(folder / paths.METRICS)
+    except (DataError, OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{bundle}: no trained and evaluated classifier ({error}); run `dvc repro`") from error
     stages = lineage.stages(folder / paths.DVC_LOCK)
     settings = flat({key: value for stage in stages.values() for key, value in stage.params.items()})
@@ -51,9 +51,9 @@ def record(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> str:
                 bundle,
                 [folder / path for path in (paths.HISTORY, paths.DATA_REPORT, paths.CONTACT_SHEET)],
             )
-        if log.state.tags.get(run_log.TEST_DIGEST) != metrics["test_digest"]:
+        if log.state.tags.get(run_log.TEST_DIGEST) != test_scores.test_digest:
             added.append("evaluation")
-            run_log.evaluated(log, settings.get("data.source", "unknown"), metrics, folder)
+            run_log.evaluated(log, settings.get("data.source", "unknown"), test_scores, folder)
         if log.state.tags.get(lineage.LOCK) != tags[lineage.LOCK]:
             added.append("lineage")
             place = run_log.STATE.format(run_log.short(tags[lineage.LOCK]))

@@ -1,0 +1,82 @@
+"""The numbers of an evaluation, as reports/metrics.json holds them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+CI95 = "_ci95"  # the suffix of an interval's key in metrics.json
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric. interval: its lower and upper bound with 95% confidence, None if it has none."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, value: float, bounds: Sequence[float] | None) -> Score:
+        """A score whose bounds may come from a JSON file."""
+        return cls(value, (bounds[0], bounds[1]) if bounds else None)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The metrics of a test split; see `metrics.compute` for their ranges.
+
+    roc_auc and average_precision are None if no class can be ranked. temperature, ece_uncalibrated and
+    log_loss_uncalibrated are None without calibration. test_digest: of the test images.
+    """
+
+    accuracy: Score
+    top_k: int
+    top_k_accuracy: float
+    macro_f1: Score
+    weighted_f1: float
+    log_loss: Score
+    ece: float
+    n_test: int
+    roc_auc: Score | None = None
+    average_precision: Score | None = None
+    temperature: float | None = None
+    ece_uncalibrated: float | None = None
+    log_loss_uncalibrated: float | None = None
+    test_digest: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of metrics.json. `top_k_accuracy` has the number in its key, and an interval a key of its own."""
+        values: dict[str, Any] = {}
+        for name in (field.name for field in fields(self) if field.name != "top_k"):
+            value = getattr(self, name)
+            key = f"top_{self.top_k}_accuracy" if name == "top_k_accuracy" else name
+            if isinstance(value, Score):
+                values[key] = value.value
+                if value.interval is not None:
+                    values[key + CI95] = list(value.interval)
+            elif value is not None:
+                values[key] = value
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Scores:
+        """The inverse of `as_json`. Raises KeyError or TypeError if the values are not those of an evaluation."""
+        known = {field.name: field.type for field in fields(cls)}
+        arguments: dict[str, Any] = {}
+        for key, value in values.items():
+            if top := re.fullmatch(r"top_(\d+)_accuracy", key):
+                arguments |= {"top_k": int(top[1]), "top_k_accuracy": value}
+            elif known.get(key, "").startswith("Score"):
+                arguments[key] = Score.of(value, values.get(key + CI95))
+            elif not key.endswith(CI95):
+                arguments[key] = value
+        return cls(**arguments)
+
+
+def read(path: Path) -> Scores:
+    """Read metrics.json. Raises OSError, ValueError, KeyError or TypeError if it is missing or damaged."""
+    return Scores.from_json(json.loads(path.read_text(encoding="utf-8")))
