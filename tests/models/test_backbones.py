@@ -36,7 +36,7 @@ def test_a_freeze_line_behind_the_cut_is_told_naming_both_keys():
     model = backbones.build("VGG16", "none", 32, until="block2_pool").model
     with pytest.raises(ParamsError, match=r"freeze 'block4_conv1' lies behind 'block2_pool', where backbone.until"):
         freezing.depth(model, "block4_conv1")
-    with pytest.raises(ParamsError, match="is no layer of vgg16"):
+    with pytest.raises(ParamsError, match="is not a layer of vgg16"):
         freezing.depth(model, "block9_conv1")
 
 
@@ -47,7 +47,7 @@ def test_names_do_not_depend_on_what_was_built_before():
 
 def test_alpha_is_the_width():
     assert backbones.build("MobileNet", "none", 32, alpha=0.25).model.output.shape[-1] == 256
-    with pytest.raises(ParamsError, match=r"backbone.alpha 0.001 is no width of MobileNet .*; use a larger one"):
+    with pytest.raises(ParamsError, match=r"backbone.alpha 0.001 is not a width of MobileNet .*; use a larger one"):
         backbones.build("MobileNet", "none", 32, alpha=0.001)
 
 

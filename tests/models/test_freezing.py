@@ -31,7 +31,7 @@ def test_a_rule_freezes_what_pythons_slice_says(body, rule, expected):
 
 
 def test_an_unknown_layer_is_refused_with_the_nearest_name(body):
-    with pytest.raises(ParamsError, match=r"finetune.freeze 'block4_ot' is no layer.*did you mean block4_out\?"):
+    with pytest.raises(ParamsError, match=r"finetune.freeze 'block4_ot' is not a layer.*did you mean block4_out\?"):
         freezing.depth(body, "block4_ot")
 
 

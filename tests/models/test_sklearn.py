@@ -70,7 +70,7 @@ def test_a_class_without_images_is_never_the_answer():
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [
-        ("logistic_regression", {"Cc": 1.0}, r"head\.classifier_args\.Cc is no argument .* did you mean C\?"),
+        ("logistic_regression", {"Cc": 1.0}, r"head\.classifier_args\.Cc is not an argument .* did you mean C\?"),
         ("knn", {"neighbours": 3}, r"did you mean n_neighbors\?"),
         ("random_forest", {"n_estimators": -3}, r"head\.classifier_args: .*n_estimators"),
         ("knn", {"n_neighbors": 100_000}, r"head\.classifier_args"),

@@ -197,7 +197,7 @@ def test_a_mistake_in_a_stage_leaves_no_half_output(project):
     project.change({"finetune": {"freeze": "no_such_layer"}})
     started = time.monotonic()
     printed = project("dvc", "repro", ok=False)
-    assert "error: params.yaml: finetune.freeze 'no_such_layer' is no layer of frostnet" in printed
+    assert "error: params.yaml: finetune.freeze 'no_such_layer' is not a layer of frostnet" in printed
     assert time.monotonic() - started < 120
     assert not (project.folder / "models/classifier").exists()
     assert not list((project.folder / "models").glob(".*.part*"))

@@ -15,5 +15,6 @@ __all__ = [
     "masking",
     "plain_yaml",
     "progress",
+    "suggest",
     "temporary",
 ]

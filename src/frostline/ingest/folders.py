@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
+from frostline.core import suggest
 from frostline.errors import DataError
 from frostline.ingest.problems import Problem
 
@@ -161,5 +161,5 @@ def _class(root: Path, folder: Path, label: str, split: str | None, listing: Lis
 def nearest(name: str, names: list[str]) -> str:
     """` (did you mean NAME?)` if one of the names is similar, ignoring case, otherwise an empty string."""
     lower = {other.lower(): other for other in names}
-    near = get_close_matches(name.lower(), lower, n=1)
-    return f" (did you mean {lower[near[0]]!r}?)" if near else ""
+    near = suggest.nearest(name.lower(), lower)
+    return "" if near is None else f" (did you mean {lower[near]!r}?)"

@@ -11,11 +11,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from frostline.core import suggest
 from frostline.errors import ParamsError, WeightsError
 from frostline.models import frostnet
 from frostline.models.made_from import LoadedWeights
@@ -128,8 +128,7 @@ def check(name: str, weights: str, size: int, alpha: float | None = None) -> Spe
     Raises ParamsError or WeightsError, one line with the fix.
     """
     if name not in TABLE:
-        near = get_close_matches(name, TABLE, n=1, cutoff=0.5)
-        fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(TABLE)}"
+        fix = suggest.hint(name, TABLE, otherwise=f"use one of {', '.join(TABLE)}", cutoff=0.5)
         raise ParamsError(f"params.yaml: backbone.name {name!r} is not known; {fix}")
     spec = TABLE[name]
     if size < spec.smallest:
@@ -214,7 +213,7 @@ def _application(name: str, weights: str, size: int, alpha: float | None) -> ker
                 if alpha is None:
                     raise
                 raise ParamsError(
-                    f"params.yaml: backbone.alpha {alpha:g} is no width of {name} "
+                    f"params.yaml: backbone.alpha {alpha:g} is not a width of {name} "
                     f"({_first_line(error)}); use a larger one"
                 ) from error
         try:
@@ -250,8 +249,8 @@ def _cut(model: keras.Model, until: str) -> keras.Model:
 
     found = {operation.name: operation for operation in model.operations}
     if until not in found:
-        near = get_close_matches(until, found, n=1, cutoff=0.0)
-        raise ParamsError(f"params.yaml: backbone.until {until!r} is no layer of {model.name}; did you mean {near[0]}?")
+        fix = suggest.hint(until, found, cutoff=0.0)
+        raise ParamsError(f"params.yaml: backbone.until {until!r} is not a layer of {model.name}; {fix}")
     body = keras.Model(model.input, found[until].output, name=model.name)
     if len(body.output.shape) != 4:
         raise ParamsError(f"params.yaml: backbone.until {until!r} gives no feature map; name a convolution or a sum")

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import keras
 import numpy as np
 
-from frostline.core import digest
+from frostline.core import digest, suggest
 from frostline.errors import InternalError, ParamsError
 from frostline.models import backend, graph
 from frostline.models.made_from import Audit
@@ -88,10 +87,9 @@ def depth(model: keras.Model, freeze: Freeze) -> int:
             f"params.yaml: finetune.freeze {freeze!r} lies behind {names[-1]!r}, where backbone.until cuts; name a "
             "layer up to that one in finetune.freeze, or a deeper one in backbone.until"
         )
-    near = get_close_matches(freeze, names, n=1, cutoff=0.0)[0]
     raise ParamsError(
-        f"params.yaml: finetune.freeze {freeze!r} is no layer of {model.name}; use none, all, a number, "
-        f"gradual, discriminative or a layer's name (did you mean {near}?)"
+        f"params.yaml: finetune.freeze {freeze!r} is not a layer of {model.name}; use none, all, a number, "
+        f"gradual, discriminative or a layer's name ({suggest.hint(freeze, names, cutoff=0.0)})"
     )
 
 

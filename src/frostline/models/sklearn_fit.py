@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from frostline.core import suggest
 from frostline.errors import ParamsError
 
 # Where scikit-learn's own default is bad for features of a network: too few iterations to converge.
@@ -41,10 +41,8 @@ def check(kind: str, arguments: Mapping[str, Any]) -> None:
     known = list(NEIGHBOURS) if kind == "knn" else list(signature(_estimator_class(kind)).parameters)
     for name in arguments:
         if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0.0)
-            raise ParamsError(
-                f"params.yaml: head.classifier_args.{name} is no argument of {kind} here; did you mean {near[0]}?"
-            )
+            fix = suggest.hint(name, known, cutoff=0.0)
+            raise ParamsError(f"params.yaml: head.classifier_args.{name} is not an argument of {kind} here; {fix}")
 
 
 def fit(

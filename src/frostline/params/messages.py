@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import reprlib
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 
 from pydantic import BaseModel, ValidationError
+
+from frostline.core import suggest
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -47,8 +48,7 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
         )
         text = f"{key}: {why}"
     elif first["type"] == "extra_forbidden":
-        near = get_close_matches(location[-1], _keys(schema, location[:-1]), n=1)
-        text = f"{key} is not a key; " + (f"did you mean {near[0]}?" if near else "remove it")
+        text = f"{key} is not a key; {suggest.hint(location[-1], _keys(schema, location[:-1]), 'remove it')}"
     elif first["type"] == "missing":
         text = f"{key} is missing; add it"
     else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
+from frostline.core import suggest
 from frostline.errors import ParamsError
 
 # Sections that say what a project is, and not how its classifier is trained.
@@ -50,8 +50,7 @@ def named(folder: Path, name: str) -> Recipe:
     """The recipe of that name. Raises ParamsError, naming the nearest, where there is none."""
     found = {recipe.name: recipe for recipe in every(folder)}
     if name not in found:
-        near = get_close_matches(name, found, n=1, cutoff=0.0)
-        raise ParamsError(f"{folder / name}.yaml: no such recipe; did you mean {near[0]}?")
+        raise ParamsError(f"{folder / name}.yaml: no such recipe; {suggest.hint(name, found, cutoff=0.0)}")
     return found[name]
 
 
