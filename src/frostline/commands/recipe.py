@@ -24,7 +24,7 @@ def run(name: str | None, apply: bool, yes: bool, image_size: bool) -> str:
         found = recipes.every(paths.RECIPES)
         wide = max(len(recipe.name) for recipe in found)
         return "\n".join(f"{recipe.name:<{wide}}  {recipe.summary}" for recipe in found)
-    recipe = recipes.named(paths.RECIPES, name)
+    recipe = recipes.find(paths.RECIPES, name)
     if not apply:
         return recipe.text.rstrip("\n")
     return _apply(recipe, yes, image_size)
