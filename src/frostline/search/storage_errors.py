@@ -43,7 +43,7 @@ def in_use(error: DBAPIError, named: str) -> str:
     """What is wrong with a database that was opened, and the fix. named: by `place`."""
     code = database_errors.code(error)
     if code is not None:
-        known = database_errors.told(code, named, LOST, ANOTHER)
+        known = database_errors.message(code, named, LOST, ANOTHER)
         return known or f"{named}: can't be used ({reason(error)}); move it away, {ANOTHER}"
     if is_away(error):
         return (
