@@ -89,8 +89,8 @@ def test_a_positive_shift_moves_right_and_down() -> None:
 
 
 def test_a_quarter_turn_is_exact_and_clockwise(noise: NDArray[np.uint8]) -> None:
-    turned = apply(noise, replace(STILL, rotation=90), "nearest")
-    np.testing.assert_array_equal(turned, np.rot90(noise, -1))
+    rotated_image = apply(noise, replace(STILL, rotation=90), "nearest")
+    np.testing.assert_array_equal(rotated_image, np.rot90(noise, -1))
     assert brightest(apply(dot(8, 14), replace(STILL, rotation=90), "constant")) == (14, 8)
 
 

@@ -57,9 +57,9 @@ def alarm() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-def decode(source: Path, scratch: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+def decode(folder: Path, scratch: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     """The result for each path, and the pixels of the usable images."""
-    source = open_source(source, source)
+    source = open_source(folder, folder)
     decoder = Decoder(source.reader, 16, "stretch", 1, scratch)
     paths = source.table["path"].tolist()
     table = pd.DataFrame(decoder.all(paths)).assign(path=paths)

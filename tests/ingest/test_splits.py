@@ -185,8 +185,8 @@ def test_few_labels_picks_that_many_per_class_and_nests(few: int, more: int, sal
 def test_few_labels_depends_on_the_pixels_not_the_order() -> None:
     table = images({"a": 30}, split="train")
     mixed = table.iloc[np.random.default_rng(0).permutation(30)].reset_index(drop=True)
-    chosen = [set(t["sha256"][few_labels(t, 10, SEED)]) for t in (table, mixed)]
-    assert chosen[0] == chosen[1]
+    digest_sets = [set(t["sha256"][few_labels(t, 10, SEED)]) for t in (table, mixed)]
+    assert digest_sets[0] == digest_sets[1]
 
 
 def test_too_few_labels_name_the_class_and_the_key() -> None:

@@ -24,11 +24,11 @@ def make_logits(n, classes, temperature, seed=0):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
 def test_the_fit_gives_the_temperature_that_the_labels_were_sampled_with(temperature):
     logits, labels = make_logits(5000, 5, temperature)
-    fitted = calibration.fit_temperature(logits, labels)
-    assert fitted == pytest.approx(temperature, rel=0.05)
-    before, after = (metrics.losses(labels, softmax(logits / t)).mean() for t in (1.0, fitted))
+    estimate = calibration.fit_temperature(logits, labels)
+    assert estimate == pytest.approx(temperature, rel=0.05)
+    before, after = (metrics.losses(labels, softmax(logits / t)).mean() for t in (1.0, estimate))
     assert after <= before
-    assert metrics.expected_calibration_error(labels, softmax(logits / fitted)) < 0.02
+    assert metrics.expected_calibration_error(labels, softmax(logits / estimate)) < 0.02
 
 
 def test_a_sigmoid_is_two_classes_of_which_one_has_logit_0():
@@ -40,8 +40,8 @@ def test_a_sigmoid_is_two_classes_of_which_one_has_logit_0():
 @pytest.mark.parametrize("n", [1, 100])
 def test_if_all_answers_are_right_they_do_not_become_certain(n):
     labels = np.arange(n) % 3
-    fitted = calibration.fit_temperature(4 * np.eye(3, dtype=np.float32)[labels], labels)
-    assert 0.2 < fitted < 1
+    estimate = calibration.fit_temperature(4 * np.eye(3, dtype=np.float32)[labels], labels)
+    assert 0.2 < estimate < 1
 
 
 def test_if_all_answers_are_wrong_it_stays_finite_and_without_images_it_is_1():

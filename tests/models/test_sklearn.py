@@ -35,19 +35,19 @@ def blobs(classes, count=240, seed=0):
 )
 def test_the_head_gives_the_same_as_scikit_learn(tmp_path, kind, arguments, classes):
     x, labels = blobs(classes)
-    fitted = sklearn_fit.fit(kind, arguments, x, labels, balanced=False, seed=3)
-    head = sklearn_layers.convert(fitted, WIDTH, classes)
+    classifier = sklearn_fit.fit(kind, arguments, x, labels, balanced=False, seed=3)
+    head = sklearn_layers.convert(classifier, WIDTH, classes)
     head.save(tmp_path / "head.keras")
-    loaded = keras.saving.load_model(tmp_path / "head.keras", compile=False, safe_mode=True)
+    loaded_head = keras.saving.load_model(tmp_path / "head.keras", compile=False, safe_mode=True)
     features, _ = blobs(classes, 200, seed=1)
-    logits = loaded.predict(features, verbose=0)
-    scaled = features * fitted.scale + fitted.offset if kind != "random_forest" else features
+    logits = loaded_head.predict(features, verbose=0)
+    scaled = features * classifier.scale + classifier.offset if kind != "random_forest" else features
     if kind in {"logistic_regression", "linear_svm"}:
-        margins = fitted.estimator.decision_function(scaled)
+        margins = classifier.estimator.decision_function(scaled)
         theirs = np.stack([0 * margins, margins], axis=1) if classes == 2 else margins
         np.testing.assert_allclose(logits, theirs, atol=2e-3)
     else:
-        theirs = fitted.estimator.predict_proba(scaled.astype(np.float32))
+        theirs = classifier.estimator.predict_proba(scaled.astype(np.float32))
         np.testing.assert_allclose(np.exp(logits), theirs, atol=1e-5 if kind == "random_forest" else 2e-3)
     assert (logits.argmax(axis=1) == theirs.argmax(axis=1)).mean() > 0.99
     assert (logits.argmax(axis=1) == np.arange(200) % classes).mean() > 0.7
@@ -62,8 +62,8 @@ def test_a_float32_threshold_decides_like_the_float64_threshold():
 
 def test_a_class_without_images_is_never_the_answer():
     x, labels = blobs(3)
-    fitted = sklearn_fit.fit("logistic_regression", {}, x[labels != 1], labels[labels != 1], balanced=True, seed=0)
-    head = sklearn_layers.convert(fitted, WIDTH, 3)
+    classifier = sklearn_fit.fit("logistic_regression", {}, x[labels != 1], labels[labels != 1], balanced=True, seed=0)
+    head = sklearn_layers.convert(classifier, WIDTH, 3)
     assert set(head.predict(x, verbose=0).argmax(axis=1)) == {0, 2}
 
 

@@ -30,8 +30,8 @@ def track(items: Iterable[T], total: int, what: str, each: int = 1) -> Iterator[
     start = last_print = time.monotonic()
     for number, item in enumerate(items, 1):
         yield item
-        now, done = time.monotonic(), min(number * each, total)
-        if now - last_print >= PLAIN_SECONDS and done < total:
-            rate = done / (now - start)
-            print(f"{what}: {done}/{total} images, {rate:.0f}/s, {(total - done) / rate:.0f} s left", file=sys.stderr)
+        now, count = time.monotonic(), min(number * each, total)
+        if now - last_print >= PLAIN_SECONDS and count < total:
+            rate = count / (now - start)
+            print(f"{what}: {count}/{total} images, {rate:.0f}/s, {(total - count) / rate:.0f} s left", file=sys.stderr)
             last_print = now

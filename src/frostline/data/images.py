@@ -84,11 +84,11 @@ class Budget:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """A block that decodes and uses an image. Its memory counts as free again after the block."""
-        self._turn.held = 0
+        self._turn.amount = 0
         try:
             yield
         finally:
-            amount, self._turn.held = self._turn.held, None
+            amount, self._turn.amount = self._turn.amount, None
             if amount:
                 with self._condition:
                     self._used.value -= amount
@@ -96,7 +96,7 @@ class Budget:
 
     def take(self, amount: int) -> None:
         """Take bytes until the end of this thread's turn. Outside of a turn there is no limit."""
-        earlier_amount = getattr(self._turn, "held", None)
+        earlier_amount = getattr(self._turn, "amount", None)
         if earlier_amount is None:
             return
         amount = min(amount, self.total)
@@ -104,7 +104,7 @@ class Budget:
             if not earlier_amount:  # a thread that has bytes must not wait for threads that may wait for it
                 self._condition.wait_for(lambda: self._used.value + amount <= self.total)
             self._used.value += amount
-        self._turn.held = earlier_amount + amount
+        self._turn.amount = earlier_amount + amount
 
 
 budget = Budget(2**30)  # for the threads of this process; `decoding` replaces it by one for all its workers

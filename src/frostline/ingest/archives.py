@@ -55,16 +55,16 @@ def unpack(archive: Path, folder: Path) -> list[Problem]:
     more than its own size, or if the disk is full.
     """
     problems = []
-    left = FREE + EXPANSION * archive.stat().st_size
+    remaining = FREE + EXPANSION * archive.stat().st_size
     try:
-        with (_zip_members if archive.suffix.lower() == ".zip" else _tar_members)(archive, left) as members:
+        with (_zip_members if archive.suffix.lower() == ".zip" else _tar_members)(archive, remaining) as members:
             for member in progress.track(members, len(members), "unpack"):
                 try:
-                    left -= _write(member, folder)
+                    remaining -= _write(member, folder)
                 except _RefusedError as refusal:
                     kind, reason = refusal.args
                     problems.append(Problem(readable(member.name), None, kind, reason))
-                _require_bounded(left)
+                _require_bounded(remaining)
     except _BombError:
         raise DataError(
             f"{archive}: unpacks to more than {EXPANSION} times its size; check where it comes from, or unpack it and "
@@ -111,8 +111,8 @@ def _write(member: _Member, folder: Path) -> int:
         raise _RefusedError("unreadable", f"can't be unpacked ({message})") from None
 
 
-def _require_bounded(left: int) -> None:
-    if left < 0:
+def _require_bounded(remaining: int) -> None:
+    if remaining < 0:
         raise _BombError
 
 
@@ -135,9 +135,9 @@ def _safe_path(name: str) -> Path:
 
 
 @contextmanager
-def _zip_members(archive: Path, left: int) -> Iterator[list[_Member]]:
+def _zip_members(archive: Path, remaining: int) -> Iterator[list[_Member]]:
     with zipfile.ZipFile(archive) as file:
-        _require_bounded(left - sum(info.file_size for info in file.infolist()))
+        _require_bounded(remaining - sum(info.file_size for info in file.infolist()))
         members = []
         for info in file.infolist():
             is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
@@ -147,12 +147,12 @@ def _zip_members(archive: Path, left: int) -> Iterator[list[_Member]]:
 
 
 @contextmanager
-def _tar_members(archive: Path, left: int) -> Iterator[list[_Member]]:
+def _tar_members(archive: Path, remaining: int) -> Iterator[list[_Member]]:
     with tarfile.open(archive) as file:
         members = []
         for info in file:
-            left -= info.size
-            _require_bounded(left)  # checked at once, because even skipping a member unpacks it
+            remaining -= info.size
+            _require_bounded(remaining)  # checked at once, because even skipping a member unpacks it
             # The content of a hard link is the content of another member.
             kind = "folder" if info.isdir() else "file" if info.isreg() or info.islnk() else "other"
             members.append(_Member(info.name, kind, partial(_content, file, info)))

@@ -117,10 +117,10 @@ def _differ(values: pd.Series, others: pd.Series) -> pd.Series:
     return shared.reindex(values.index, fill_value=False)
 
 
-def _among(pairs: Pairs, is_left: NDArray[np.bool_]) -> Pairs:
+def _among(pairs: Pairs, is_usable: NDArray[np.bool_]) -> Pairs:
     """The pairs of which both rows are left, with the new row numbers."""
-    number = np.cumsum(is_left) - 1
-    return number[pairs[is_left[pairs].all(axis=1)]]
+    number = np.cumsum(is_usable) - 1
+    return number[pairs[is_usable[pairs].all(axis=1)]]
 
 
 def _drop_unlearnable(findings: Findings) -> None:

@@ -91,11 +91,11 @@ class Decoder:
                     width, height = original.size
                     reason = f"{width}x{height} pixels, smaller than data.min_side = {self.min_side}"
                     raise images.UnreadableImageError(reason, "too_small")
-                fitted = images.fit(original.image, self.size, self.resize)
-                original = original._replace(image=fitted)  # frees the large image before the turn ends
-            small = np.asarray(fitted)
+                square = images.fit(original.image, self.size, self.resize)
+                original = original._replace(image=square)  # frees the large image before the turn ends
+            small = np.asarray(square)
             digest = hashlib.sha256(small.data).digest()
-            os.pwritev(file, [small.data, digest, thumbnails.draw(fitted).data], row * self.record)
+            os.pwritev(file, [small.data, digest, thumbnails.draw(square).data], row * self.record)
         except images.UnreadableImageError as error:
             return Decoded(kind=error.kind, reason=str(error))
         except MemoryError:  # not a problem of the image: which images are dropped must not depend on the machine

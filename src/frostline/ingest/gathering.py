@@ -53,8 +53,8 @@ def _near_copies(readable: pd.DataFrame, decoder: Decoder) -> NDArray[np.int64]:
     places = np.flatnonzero(readable[["width", "height"]].min(axis=1) >= thumbnails.SIDE)
     records = readable.index.to_numpy()[places]
 
-    def thumbnails_of(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.stack(list(decoder.thumbnails(records[chosen].tolist())))
+    def thumbnails_of(numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack(list(decoder.thumbnails(records[numbers].tolist())))
 
     return places[near_copies.find(len(places), thumbnails_of)]
 

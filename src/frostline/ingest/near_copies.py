@@ -179,8 +179,8 @@ def _unexplained(source: NDArray[np.float32], target: NDArray[np.float32]) -> ND
     around = source - means[0]
     spread = (around * around * weight).sum(axis=1, keepdims=True)
     factor = (around * (target - means[1]) * weight).sum(axis=1, keepdims=True) / np.maximum(spread, 1e-6)
-    fitted = np.clip(np.maximum(factor, 0) * around + means[1], 0, 255)  # a negative is not a near-copy
+    fit = np.clip(np.maximum(factor, 0) * around + means[1], 0, 255)  # a negative is not a near-copy
     variance = target.var(axis=1)
     is_plain = np.minimum(variance, source.var(axis=1)) < PLAIN**2
-    fitted[is_plain] = source[is_plain]  # a shift would turn any plain image into any other
-    return ((target - fitted) ** 2).mean(axis=1) / np.maximum(variance, PLAIN**2)
+    fit[is_plain] = source[is_plain]  # a shift would turn any plain image into any other
+    return ((target - fit) ** 2).mean(axis=1) / np.maximum(variance, PLAIN**2)

@@ -43,13 +43,13 @@ def assign(table: pd.DataFrame, shares: Shares, seed: int) -> pd.Series:
     first, then to test.
     """
     source_splits = set(table["split"].dropna())
-    missing = [name for name in ("test", "val") if name not in source_splits]
+    missing_splits = [name for name in ("test", "val") if name not in source_splits]
     result = table["split"].where(table["split"].notna(), "train").astype(object)
     pool = table.loc[result == "train", ["label", "sha256", "group", "together"]]
-    if not missing or pool.empty:
+    if not missing_splits or pool.empty:
         return result
-    total = shares.train + sum(getattr(shares, name) for name in missing)
-    widths = {name: getattr(shares, name) / total for name in missing}
+    total = shares.train + sum(getattr(shares, name) for name in missing_splits)
+    widths = {name: getattr(shares, name) / total for name in missing_splits}
     place = _places(pool, seed)
     # A set with several classes can't be moved for one of them.
     is_mixed = pool.groupby("together")["label"].transform("nunique") > 1
@@ -82,8 +82,8 @@ def _places(pool: pd.DataFrame, seed: int) -> pd.Series:
     names = {name: f"group {name}" for name in rest["group"].dropna().unique()}
     key = rest["sha256"].where(rest["group"].isna(), rest["group"].map(names))
     rank = rest["group"].isna() + key.map(lambda key: position(key, seed, "of a set"))
-    chosen = key[rank.groupby(rest["together"]).idxmin()]
-    place_of_set = chosen.map(lambda key: position(key, seed, "split")).set_axis(rest["together"][chosen.index])
+    set_keys = key[rank.groupby(rest["together"]).idxmin()]
+    place_of_set = set_keys.map(lambda key: position(key, seed, "split")).set_axis(rest["together"][set_keys.index])
     places[rest.index] = rest["together"].map(place_of_set)
     return places
 
@@ -106,11 +106,11 @@ def _sides(places: pd.Series, widths: dict[str, float], taken_splits: set[str]) 
         spare = len(free) - len(later)  # later splits, including train, must keep one set each
         if spare <= 0:  # too few sets for every split
             spare = min(1, len(free) - ("train" in later))
-        chosen = free[natural[free.index] == name].iloc[:spare]
-        if chosen.empty and name not in taken_splits:
-            chosen = free.iloc[:spare].iloc[:1]
-        result.update(dict.fromkeys(chosen.index, name))
-        free = free.drop(chosen.index)
+        sets = free[natural[free.index] == name].iloc[:spare]
+        if sets.empty and name not in taken_splits:
+            sets = free.iloc[:spare].iloc[:1]
+        result.update(dict.fromkeys(sets.index, name))
+        free = free.drop(sets.index)
     return result
 
 

@@ -103,11 +103,11 @@ def _read(table: Path, head: bool = False) -> pd.DataFrame:
         reason = " ".join(str(error).split())
         raise DataError(f"{table}: is not a table that can be read ({reason}); write it as CSV in UTF-8") from None
     frame.columns = [str(name).strip() for name in frame.columns]
-    missing = [name for name in REQUIRED if name not in frame]
-    if missing:
+    missing_columns = [name for name in REQUIRED if name not in frame]
+    if missing_columns:
         columns = ", ".join(frame.columns[:8])
         raise DataError(
-            f"{table}: has no column {missing[0]!r} but {columns}; name its columns path, label, split, group"
+            f"{table}: has no column {missing_columns[0]!r} but {columns}; name its columns path, label, split, group"
         )
     return frame
 

@@ -44,7 +44,7 @@ def write(folder: Path, account: Account) -> None:
 
 
 def read(folder: Path) -> Account:
-    """Read the account of a bundle. Raises DataError if the bundle is damaged, is none, or is not safe to load."""
+    """Read the account of a bundle. Raises DataError if there is none, or if it is damaged or not safe to load."""
     try:
         values = _values(folder)
         account = _account(values)
@@ -102,8 +102,8 @@ def _check_model(folder: Path, values: dict[str, Any]) -> None:
 
 
 def _faults(values: dict[str, Any]) -> Iterator[tuple[bool, str]]:
-    missing = [key for key in ("classes", "image_size", "resize", "made_from") if key not in values]
-    yield bool(missing), f"no {', '.join(missing)}"
+    missing_keys = [key for key in ("classes", "image_size", "resize", "made_from") if key not in values]
+    yield bool(missing_keys), f"no {', '.join(missing_keys)}"
     classes, size, resize = values["classes"], values["image_size"], values["resize"]
     is_names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     yield not is_names or len(classes) < 2, "classes that are not a list of two or more names"

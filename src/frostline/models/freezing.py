@@ -200,10 +200,10 @@ def audit(body: keras.Model, whole: keras.Model, frozen: int, before: dict[str, 
     Raises InternalError if a frozen weight differs in a single bit.
     """
     after = fingerprint(body)
-    changed = sorted(path for path, value in before.items() if after.get(path) != value)
-    if changed:
+    changed_paths = sorted(path for path, value in before.items() if after.get(path) != value)
+    if changed_paths:
         raise InternalError(
-            f"{len(changed)} of {len(before)} frozen weights changed in training, the first is {changed[0]}"
+            f"{len(changed_paths)} of {len(before)} frozen weights changed in training, the first is {changed_paths[0]}"
         )
     norms = [layer for layer in body.layers if isinstance(layer, keras.layers.BatchNormalization)]
     trainable = sum(int(np.prod(weight.shape)) for weight in whole.trainable_weights)

@@ -22,7 +22,7 @@ EXACT = 2**24  # float32 can represent all integers up to this one
 LARGEST = 250e6  # weights of a head: 1 GB
 
 
-def convert(fitted: Fitted, width: int, classes: int) -> keras.Model:
+def convert(classifier: Fitted, width: int, classes: int) -> keras.Model:
     """The classifier as a model called `head`, in float32 whatever the precision of training.
 
     Up to rounding, its outputs are equal to scikit-learn's decision_function (for logistic_regression and linear_svm;
@@ -31,30 +31,32 @@ def convert(fitted: Fitted, width: int, classes: int) -> keras.Model:
     """
     pooled = keras.Input((width,), name="pooled")
     x = keras.ops.cast(pooled, "float32")
-    make = {"random_forest": _forest, "knn": _neighbours}.get(fitted.kind, _linear)
-    return keras.Model(pooled, make(fitted, x, classes), name="head")
+    make = {"random_forest": _forest, "knn": _neighbours}.get(classifier.kind, _linear)
+    return keras.Model(pooled, make(classifier, x, classes), name="head")
 
 
-def _linear(fitted: Fitted, x: Any, classes: int) -> Any:
-    estimator = fitted.estimator
+def _linear(classifier: Fitted, x: Any, classes: int) -> Any:
+    estimator = classifier.estimator
     weights, bias = np.atleast_2d(estimator.coef_), np.atleast_1d(estimator.intercept_)
     if len(weights) == 1:  # with two classes, the margin is that of the second class
         weights, bias = np.concatenate([0 * weights, weights]), np.concatenate([0 * bias, bias])
     kernel = np.zeros((weights.shape[1], classes))
     constant = np.full(classes, NEVER)
-    kernel[:, estimator.classes_] = (weights * fitted.scale).T
-    constant[estimator.classes_] = bias + weights @ fitted.offset
+    kernel[:, estimator.classes_] = (weights * classifier.scale).T
+    constant[estimator.classes_] = bias + weights @ classifier.offset
     return _dense(x, kernel, constant, "logits")
 
 
-def _neighbours(fitted: Fitted, x: Any, classes: int) -> Any:
+def _neighbours(classifier: Fitted, x: Any, classes: int) -> Any:
     ops = keras.ops
-    estimator = fitted.estimator
+    estimator = classifier.estimator
     neighbours = np.asarray(estimator._fit_X, np.float64)
     _require_room(neighbours.size, "knn keeps every training image's features")
     labels = np.zeros((len(neighbours), classes))
     labels[np.arange(len(neighbours)), estimator.classes_[estimator._y]] = 1
-    scaled = keras.layers.Rescaling(fitted.scale.tolist(), fitted.offset.tolist(), dtype="float32", name="scaled")(x)
+    scaled = keras.layers.Rescaling(
+        classifier.scale.tolist(), classifier.offset.tolist(), dtype="float32", name="scaled"
+    )(x)
     # |q - x|^2 = |q|^2 - (2 q x - |x|^2). The first term is the same for all x.
     nearness = _dense(scaled, 2 * neighbours.T, -np.square(neighbours).sum(axis=1), "nearness")
     near, places = ops.top_k(nearness, estimator.n_neighbors)
@@ -68,10 +70,10 @@ def _neighbours(fitted: Fitted, x: Any, classes: int) -> Any:
     return ops.log(ops.maximum(votes, LEAST))
 
 
-def _forest(fitted: Fitted, x: Any, classes: int) -> Any:
+def _forest(classifier: Fitted, x: Any, classes: int) -> Any:
     """Walk down all trees at once, as many steps as the deepest tree has. The child of a leaf is the leaf itself."""
     ops = keras.ops
-    trees = [member.tree_ for member in fitted.estimator.estimators_]
+    trees = [member.tree_ for member in classifier.estimator.estimators_]
     starts = np.cumsum([0, *(tree.node_count for tree in trees)])
     nodes = int(starts[-1])
     _require_room(nodes * (classes + 4), "random_forest is large")
@@ -90,7 +92,7 @@ def _forest(fitted: Fitted, x: Any, classes: int) -> Any:
         left[own, 0] = start + np.where(is_leaf, here, tree.children_left)
         right[own, 0] = start + np.where(is_leaf, here, tree.children_right)
         value = tree.value[:, 0]
-        shares[own, fitted.estimator.classes_] = value / value.sum(axis=1, keepdims=True)
+        shares[own, classifier.estimator.classes_] = value / value.sum(axis=1, keepdims=True)
     tables = [_table(table, name) for table, name in
               ((feature, "feature"), (threshold, "threshold"), (left, "left"), (right, "right"))]  # fmt: skip
     place = _dense(x, np.zeros((x.shape[-1], len(trees))), starts[:-1], "roots")

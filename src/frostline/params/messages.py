@@ -85,7 +85,7 @@ def _section(annotation: Any) -> type[BaseModel] | None:
     """The section within a type like `Section | None`."""
     if _is_section(annotation):
         return annotation
-    return next((found for one in get_args(annotation) if (found := _section(one)) is not None), None)
+    return next((section for one in get_args(annotation) if (section := _section(one)) is not None), None)
 
 
 def _is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
