@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all, and nobody's leftovers stay."""
+"""Outputs appear whole or not at all, and leftovers of dead processes are removed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def dead_pid() -> int:
     return process.pid
 
 
-def test_a_folder_replaces_what_was_there(tmp_path: Path) -> None:
+def test_a_folder_replaces_the_one_before(tmp_path: Path) -> None:
     for text in ("one", "two"):
         with atomic.folder(tmp_path / "deep" / "out") as folder:
             (folder / text).write_text(text)
@@ -88,7 +88,7 @@ def test_a_file_keeps_its_suffix_while_it_is_written(tmp_path: Path) -> None:
     assert names(tmp_path / "deep") == ["b.png"]
 
 
-def test_json_is_readable_and_refuses_what_json_does_not_know(tmp_path: Path) -> None:
+def test_json_is_readable_and_refuses_values_that_json_cannot_represent(tmp_path: Path) -> None:
     atomic.write_json(tmp_path / "a.json", {"class": "Ω"})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "class": "Ω"\n}\n'
     with pytest.raises(ValueError, match="JSON"):
@@ -96,7 +96,7 @@ def test_json_is_readable_and_refuses_what_json_does_not_know(tmp_path: Path) ->
     assert names(tmp_path) == ["a.json"]
 
 
-def test_leftovers_of_dead_processes_are_swept(tmp_path: Path, dead_pid: int) -> None:
+def test_leftovers_of_dead_processes_are_removed(tmp_path: Path, dead_pid: int) -> None:
     (tmp_path / f".out.{HOST}-{dead_pid}.part").mkdir()
     (tmp_path / f".out.{HOST}-{dead_pid}.part" / "x").touch()
     (tmp_path / f".out.{HOST}-{10**30}.part").mkdir()
@@ -107,7 +107,7 @@ def test_leftovers_of_dead_processes_are_swept(tmp_path: Path, dead_pid: int) ->
     assert names(tmp_path) == ["a.json", "out"]
 
 
-def test_a_leftover_under_our_own_number_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_leftover_with_our_own_number_is_replaced(tmp_path: Path) -> None:
     (tmp_path / f".out.{HOST}-{os.getpid()}.part").mkdir()
     (tmp_path / f".out.{HOST}-{os.getpid()}.part" / "half").touch()
     with atomic.folder(tmp_path / "out") as folder:
@@ -116,8 +116,8 @@ def test_a_leftover_under_our_own_number_is_no_obstacle(tmp_path: Path) -> None:
     assert names(tmp_path / "out") == ["new"]
 
 
-def test_what_living_processes_and_other_outputs_write_is_left_alone(tmp_path: Path, dead_pid: int) -> None:
-    kept = sorted(
+def test_files_of_living_processes_and_other_outputs_stay(tmp_path: Path, dead_pid: int) -> None:
+    other_names = sorted(
         [
             f".out.{HOST}-{os.getppid()}.part",
             f".out.{HOST}-x.part",
@@ -127,11 +127,11 @@ def test_what_living_processes_and_other_outputs_write_is_left_alone(tmp_path: P
             "out.part",
         ]
     )
-    for name in kept:
+    for name in other_names:
         (tmp_path / name).mkdir()
     with atomic.folder(tmp_path / "out"):
         pass
-    assert names(tmp_path) == sorted([*kept, "out"])
+    assert names(tmp_path) == sorted([*other_names, "out"])
 
 
 def test_outputs_of_similar_names_can_be_written_at_once(tmp_path: Path) -> None:
@@ -148,13 +148,13 @@ def test_a_name_with_wildcards_is_only_a_name(tmp_path: Path, dead_pid: int) -> 
     assert names(tmp_path) == ["run[1]*"]
 
 
-def test_a_file_in_the_place_of_the_parent_is_named(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_parent_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "reports").touch()
     with pytest.raises(StateError, match=r"reports: can't be made \(File exists\)"):
         atomic.write_json(tmp_path / "reports" / "a.json", 1)
 
 
-def test_scratch_is_gone_at_the_end_and_that_of_a_killed_process_with_the_next(tmp_path: Path) -> None:
+def test_scratch_is_removed_at_the_end_or_by_the_next_process(tmp_path: Path) -> None:
     with atomic.scratch(tmp_path / "state" / "model") as folder:
         (folder / "file").touch()
     assert names(tmp_path / "state") == []

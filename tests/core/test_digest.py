@@ -1,4 +1,4 @@
-"""Digests follow content alone."""
+"""Digests depend only on the content."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ def test_a_file_has_the_digest_that_sha256sum_prints(tmp_path: Path) -> None:
     assert digest.of_file(tmp_path / "f") == hashlib.sha256(b"frost").hexdigest()
 
 
-def test_a_folder_follows_names_and_bytes(tmp_path: Path) -> None:
-    def made(name: str, files: dict[str, str]) -> str:
+def test_the_digest_of_a_folder_depends_on_names_and_bytes(tmp_path: Path) -> None:
+    def folder_digest(name: str, files: dict[str, str]) -> str:
         for path, text in files.items():
             (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name / path).write_text(text)
         return digest.of_folder(tmp_path / name)
 
-    base = made("base", {"a": "1", "b/c": "2"})
-    assert made("same", {"b/c": "2", "a": "1"}) == base
-    assert len({base, made("bytes", {"a": "1", "b/c": "3"}), made("name", {"a": "1", "b/d": "2"})}) == 3
+    base = folder_digest("base", {"a": "1", "b/c": "2"})
+    assert folder_digest("same", {"b/c": "2", "a": "1"}) == base
+    assert (
+        len({base, folder_digest("bytes", {"a": "1", "b/c": "3"}), folder_digest("name", {"a": "1", "b/d": "2"})}) == 3
+    )
 
 
-def test_an_array_follows_dtype_shape_and_elements() -> None:
+def test_the_digest_of_an_array_depends_on_dtype_shape_and_elements() -> None:
     base = np.arange(6, dtype=np.uint8)
     others = [base.astype(np.int8), base.reshape(2, 3), base.reshape(3, 2), base[::-1]]
     assert len({digest.of_array(array) for array in [base, *others]}) == 5
     assert digest.of_array(np.asfortranarray(base.reshape(2, 3))) == digest.of_array(base.reshape(2, 3))
 
 
-def test_a_value_is_free_of_the_order_of_keys() -> None:
+def test_the_digest_of_a_value_does_not_depend_on_the_order_of_keys() -> None:
     assert digest.of_value({"a": 1, "b": [2, None]}) == digest.of_value({"b": (2, None), "a": 1})
     assert digest.of_value({"a": 1}) != digest.of_value({"a": "1"})
     with pytest.raises(ValueError, match="JSON"):

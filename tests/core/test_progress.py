@@ -1,4 +1,4 @@
-"""Progress passes everything through, and says little where nobody looks."""
+"""Progress yields all items, and prints little if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pytest
 from frostline.core import progress
 
 
-def test_items_pass_through_in_silence_when_it_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quick_work_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(progress.track(iter("abc"), 3, "prepare")) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
 
 
-def test_plain_lines_tell_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_lines_show_the_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
     assert list(progress.track(range(3), 70, "prepare", 32)) == [0, 1, 2]
     lines = capsys.readouterr().err.splitlines()

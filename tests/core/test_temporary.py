@@ -1,4 +1,4 @@
-"""One folder of temporary files a process: it ends with its process, however that ends."""
+"""Each process has one folder for temporary files, which is removed however the process ends."""
 
 import os
 import subprocess
@@ -17,13 +17,13 @@ with temporary.of_this_process():
 """
 
 
-def left_by(signal: str, system: Path) -> list[str]:
+def leftovers(signal: str, system: Path) -> list[str]:
     code = LEAVES_A_FILE.format(signal=signal)
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(system)}, capture_output=True)
     return sorted(path.name for path in system.iterdir())
 
 
-def test_what_libraries_make_lies_in_it_and_goes_with_it():
+def test_temporary_files_of_libraries_are_in_the_folder():
     before = tempfile.gettempdir()
     with temporary.of_this_process():
         folder = Path(tempfile.mkdtemp()).parent
@@ -33,13 +33,13 @@ def test_what_libraries_make_lies_in_it_and_goes_with_it():
     assert tempfile.gettempdir() == before
 
 
-def test_an_interrupted_process_leaves_nothing_and_the_next_removes_what_a_killed_one_left(tmp_path):
-    assert left_by("SIGINT", tmp_path) == []
-    assert len(left_by("SIGKILL", tmp_path)) == 1
-    assert left_by("SIGINT", tmp_path) == []
+def test_an_interrupted_process_leaves_nothing_and_the_next_cleans_up_after_a_killed_one(tmp_path):
+    assert leftovers("SIGINT", tmp_path) == []
+    assert len(leftovers("SIGKILL", tmp_path)) == 1
+    assert leftovers("SIGINT", tmp_path) == []
 
 
-def test_without_such_a_folder_work_goes_on(monkeypatch):
+def test_without_the_folder_tempfile_stays_as_it_is(monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/proc/no-such-place")
     with temporary.of_this_process():
         assert tempfile.gettempdir() == "/proc/no-such-place"

@@ -1,4 +1,4 @@
-"""Variants are functions of the image, the seed and the number; and geometry goes where it should."""
+"""Variants are functions of the image, the seed and the number, and transforms have the right geometry."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from frostline.data.augmentation import FILL_MODES, Drawn, Policy, apply, draw
+from frostline.data.augmentation import FILL_MODES, Policy, Transform, apply, draw
 
 NOTHING = Policy(0, 0, 0, 0, 0, False, False, None, "constant")
 ALL = Policy(30, 0.2, 0.2, 15, 0.3, True, True, (0.5, 1.5), "reflect")
-STILL = Drawn(0, 0, 0, 0, 1, 1, False, False, 1)
+STILL = Transform(0, 0, 0, 0, 1, 1, False, False, 1)
 SHA, OTHER = "ab" * 32, "cd" * 32
 
 quick = settings(max_examples=30, deadline=None, database=None, derandomize=True)
@@ -31,8 +31,8 @@ def dot(y: int, x: int, size: int = 17) -> NDArray[np.uint8]:
     return pixels
 
 
-def where(pixels: NDArray[np.uint8]) -> tuple[int, int]:
-    """The brightest pixel."""
+def brightest(pixels: NDArray[np.uint8]) -> tuple[int, int]:
+    """The place (y, x) of the brightest pixel."""
     y, x = np.unravel_index(pixels[..., 0].argmax(), pixels.shape[:2])
     return int(y), int(x)
 
@@ -47,7 +47,7 @@ def test_image_seed_and_number_each_change_the_draw() -> None:
     assert len(set(draws)) == 4
 
 
-def test_switching_one_policy_off_leaves_the_other_draws_alone() -> None:
+def test_switching_off_one_setting_does_not_change_the_others() -> None:
     full = draw(ALL, SHA, 1, 7)
     assert draw(replace(ALL, rotation=0), SHA, 1, 7) == replace(full, rotation=0)
     assert draw(replace(ALL, zoom=0), SHA, 1, 7) == replace(full, zoom_y=1, zoom_x=1)
@@ -57,18 +57,18 @@ def test_switching_one_policy_off_leaves_the_other_draws_alone() -> None:
 @quick
 @given(st.integers(1, 10_000), st.integers(0, 2**32 - 1))
 def test_draws_stay_within_their_ranges(variant: int, seed: int) -> None:
-    drawn = draw(ALL, SHA, variant, seed)
-    assert abs(drawn.rotation) <= 30
-    assert abs(drawn.shear) <= 15
-    assert max(abs(drawn.shift_x), abs(drawn.shift_y)) <= 0.2
-    assert all(0.7 <= zoom <= 1.3 for zoom in (drawn.zoom_x, drawn.zoom_y))
-    assert 0.5 <= drawn.brightness <= 1.5
+    transform = draw(ALL, SHA, variant, seed)
+    assert abs(transform.rotation) <= 30
+    assert abs(transform.shear) <= 15
+    assert max(abs(transform.shift_x), abs(transform.shift_y)) <= 0.2
+    assert all(0.7 <= zoom <= 1.3 for zoom in (transform.zoom_x, transform.zoom_y))
+    assert 0.5 <= transform.brightness <= 1.5
 
 
 def test_about_half_is_flipped_each_way() -> None:
     draws = [draw(ALL, SHA, variant, 7) for variant in range(1, 401)]
-    for flipped in ([d.flip_x for d in draws], [d.flip_y for d in draws]):
-        assert 150 < sum(flipped) < 250
+    for flips in ([d.flip_x for d in draws], [d.flip_y for d in draws]):
+        assert 150 < sum(flips) < 250
 
 
 def test_ranges_of_zero_are_the_identity(noise: NDArray[np.uint8]) -> None:
@@ -83,25 +83,25 @@ def test_flips_are_exact(noise: NDArray[np.uint8]) -> None:
 
 def test_a_positive_shift_moves_right_and_down() -> None:
     image = dot(4, 6)
-    assert where(apply(image, replace(STILL, shift_x=3 / 17), "constant")) == (4, 9)
-    assert where(apply(image, replace(STILL, shift_y=3 / 17), "constant")) == (7, 6)
-    assert where(apply(image, replace(STILL, shift_y=-3 / 17), "constant")) == (1, 6)
+    assert brightest(apply(image, replace(STILL, shift_x=3 / 17), "constant")) == (4, 9)
+    assert brightest(apply(image, replace(STILL, shift_y=3 / 17), "constant")) == (7, 6)
+    assert brightest(apply(image, replace(STILL, shift_y=-3 / 17), "constant")) == (1, 6)
 
 
 def test_a_quarter_turn_is_exact_and_clockwise(noise: NDArray[np.uint8]) -> None:
-    turned = apply(noise, replace(STILL, rotation=90), "nearest")
-    np.testing.assert_array_equal(turned, np.rot90(noise, -1))
-    assert where(apply(dot(8, 14), replace(STILL, rotation=90), "constant")) == (14, 8)
+    rotated_image = apply(noise, replace(STILL, rotation=90), "nearest")
+    np.testing.assert_array_equal(rotated_image, np.rot90(noise, -1))
+    assert brightest(apply(dot(8, 14), replace(STILL, rotation=90), "constant")) == (14, 8)
 
 
 def test_the_turn_is_about_the_centre() -> None:
     for rotation in (30, 90, 137, -45):
-        assert where(apply(dot(8, 8), replace(STILL, rotation=rotation), "constant")) == (8, 8)
+        assert brightest(apply(dot(8, 8), replace(STILL, rotation=rotation), "constant")) == (8, 8)
 
 
-def test_a_zoom_above_one_shows_more_as_in_keras() -> None:
-    assert where(apply(dot(8, 14), replace(STILL, zoom_x=2, zoom_y=2), "nearest")) == (8, 11)
-    assert where(apply(dot(8, 10), replace(STILL, zoom_x=0.5, zoom_y=0.5), "nearest")) == (8, 12)
+def test_a_zoom_above_one_shows_more_like_in_keras() -> None:
+    assert brightest(apply(dot(8, 14), replace(STILL, zoom_x=2, zoom_y=2), "nearest")) == (8, 11)
+    assert brightest(apply(dot(8, 10), replace(STILL, zoom_x=0.5, zoom_y=0.5), "nearest")) == (8, 12)
 
 
 def test_shear_slants_rows_but_not_the_middle_one() -> None:
@@ -117,11 +117,11 @@ def test_shear_slants_rows_but_not_the_middle_one() -> None:
     ("fill_mode", "left"),
     [("constant", [0, 0, 0]), ("nearest", [10, 10, 10]), ("reflect", [30, 20, 10]), ("wrap", [60, 70, 80])],
 )
-def test_every_fill_mode_fills_as_it_is_called(fill_mode: str, left: list[int]) -> None:
+def test_every_fill_mode_has_the_meaning_of_its_name(fill_mode: str, left: list[int]) -> None:
     row = np.arange(10, 90, 10, dtype=np.uint8)
     pixels = np.broadcast_to(row[None, :, None], (8, 8, 3)).copy()
-    moved = apply(pixels, replace(STILL, shift_x=3 / 8), fill_mode)
-    assert moved[0, :, 0].tolist() == [*left, 10, 20, 30, 40, 50]
+    shifted_image = apply(pixels, replace(STILL, shift_x=3 / 8), fill_mode)
+    assert shifted_image[0, :, 0].tolist() == [*left, 10, 20, 30, 40, 50]
 
 
 def test_values_between_pixels_are_interpolated_and_rounded() -> None:
@@ -140,7 +140,7 @@ def test_brightness_scales_rounds_and_clips() -> None:
 @pytest.mark.parametrize("fill_mode", FILL_MODES)
 def test_shape_and_dtype_stay_and_the_input_is_untouched(noise: NDArray[np.uint8], fill_mode: str) -> None:
     before = noise.copy()
-    noise.setflags(write=False)  # as a memory-mapped shard is
+    noise.setflags(write=False)  # like a memory-mapped shard
     out = apply(noise, draw(ALL, SHA, 1, 7), fill_mode)
     assert (out.shape, out.dtype) == (noise.shape, np.uint8)
     assert out.flags.c_contiguous

@@ -1,4 +1,4 @@
-"""Shards give back what was written, and say by digests what they hold."""
+"""Shards give back the images that were written, and their digests depend on the content."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def write(folder: Path, images: NDArray[np.uint8], rows: pd.DataFrame | None = N
 
 @pytest.mark.usefixtures("three_a_shard")
 def test_several_shards_give_back_every_image(tmp_path: Path, images: NDArray[np.uint8]) -> None:
-    written = write(tmp_path / "s", images)
-    assert [len(array) for array in written.pieces.arrays] == [3, 3, 3, 1]
-    opened = shards.open_folder(tmp_path / "s")
-    assert (opened.layout, opened.digest, len(opened)) == (LAYOUT, written.digest, 10)
-    assert opened.labels.tolist() == [0, 1] * 5
-    assert opened.labels.dtype == np.int64
+    shards_written = write(tmp_path / "s", images)
+    assert [len(array) for array in shards_written.pieces.arrays] == [3, 3, 3, 1]
+    reopened = shards.open_folder(tmp_path / "s")
+    assert (reopened.layout, reopened.digest, len(reopened)) == (LAYOUT, shards_written.digest, 10)
+    assert reopened.labels.tolist() == [0, 1] * 5
+    assert reopened.labels.dtype == np.int64
     for rows in ([0], [9, 0, 4, 4], list(range(10)), []):
-        taken = opened.take(np.array(rows, np.int64))
-        assert taken.dtype == np.uint8
-        np.testing.assert_array_equal(taken, images[rows])
+        pixels = reopened.take(np.array(rows, np.int64))
+        assert pixels.dtype == np.uint8
+        np.testing.assert_array_equal(pixels, images[rows])
     with pytest.raises(IndexError):
-        opened.take(np.array([10]))
+        reopened.take(np.array([10]))
 
 
 def test_one_shard_gives_the_same_as_several(
@@ -65,9 +65,9 @@ def test_one_shard_gives_the_same_as_several(
     np.testing.assert_array_equal(one.take(rows), each.take(rows))
 
 
-def test_what_is_taken_is_a_copy(tmp_path: Path, images: NDArray[np.uint8]) -> None:
-    taken = write(tmp_path / "s", images).take(np.arange(10))
-    taken[:] = 0
+def test_take_returns_a_copy(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+    pixels = write(tmp_path / "s", images).take(np.arange(10))
+    pixels[:] = 0
     np.testing.assert_array_equal(shards.open_folder(tmp_path / "s").take(np.arange(10)), images)
 
 
@@ -78,22 +78,24 @@ def test_two_writes_give_identical_bytes(tmp_path: Path, images: NDArray[np.uint
     assert digest.of_folder(tmp_path / "a") == digest.of_folder(tmp_path / "b")
 
 
-def test_the_digest_follows_pixels_labels_and_classes(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+def test_the_digest_depends_on_pixels_labels_and_classes(tmp_path: Path, images: NDArray[np.uint8]) -> None:
     other = images.copy()
     other[3, 0, 0, 0] ^= 1
     (tmp_path / "classes").mkdir()
-    renamed = shards.write(tmp_path / "classes", shards.Layout(("ant", "fly"), 8, "stretch"), index([0, 1] * 5), images)
+    other_classes = shards.write(
+        tmp_path / "classes", shards.Layout(("ant", "fly"), 8, "stretch"), index([0, 1] * 5), images
+    )
     digests = [
         write(tmp_path / "base", images).digest,
         write(tmp_path / "pixel", other).digest,
         write(tmp_path / "label", images, index([1, 1] + [0, 1] * 4)).digest,
         write(tmp_path / "order", images[::-1]).digest,
-        renamed.digest,
+        other_classes.digest,
     ]
     assert len(set(digests)) == 5
 
 
-def test_the_source_digest_is_free_of_size_and_order_but_not_of_class_names(
+def test_the_source_digest_depends_on_class_names_but_not_on_size_and_order(
     tmp_path: Path, images: NDArray[np.uint8]
 ) -> None:
     rows = index([0, 1] * 5)
@@ -133,14 +135,14 @@ def test_no_images_make_an_empty_set(tmp_path: Path) -> None:
 def test_a_folder_without_shards_says_what_to_run(tmp_path: Path, meta: str | None) -> None:
     if meta is not None:
         (tmp_path / "meta.json").write_text(meta)
-    with pytest.raises(DataError, match="holds no prepared images") as caught:
+    with pytest.raises(DataError, match="holds no prepared images") as error:
         shards.open_folder(tmp_path)
-    assert "dvc repro" in str(caught.value)
+    assert "dvc repro" in str(error.value)
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    opened = shards.open_folder(folder)
-    return opened.index, opened.take(np.arange(10))
+    images = shards.open_folder(folder)
+    return images.index, images.take(np.arange(10))
 
 
 @pytest.mark.usefixtures("three_a_shard")
@@ -161,10 +163,10 @@ def test_any_flipped_bit_is_noticed_before_it_is_used(tmp_path: Path, images: ND
 
 
 @pytest.mark.usefixtures("three_a_shard")
-def test_only_what_is_read_is_checked(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+def test_only_files_that_are_read_are_checked(tmp_path: Path, images: NDArray[np.uint8]) -> None:
     write(tmp_path / "s", images)
     (tmp_path / "s/images-00001.npy").unlink()
-    opened = shards.open_folder(tmp_path / "s")
-    np.testing.assert_array_equal(opened.take(np.array([0, 9])), images[[0, 9]])
+    reopened = shards.open_folder(tmp_path / "s")
+    np.testing.assert_array_equal(reopened.take(np.array([0, 9])), images[[0, 9]])
     with pytest.raises(DataError, match=r"images-00001\.npy: is damaged \(No such file or dir.*\); remove .*/s, then"):
-        opened.take(np.array([4]))
+        reopened.take(np.array([4]))

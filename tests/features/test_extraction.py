@@ -86,9 +86,13 @@ def test_row_groups_are_of_bounded_size_and_in_order(project, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"layer": "block4_ou"}, ParamsError, r"--layer: 'block4_ou' is no layer of frostnet; did you mean block4_out"),
-        ({"layer": "frostnet_input"}, ParamsError, "is no layer of frostnet"),
-        ({"layer": "block6_out", "backbone__until": "block4_out"}, ParamsError, "is no layer of frostnet; did you"),
+        (
+            {"layer": "block4_ou"},
+            ParamsError,
+            r"--layer: 'block4_ou' is not a layer of frostnet; did you mean block4_out",
+        ),
+        ({"layer": "frostnet_input"}, ParamsError, "is not a layer of frostnet"),
+        ({"layer": "block6_out", "backbone__until": "block4_out"}, ParamsError, "is not a layer of frostnet; did you"),
         ({"out": "f.csv"}, UserError, "f.csv is not the name of a Parquet file; give one that ends in .parquet"),
         ({"out": "data"}, UserError, "is not the name of a Parquet file"),
         ({"split": "training"}, UserError, "training is unknown; use one of all, train, val, test"),

@@ -1,4 +1,4 @@
-"""The Kaggle card, with Kaggle's own client against a server on this machine that answers as theirs does."""
+"""Cards. Kaggle's own client runs against a local server that answers like kaggle.com."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from frostline.ingest.sources import open_source
 
 def archive() -> bytes:
     buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w") as made:
+    with zipfile.ZipFile(buffer, "w") as zip_file:
         for name in ("train/ant/1.png", "train/bee/2.png", "test/ant/3.png"):
-            made.writestr(f"insects/{name}", name)
+            zip_file.writestr(f"insects/{name}", name)
     return buffer.getvalue()
 
 
 class Kaggle(BaseHTTPRequestHandler):
     """GetDataset and DownloadDataset of kagglesdk's DatasetApiService, for the one data set `someone/insects`."""
 
-    asked: list[str]
+    requests: list[str]
 
     def do_POST(self) -> None:
-        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         name = self.path.rpartition("/")[2]
-        self.asked.append(name)
-        if (wanted["ownerSlug"], wanted["datasetSlug"]) != ("someone", "insects"):
+        self.requests.append(name)
+        if (request["ownerSlug"], request["datasetSlug"]) != ("someone", "insects"):
             self.answer(404, "application/json", json.dumps({"code": 404, "message": "Dataset not found"}).encode())
         elif name == "GetDataset":
             self.answer(200, "application/json", json.dumps({"currentVersionNumber": 3}).encode())
@@ -54,9 +54,9 @@ class Kaggle(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The requests that the server was asked."""
+    """The names of the requests that the server received."""
     environment = pytest.importorskip("kagglesdk.kaggle_env")
-    Kaggle.asked = []
+    Kaggle.requests = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Kaggle)
     address = f"http://127.0.0.1:{server.server_address[1]}"
     monkeypatch.setitem(environment._env_to_endpoint, environment.KaggleEnv.TEST, address)
@@ -64,7 +64,7 @@ def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield Kaggle.asked
+    yield Kaggle.requests
     server.shutdown()
     server.server_close()
     thread.join()
@@ -92,22 +92,22 @@ def test_a_kaggle_card_is_fetched_once_and_read_as_a_folder(tmp_path: Path, kagg
     assert kaggle == ["GetDataset", "DownloadDataset", "GetDataset"]
 
 
-def test_a_version_that_was_fetched_needs_no_network(tmp_path: Path, kaggle: list[str]) -> None:
+def test_a_downloaded_version_needs_no_network(tmp_path: Path, kaggle: list[str]) -> None:
     for _ in range(2):
         assert len(open_source(card(tmp_path, "someone/insects/versions/3"), tmp_path).table) == 3
     assert kaggle == ["DownloadDataset"]
 
 
-def test_what_kaggle_does_not_have_is_one_line(tmp_path: Path, kaggle: list[str]) -> None:
-    with pytest.raises(DataError) as caught:
+def test_an_unknown_data_set_is_reported_in_one_line(tmp_path: Path, kaggle: list[str]) -> None:
+    with pytest.raises(DataError) as error:
         open_source(card(tmp_path, "someone/dragons"), tmp_path)
-    assert "someone/dragons: can't be fetched from Kaggle (" in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "someone/dragons: can't be fetched from Kaggle (" in str(error.value)
+    assert "\n" not in str(error.value)
     assert kaggle
 
 
 @pytest.mark.parametrize("name", ["insects", "a/b/c", "../x/y", "someone/insects/versions/last"])
-def test_a_name_that_is_none_is_refused_before_any_request(tmp_path: Path, name: str) -> None:
+def test_an_invalid_name_is_refused_before_any_request(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=r"insects\.yaml: dataset: "):
         open_source(card(tmp_path, name), tmp_path)
 
@@ -134,14 +134,14 @@ BOMB = "\n".join(
 def test_an_absurd_card_is_refused_at_once(tmp_path: Path, text: str, reason: str) -> None:
     path = tmp_path / "card.yaml"
     path.write_text(text)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError) as error:
         open_source(path, tmp_path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert reason in str(caught.value)
-    assert len(str(caught.value)) < 300 + len(str(path))
+    assert str(error.value).startswith(f"{path}: ")
+    assert reason in str(error.value)
+    assert len(str(error.value)) < 300 + len(str(path))
 
 
-def test_a_pipe_for_a_card_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_instead_of_a_card_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "card.yaml")
     with pytest.raises(DataError, match=r"card\.yaml: "):
         open_source(tmp_path / "card.yaml", tmp_path)

@@ -1,4 +1,4 @@
-"""A source is decoded once, by however many processes, and what can't be is named with its reason."""
+"""A source is decoded once, by any number of processes, and unusable files are listed with the reason."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from frostline.ingest.sources import open_source
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """70 images of odd sizes in two classes, of which two have the same pixels, and three broken files."""
+    """A folder of 71 images of various sizes in two classes, two of them with the same pixels, and 3 broken files."""
     root = tmp_path / "source"
     rng = np.random.default_rng(0)
     for i in range(70):
@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def alarm() -> Iterator[None]:
-    """A test that hangs fails instead."""
+    """Makes a test that hangs fail."""
 
     def ring(*_: object) -> None:
         raise TimeoutError("it hangs")
@@ -57,61 +57,61 @@ def alarm() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
-def decoded(source: Path, scratch: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    """What is found of each path, and the pixels of the usable ones."""
-    opened = open_source(source, source)
-    decoder = Decoder(opened.reader, 16, "stretch", 1, scratch)
-    paths = opened.table["path"].tolist()
+def decode(folder: Path, scratch: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """The result for each path, and the pixels of the usable images."""
+    source = open_source(folder, folder)
+    decoder = Decoder(source.reader, 16, "stretch", 1, scratch)
+    paths = source.table["path"].tolist()
     table = pd.DataFrame(decoder.all(paths)).assign(path=paths)
     return table, np.stack(list(decoder.pixels(np.flatnonzero(table["kind"] == ""))))
 
 
 def test_every_image_is_decoded_and_resized(folder: Path, tmp_path: Path) -> None:
-    table, pixels = decoded(folder, tmp_path / "scratch")
+    table, pixels = decode(folder, tmp_path / "scratch")
     usable = table[table["kind"] == ""]
     assert len(usable) == len(pixels) == 71
-    for path, got in zip(usable["path"], pixels, strict=True):
-        np.testing.assert_array_equal(got, images.prepare(folder / path, 16, "stretch"))
+    for path, image in zip(usable["path"], pixels, strict=True):
+        np.testing.assert_array_equal(image, images.prepare(folder / path, 16, "stretch"))
 
 
 def test_digests_are_of_pixels_not_of_files(folder: Path, tmp_path: Path) -> None:
-    table, _ = decoded(folder, tmp_path / "scratch")
+    table, _ = decode(folder, tmp_path / "scratch")
     sha = table.set_index("path")["sha256"]
     assert sha["class-0/00.png"] == sha["class-0/00-copy.bmp"]
     assert sha[sha != b""].nunique() == 70
 
 
 def test_records_hold_the_digest_of_their_pixels_and_a_thumbnail(folder: Path, tmp_path: Path) -> None:
-    opened = open_source(folder, folder)
-    decoder = Decoder(opened.reader, 16, "stretch", 1, tmp_path / "scratch")
-    found = list(decoder.all(opened.table["path"].tolist()))
-    rows = [row for row, image in enumerate(found) if not image.kind]
-    read = zip(rows, decoder.pixels(rows), decoder.digests(rows), decoder.thumbnails(rows), strict=True)
-    for row, pixels, digest, small in read:
+    source = open_source(folder, folder)
+    decoder = Decoder(source.reader, 16, "stretch", 1, tmp_path / "scratch")
+    results = list(decoder.all(source.table["path"].tolist()))
+    rows = [row for row, image in enumerate(results) if not image.kind]
+    records = zip(rows, decoder.pixels(rows), decoder.digests(rows), decoder.thumbnails(rows), strict=True)
+    for row, pixels, digest, small in records:
         sha = hashlib.sha256(pixels.tobytes())
         assert sha.hexdigest() == digest
-        assert int.from_bytes(sha.digest()[:8], "big", signed=True) == found[row].prepared
+        assert int.from_bytes(sha.digest()[:8], "big", signed=True) == results[row].prepared
         np.testing.assert_array_equal(small, thumbnails.draw(Image.fromarray(pixels)))
 
 
-def test_images_below_the_smallest_side_are_named(folder: Path, tmp_path: Path) -> None:
-    opened = open_source(folder, folder)
-    decoder = Decoder(opened.reader, 16, "stretch", 12, tmp_path / "scratch")
-    found = dict(zip(opened.table["path"], decoder.all(opened.table["path"].tolist()), strict=True))
-    assert found["class-0/00.png"].kind == "too_small"
-    assert found["class-0/00.png"].reason == "12x10 pixels, smaller than data.min_side = 12"
-    assert not found["class-0/02.png"].kind
+def test_images_below_the_smallest_side_are_unusable(folder: Path, tmp_path: Path) -> None:
+    source = open_source(folder, folder)
+    decoder = Decoder(source.reader, 16, "stretch", 12, tmp_path / "scratch")
+    results = dict(zip(source.table["path"], decoder.all(source.table["path"].tolist()), strict=True))
+    assert results["class-0/00.png"].kind == "too_small"
+    assert results["class-0/00.png"].reason == "12x10 pixels, smaller than data.min_side = 12"
+    assert not results["class-0/02.png"].kind
 
 
 def test_the_same_bytes_in_another_shape_are_another_image(tmp_path: Path) -> None:
     for height, width in ((2, 6), (3, 4)):
         (tmp_path / f"s/{height}").mkdir(parents=True)
         Image.new("RGB", (width, height), "red").save(tmp_path / f"s/{height}/1.png")
-    assert decoded(tmp_path / "s", tmp_path / "scratch")[0]["sha256"].nunique() == 2
+    assert decode(tmp_path / "s", tmp_path / "scratch")[0]["sha256"].nunique() == 2
 
 
-def test_unreadable_files_are_named_with_the_reason(folder: Path, tmp_path: Path) -> None:
-    table, _ = decoded(folder, tmp_path / "scratch")
+def test_unreadable_files_have_a_kind_and_a_reason(folder: Path, tmp_path: Path) -> None:
+    table, _ = decode(folder, tmp_path / "scratch")
     broken = table[table["kind"] != ""].set_index("path")
     assert (broken["sha256"] == b"").all()
     assert broken["reason"].to_dict() == {
@@ -127,40 +127,40 @@ def test_unreadable_files_are_named_with_the_reason(folder: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_processes_give_the_same_as_none(
+def test_several_processes_give_the_same_as_one(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    inline = decoded(folder, tmp_path / "inline")
+    inline = decode(folder, tmp_path / "inline")
     monkeypatch.setattr(decoding, "INLINE", 0)
     monkeypatch.setattr(decoding, "_start_method", lambda: method)
-    parallel = decoded(folder, tmp_path / "parallel")
+    parallel = decode(folder, tmp_path / "parallel")
     pd.testing.assert_frame_equal(parallel[0], inline[0])
     np.testing.assert_array_equal(parallel[1], inline[1])
 
 
 @pytest.mark.usefixtures("alarm")
-def test_a_named_pipe_is_not_waited_on(folder: Path, tmp_path: Path) -> None:
+def test_a_named_pipe_does_not_hang(folder: Path, tmp_path: Path) -> None:
     os.mkfifo(folder / "class-0" / "pipe.png")
-    table, _ = decoded(folder, tmp_path / "scratch")
+    table, _ = decode(folder, tmp_path / "scratch")
     assert table.set_index("path")["reason"]["class-0/pipe.png"] == "not a regular file"
 
 
 @dataclass(frozen=True)
 class Greedy:
-    """Images that don't fit into memory."""
+    """A reader of images that don't fit into memory."""
 
     def read(self, path: str, least: int | None) -> ReadImage:
         raise MemoryError
 
 
 def test_short_memory_stops_instead_of_dropping_the_image(tmp_path: Path) -> None:
-    with pytest.raises(InternalError, match=r"a/1\.png: memory was too short"):
+    with pytest.raises(InternalError, match=r"a/1\.png: not enough memory"):
         list(Decoder(Greedy(), 8, "stretch", 1, tmp_path / "scratch").all(["a/1.png"]))
 
 
 @dataclass(frozen=True)
 class Deadly:
-    """Images of which one kills the process that reads it; large, so that its pickle overfills a pipe."""
+    """A reader that kills its process at one image. It is so large that its pickle does not fit into a pipe."""
 
     ballast: bytes
 
@@ -170,14 +170,14 @@ class Deadly:
         return ReadImage.of_pixels(Image.new("RGB", (4, 4)))
 
 
-def test_nothing_is_forked_where_threads_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_not_forked_if_threads_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     assert decoding._start_method() == "spawn"
 
 
 @pytest.mark.usefixtures("alarm")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_worker_that_dies_is_our_error_and_not_a_hang(
+def test_a_worker_that_dies_is_an_internal_error_and_not_a_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setattr(decoding, "_start_method", lambda: method)
@@ -206,7 +206,7 @@ list(decoding.Decoder(Slow(), 4, "stretch", 1, Path("scratch")).all([str(i) for 
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be buried does not."""
+    """Whether a process runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -215,7 +215,7 @@ def lives(pid: int) -> bool:
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=tmp_path)
-    written = [tmp_path / "0", tmp_path / "32"]
+    pid_files = [tmp_path / "0", tmp_path / "32"]
 
     def wait(until: Callable[[], bool]) -> None:
         end = time.monotonic() + 20
@@ -223,8 +223,8 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
             assert time.monotonic() < end
             time.sleep(0.05)
 
-    wait(lambda: all(path.exists() and path.read_text() for path in written))
-    workers = [int(path.read_text()) for path in written]
+    wait(lambda: all(path.exists() and path.read_text() for path in pid_files))
+    workers = [int(path.read_text()) for path in pid_files]
     parent.kill()
     parent.wait()
     wait(lambda: not any(lives(worker) for worker in workers))

@@ -1,4 +1,4 @@
-"""Of copies one is left, and what belongs together does not lie on both sides of a given split."""
+"""One copy of each image is left, and images that belong together do not lie in two splits."""
 
 from __future__ import annotations
 
@@ -31,40 +31,40 @@ def images(count: int) -> pd.DataFrame:
         st.tuples(st.integers(0, 5), st.sampled_from("ab"), st.sampled_from([None, *SPLITS])), min_size=1, max_size=25
     )
 )
-def test_of_copies_one_is_left_and_of_conflicting_ones_none(rows: list[tuple[int, str, str | None]]) -> None:
+def test_one_copy_is_left_and_no_copy_with_conflicting_labels(rows: list[tuple[int, str, str | None]]) -> None:
     table = pd.DataFrame(rows, columns=["image", "label", "split"]).astype(object)
     table["same"] = table["image"].map(sha)
     table["path"] = [f"{label}/{i:02d}" for i, label in enumerate(table["label"])]
-    out = exact(table)
-    left = table.drop(index=out.index)
+    surplus = exact(table)
+    left = table.drop(index=surplus.index)
     rank = {"test": 0, "val": 1, "train": 2}
     for digest, copies in table.groupby("same"):
-        kept = left[left["same"] == digest]
+        keepers = left[left["same"] == digest]
         if copies["label"].nunique() > 1:
-            assert kept.empty
+            assert keepers.empty
         else:
-            assert len(kept) == 1
-            assert rank.get(kept["split"].iat[0], 2) == min(rank.get(split, 2) for split in copies["split"])
-    for row in out.itertuples():
+            assert len(keepers) == 1
+            assert rank.get(keepers["split"].iat[0], 2) == min(rank.get(split, 2) for split in copies["split"])
+    for row in surplus.itertuples():
         same, other = re.fullmatch(r"same image (as|under another label as) (.+)", row.reason).groups()
-        named = table[table["path"] == other].iloc[0]
+        partner = table[table["path"] == other].iloc[0]
         assert other != row.path
-        assert named["same"] == row.same
-        assert (named["label"] != row.label) == (same == "under another label as")
+        assert partner["same"] == row.same
+        assert (partner["label"] != row.label) == (same == "under another label as")
 
 
-def test_which_copy_is_left_follows_the_names_not_the_order() -> None:
+def test_which_copy_is_left_depends_on_the_names_not_the_order() -> None:
     table = images(1).loc[[0, 0, 0]].reset_index(drop=True).assign(path=["z", "b", "m"])
     for order in ([0, 1, 2], [2, 0, 1]):
-        out = exact(table.iloc[order])
-        assert sorted(out["path"]) == ["m", "z"]
-        assert set(out["reason"]) == {"same image as b"}
+        surplus = exact(table.iloc[order])
+        assert sorted(surplus["path"]) == ["m", "z"]
+        assert set(surplus["reason"]) == {"same image as b"}
 
 
-def test_no_copies_nothing_to_leave_out() -> None:
-    out = exact(images(5))
-    assert out.empty
-    assert "reason" in out
+def test_without_copies_nothing_is_left_out() -> None:
+    surplus = exact(images(5))
+    assert surplus.empty
+    assert "reason" in surplus
 
 
 def test_pairs_and_groups_are_tied_into_sets() -> None:
@@ -78,14 +78,14 @@ def test_pairs_and_groups_are_tied_into_sets() -> None:
     ]
 
 
-def test_of_a_set_that_given_splits_tear_apart_the_test_side_stays() -> None:
+def test_of_a_set_in_several_splits_the_part_in_test_stays() -> None:
     table = images(7).assign(
         split=["train", "test", "val", "train", "val", "train", "train"], group=[None, None, None, "p", "p", "p", None]
     )
     pairs = np.array([[0, 1], [0, 2]])
     table.index = range(10, 17)
-    out = straddling(table.assign(together=together(table, pairs)), pairs)
-    assert out[["path", "kind", "reason"]].values.tolist() == [
+    surplus = straddling(table.assign(together=together(table, pairs)), pairs)
+    assert surplus[["path", "kind", "reason"]].values.tolist() == [
         ["a/0", "near_duplicate", "near-copy of a/1, which is in test"],
         ["a/2", "near_duplicate", "near-copy of a/1, which is in test"],
         ["a/3", "group_straddles", "of group 'p', of which val has a/4"],

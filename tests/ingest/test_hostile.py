@@ -1,4 +1,4 @@
-"""A corpus of what real folders hold: nothing of it crashes, each bad file is named, each good one comes through."""
+"""A folder with the kinds of files that real folders have: no crash, each bad file is listed, each good one is used."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ GOOD = "good"
 
 
 def photo(seed: int, width: int = 60, height: int = 48) -> Image.Image:
-    """Large blotches, as photos have them: unlike those of another seed, like themselves when resized."""
+    """An image with large blotches, like a photo: it differs from that of another seed, and can be resized."""
     rng = np.random.default_rng(seed)
     blotches = Image.fromarray(rng.integers(0, 256, (6, 7, 3), dtype=np.uint8))
     return blotches.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG of that size whose pixels are missing."""
+    """A PNG with that size in its header but without the pixels."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -52,15 +52,15 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def wrong_checksum() -> bytes:
-    data = bytearray(encoded(photo(101), "PNG"))
+    data = bytearray(encode(photo(101), "PNG"))
     data[30] ^= 255
     return bytes(data)
 
 
-def turned() -> bytes:
+def rotated() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return encoded(photo(102), "JPEG", exif=exif)
+    return encode(photo(102), "JPEG", exif=exif)
 
 
 def grey16(seed: int) -> Image.Image:
@@ -70,31 +70,31 @@ def grey16(seed: int) -> Image.Image:
 def with_text() -> bytes:
     info = PngImagePlugin.PngInfo()
     info.add_text("comment", "x" * 5000, zip=True)
-    return encoded(photo(103), "PNG", pnginfo=info)
+    return encode(photo(103), "PNG", pnginfo=info)
 
 
 def copy(seed: int, kind: str, **options: Any) -> Callable[[], bytes]:
-    return lambda: encoded(photo(seed), kind, **options)
+    return lambda: encode(photo(seed), kind, **options)
 
 
 def frames(kind: str, seed: int) -> bytes:
     rest = [photo(seed + 1), photo(seed + 2)]
-    return encoded(photo(seed), kind, save_all=True, append_images=rest)
+    return encode(photo(seed), kind, save_all=True, append_images=rest)
 
 
-# name in class `ant` -> (content, or how the file is made; the kind of its problem)
+# Name in class `ant` -> (content, or a function that makes it; the kind of its problem).
 FILES: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
-    "grey.jpg": (lambda: encoded(photo(1).convert("L"), "JPEG"), GOOD),
-    "cmyk.jpg": (lambda: encoded(photo(2).convert("CMYK"), "JPEG"), GOOD),
+    "grey.jpg": (lambda: encode(photo(1).convert("L"), "JPEG"), GOOD),
+    "cmyk.jpg": (lambda: encode(photo(2).convert("CMYK"), "JPEG"), GOOD),
     "progressive.jpeg": (copy(3, "JPEG", progressive=True), GOOD),
-    "palette.png": (lambda: encoded(photo(4).quantize(16), "PNG"), GOOD),
-    "palette-transparent.png": (lambda: encoded(photo(5).quantize(16), "PNG", transparency=0), GOOD),
-    "alpha.png": (lambda: encoded(photo(6).convert("RGBA"), "PNG"), GOOD),
-    "grey-alpha.png": (lambda: encoded(photo(7).convert("LA"), "PNG"), GOOD),
-    "one-bit.png": (lambda: encoded(photo(8).convert("1"), "PNG"), GOOD),
-    "sixteen-bit.png": (lambda: encoded(grey16(9), "PNG"), GOOD),
-    "sixteen-bit.tif": (lambda: encoded(grey16(10), "TIFF"), GOOD),
-    "float.tiff": (lambda: encoded(photo(11).convert("F"), "TIFF"), GOOD),
+    "palette.png": (lambda: encode(photo(4).quantize(16), "PNG"), GOOD),
+    "palette-transparent.png": (lambda: encode(photo(5).quantize(16), "PNG", transparency=0), GOOD),
+    "alpha.png": (lambda: encode(photo(6).convert("RGBA"), "PNG"), GOOD),
+    "grey-alpha.png": (lambda: encode(photo(7).convert("LA"), "PNG"), GOOD),
+    "one-bit.png": (lambda: encode(photo(8).convert("1"), "PNG"), GOOD),
+    "sixteen-bit.png": (lambda: encode(grey16(9), "PNG"), GOOD),
+    "sixteen-bit.tif": (lambda: encode(grey16(10), "TIFF"), GOOD),
+    "float.tiff": (lambda: encode(photo(11).convert("F"), "TIFF"), GOOD),
     "pages.tif": (lambda: frames("TIFF", 12), GOOD),
     "animated.gif": (lambda: frames("GIF", 20), GOOD),
     "animated.webp": (lambda: frames("WEBP", 30), GOOD),
@@ -104,7 +104,7 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "still.jp2": (copy(43, "JPEG2000"), "not_an_image"),
     "still.ppm": (copy(44, "PPM"), GOOD),
     "still.tga": (copy(45, "TGA"), "not_an_image"),
-    "phone.jpg": (turned, GOOD),
+    "phone.jpg": (rotated, GOOD),
     "long comment.png": (with_text, GOOD),
     "broken-exif.jpg": (copy(46, "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"), GOOD),
     "lies.png": (copy(47, "JPEG"), GOOD),
@@ -115,9 +115,9 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "quo'te\" $(rm) %s {x}.png": (copy(52, "PNG"), GOOD),
     "l" * 240 + ".png": (copy(53, "PNG"), GOOD),
     "deep/er/still.png": (copy(54, "PNG"), GOOD),
-    "thin.png": (lambda: encoded(photo(55, 3000, 9), "PNG"), GOOD),
-    "tiny.png": (lambda: encoded(photo(56, 7, 60), "PNG"), "too_small"),
-    "one-pixel.gif": (lambda: encoded(photo(57, 1, 1), "GIF"), "too_small"),
+    "thin.png": (lambda: encode(photo(55, 3000, 9), "PNG"), GOOD),
+    "tiny.png": (lambda: encode(photo(56, 7, 60), "PNG"), "too_small"),
+    "one-pixel.gif": (lambda: encode(photo(57, 1, 1), "GIF"), "too_small"),
     "empty.jpg": (b"", "not_an_image"),
     "words.jpg": (b"these are words\n", "not_an_image"),
     "page.jpg": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "not_an_image"),
@@ -127,11 +127,11 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "film.mp4": (b"\0\0\0\x18ftypmp42" + bytes(60), "not_an_image"),
     "noise.jpg": (np.random.default_rng(0).bytes(4000), "not_an_image"),
     "Thumbs.db": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500), "not_an_image"),
-    "cut.jpg": (lambda: encoded(photo(60), "JPEG")[:-300], "truncated"),
-    "cut.png": (lambda: encoded(photo(61), "PNG")[:-400], "truncated"),
-    "cut.webp": (lambda: encoded(photo(62), "WEBP")[:-60], "*"),
-    "cut.gif": (lambda: encoded(photo(63), "GIF")[:-900], "truncated"),
-    "header-alone.jpg": (lambda: encoded(photo(64), "JPEG")[:160], "*"),
+    "cut.jpg": (lambda: encode(photo(60), "JPEG")[:-300], "truncated"),
+    "cut.png": (lambda: encode(photo(61), "PNG")[:-400], "truncated"),
+    "cut.webp": (lambda: encode(photo(62), "WEBP")[:-60], "*"),
+    "cut.gif": (lambda: encode(photo(63), "GIF")[:-900], "truncated"),
+    "header-alone.jpg": (lambda: encode(photo(64), "JPEG")[:160], "*"),
     "checksum.png": (wrong_checksum, "*"),
     "bomb.png": (png_header(50_000, 50_000), "too_many_pixels"),
     "no-pixels.png": (png_header(0, 5), "not_an_image"),
@@ -144,7 +144,7 @@ FILES: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
 
 @pytest.fixture
 def corpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with everything of FILES and more, in a place that others may read too."""
+    """A folder with all FILES and more, in a place that other users may read too."""
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         home.chmod(0o777)
@@ -181,8 +181,8 @@ def corpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         photo(82).save(root / "cat" / "elsewhere.png")
         (root / "bee" / "linked.png").symlink_to("../../linked.png")
         photo(83).save(home / "linked.png")
-        Path(os.fsdecode(os.fsencode(root) + b"/ant/caf\xe9.png")).write_bytes(encoded(photo(84), "PNG"))
-        (root / "ant" / "closed.png").write_bytes(encoded(photo(85), "PNG"))
+        Path(os.fsdecode(os.fsencode(root) + b"/ant/caf\xe9.png")).write_bytes(encode(photo(84), "PNG"))
+        (root / "ant" / "closed.png").write_bytes(encode(photo(85), "PNG"))
         (root / "ant" / "closed.png").chmod(0)
         (root / "ant" / "locked").mkdir()
         (root / "ant" / "locked").chmod(0)
@@ -210,8 +210,8 @@ OTHERS = {
 }
 
 
-def test_nothing_crashes_all_bad_files_are_named_and_all_good_ones_come_through(corpus: Path) -> None:
-    wanted = {f"ant/{path}": kind for path, (_, kind) in FILES.items() if kind != GOOD} | OTHERS
+def test_nothing_crashes_all_bad_files_are_listed_and_all_good_ones_are_used(corpus: Path) -> None:
+    expected = {f"ant/{path}": kind for path, (_, kind) in FILES.items() if kind != GOOD} | OTHERS
     assert len(FILES) + len(OTHERS) > 60
     good = {f"ant/{path}" for path, (_, kind) in FILES.items() if kind == GOOD}
     good |= {f"{label}/{number}.jpg" for label in ("ant", "bee", "cat") for number in range(12)}
@@ -220,29 +220,29 @@ def test_nothing_crashes_all_bad_files_are_named_and_all_good_ones_come_through(
     params = make_params(
         data__source="source", data__image_size=32, data__train_per_class=None, data__on_problem="drop"
     )
-    if os.geteuid() == 0:  # who may read everything sees no closed file
-        os.seteuid(65534)  # and who is nobody may not import from everywhere
+    if os.geteuid() == 0:  # root may read all files, even those without permissions
+        os.seteuid(65534)  # this user may not import from everywhere, hence the unused imports above
     try:
-        said = prepare.run(params)
+        summary = prepare.run(params)
     finally:
         if os.getuid() == 0:
             os.seteuid(0)
     report = json.loads(DATA_REPORT.read_text(encoding="utf-8"))
-    found = {problem["path"]: problem["kind"] for problem in report["problems"]}
-    assert found.keys() == wanted.keys()
-    assert {path: kind for path, kind in found.items() if wanted[path] not in ("*", kind)} == {}
+    kinds = {problem["path"]: problem["kind"] for problem in report["problems"]}
+    assert kinds.keys() == expected.keys()
+    assert {path: kind for path, kind in kinds.items() if expected[path] not in ("*", kind)} == {}
     for problem in report["problems"]:
         assert problem["reason"]
         assert "\n" not in problem["reason"]
         assert str(corpus) not in problem["reason"]
-        assert "0x" not in problem["reason"], "an object's address would make every report another"
+        assert "0x" not in problem["reason"], "an object's address would change every report"
     sets = [shards.open_folder(PREPARED / name) for name in splits.SPLITS]
     assert {path for split in sets for path in split.index["path"]} == good
     assert report["classes"] == ["ant", "bee", "cat"]
-    assert all(line.isprintable() and len(line) < 160 for line in said.splitlines())
+    assert all(line.isprintable() and len(line) < 160 for line in summary.splitlines())
 
 
-def test_the_split_of_near_copies_is_one(corpus: Path) -> None:
+def test_near_copies_are_in_one_split(corpus: Path) -> None:
     for label in ("bee", "cat"):
         for number in range(12):
             path = corpus / label / f"{number}.jpg"
@@ -250,10 +250,10 @@ def test_the_split_of_near_copies_is_one(corpus: Path) -> None:
             image.resize((43, 35)).save(corpus / label / f"small-{number}.png")
             ImageEnhance.Brightness(image).enhance(0.8).save(corpus / label / f"dark-{number}.webp", quality=60)
     prepare.run(make_params(data__source="source", data__image_size=32, data__train_per_class=None))
-    where = {path: name for name in splits.SPLITS for path in shards.open_folder(PREPARED / name).index["path"]}
+    split_of = {path: name for name in splits.SPLITS for path in shards.open_folder(PREPARED / name).index["path"]}
     for label in ("bee", "cat"):
         for number in range(12):
             names = (f"{label}/{number}.jpg", f"{label}/small-{number}.png", f"{label}/dark-{number}.webp")
-            assert len({where[path] for path in names}) == 1
+            assert len({split_of[path] for path in names}) == 1
     report = json.loads(DATA_REPORT.read_text(encoding="utf-8"))
     assert sorted(len(paths) for paths in report["near_duplicates"]) == [3] * 24

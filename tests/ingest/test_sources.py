@@ -1,4 +1,4 @@
-"""What a source holds, and one line for every source that is none."""
+"""What a source contains, and a message of one line for each invalid source."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ SYNTHETIC = {"kind": "synthetic", "fractals": 1, "letters": 2, "images_per_class
 
 
 def put(root: Path, *paths: str) -> Path:
-    """Make files of one byte; the table is made without opening any."""
+    """Create files of one byte. They need not be images, since the table is built without opening any."""
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(b"x")
     return root
 
 
-def opened(path: Path) -> Source:
-    """A source; an archive is unpacked beside it."""
+def source_of(path: Path) -> Source:
+    """Open a source. An archive is unpacked beside it."""
     scratch = path.parent / "scratch"
     if path.suffix in {".zip", ".tar", ".gz"}:
         scratch.mkdir()
@@ -38,24 +38,24 @@ def opened(path: Path) -> Source:
 
 
 def rows(root: Path) -> list[tuple[str, str, str | None]]:
-    return [(row.path, row.label, row.split) for row in opened(root).table.itertuples()]
+    return [(row.path, row.label, row.split) for row in source_of(root).table.itertuples()]
 
 
 def problems(root: Path) -> dict[str, str]:
-    return {problem.path: problem.reason for problem in opened(root).problems}
+    return {problem.path: problem.reason for problem in source_of(root).problems}
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(DataError) as caught:
-        opened(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    with pytest.raises(DataError) as error:
+        source_of(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Root may read everything, so be somebody else for a moment."""
+    """Root may read everything, so become another user for a moment."""
     was_root = os.geteuid() == 0
     if was_root:
         os.seteuid(65534)
@@ -68,7 +68,7 @@ def unprivileged() -> Iterator[None]:
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A temporary folder that others than its owner may list too."""
+    """A temporary folder that other users may list too."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -89,7 +89,7 @@ def test_hidden_files_and_files_beside_class_folders_are_no_images(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", [*SPLIT_FOLDERS, "VAL", "Test"])
-def test_split_folders_are_known_by_their_usual_names(tmp_path: Path, name: str) -> None:
+def test_split_folders_are_recognised_by_their_usual_names(tmp_path: Path, name: str) -> None:
     put(tmp_path, "train/ant/1", "train/bee/2", f"{name}/ant/3", "train/README")
     assert (f"{name}/ant/3", "ant", SPLIT_FOLDERS[name.lower()]) in rows(tmp_path)
     assert {label for _, label, _ in rows(tmp_path)} == {"ant", "bee"}
@@ -106,7 +106,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert {label for _, label, _ in rows(tmp_path)} == {"train", "car", "plane"}
 
 
-def test_folders_beside_the_splits_are_left_out_and_named(tmp_path: Path) -> None:
+def test_folders_beside_the_splits_are_left_out_and_listed(tmp_path: Path) -> None:
     put(tmp_path, "train/ant/1", "train/bee/2", "test/ant/3", "extra/ant/4", "__MACOSX/x", "@eaDir/y")
     assert [path for path, _, _ in rows(tmp_path)] == ["test/ant/3", "train/ant/1", "train/bee/2"]
     assert problems(tmp_path) == {"extra": "a folder beside the splits test, train"}
@@ -134,7 +134,7 @@ def test_a_single_folder_around_everything_is_looked_into(tmp_path: Path) -> Non
     assert rows(tmp_path) == [("train/ant/1.png", "ant", "train"), ("train/bee/2.png", "bee", "train")]
 
 
-def test_images_outside_the_class_folders_are_named(tmp_path: Path) -> None:
+def test_images_outside_the_class_folders_are_listed(tmp_path: Path) -> None:
     put(tmp_path, "ant/1.png", "bee/2.png", "loose.JPG", "notes.txt")
     assert problems(tmp_path) == {"loose.JPG": "lies in no class folder"}
 
@@ -144,7 +144,7 @@ def test_odd_labels_and_names_are_kept(tmp_path: Path) -> None:
     assert sorted(path for path, _, _ in rows(put(tmp_path, *names))) == sorted(names)
 
 
-def test_a_name_that_is_not_utf8_is_shown_so_that_it_can_be_found(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_escaped_so_that_it_can_be_found(tmp_path: Path) -> None:
     put(tmp_path, "ant/1.png")
     try:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/ant/caf\xe9.png")).write_bytes(b"x")
@@ -168,12 +168,12 @@ def test_links_to_folders_are_classes_but_loops_end(tmp_path: Path) -> None:
     }
 
 
-def test_an_empty_class_is_named(tmp_path: Path) -> None:
+def test_an_empty_class_is_listed(tmp_path: Path) -> None:
     put(tmp_path, "ant/1.png", "bee/.hidden")
     assert problems(tmp_path) == {"bee": "an empty class folder"}
 
 
-def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_source_is_refused(tmp_path: Path) -> None:
     assert "has no subfolders" in refusal(put(tmp_path / "flat", "1.png"))
     assert "must be a folder of class folders, a table" in refusal(put(tmp_path, "one.png") / "one.png")
     assert "not found; set data.source" in refusal(tmp_path / "none")
@@ -185,23 +185,23 @@ def test_a_source_without_permission_is_refused(public: Path) -> None:
     put(public, "source/ant/1.png")
     (public / "source").chmod(0)
     try:
-        with unprivileged(), pytest.raises(DataError, match="fix its permissions") as caught:
+        with unprivileged(), pytest.raises(DataError, match="fix its permissions") as error:
             open_source(public / "source", public)
-        assert f"{public / 'source'}: can't be read (Permission denied)" in str(caught.value)
+        assert f"{public / 'source'}: can't be read (Permission denied)" in str(error.value)
     finally:
         (public / "source").chmod(0o755)
 
 
-@pytest.mark.parametrize("closed", ["ant", "ant/deep"])
-def test_a_folder_without_permission_is_named_not_passed_over(public: Path, closed: str) -> None:
+@pytest.mark.parametrize("name", ["ant", "ant/deep"])
+def test_a_folder_without_permission_is_listed_not_ignored(public: Path, name: str) -> None:
     put(public, "source/ant/deep/1.png", "source/ant/0.png", "source/bee/2.png")
-    folder = public / "source" / closed
+    folder = public / "source" / name
     folder.chmod(0)
     try:
         with unprivileged():
             source = open_source(public / "source", public)
         assert [(problem.path, problem.reason) for problem in source.problems] == [
-            (closed, "can't be listed (Permission denied)")
+            (name, "can't be listed (Permission denied)")
         ]
         assert "bee/2.png" in set(source.table["path"])
     finally:
@@ -210,14 +210,14 @@ def test_a_folder_without_permission_is_named_not_passed_over(public: Path, clos
 
 def test_a_file_without_permission_is_unreadable_without_naming_its_place(public: Path) -> None:
     put(public, "ant/1.png", "bee/2.png")
-    source = opened(public)
+    source = source_of(public)
     (public / "ant/1.png").chmod(0)
     (public / "bee").chmod(0)
     try:
         for path in source.table["path"]:
-            with unprivileged(), pytest.raises(UnreadableImageError) as caught:
+            with unprivileged(), pytest.raises(UnreadableImageError) as error:
                 source.reader.read(path, None)
-            assert str(caught.value) == "Permission denied"
+            assert str(error.value) == "Permission denied"
     finally:
         (public / "bee").chmod(0o755)
 
@@ -226,7 +226,7 @@ def test_a_folder_is_read_path_by_path(tmp_path: Path) -> None:
     put(tmp_path, "ant/1.png", "bee/2.png")
     Image.new("RGB", (3, 2), (1, 2, 3)).save(tmp_path / "bee/2.png")
     (tmp_path / "ant/0.png").symlink_to(tmp_path / "nowhere")
-    reader = opened(tmp_path).reader
+    reader = source_of(tmp_path).reader
     assert np.asarray(reader.read("bee/2.png", None).image).tolist() == [[[1, 2, 3]] * 3] * 2
     for path, reason in (("ant/0.png", "no such file"), ("ant", "not a regular file"), ("ant/1.png", "not an image")):
         with pytest.raises(UnreadableImageError, match=reason):
@@ -240,7 +240,7 @@ def card(folder: Path, text: str) -> Path:
 
 
 def test_the_digits_are_built_in(tmp_path: Path) -> None:
-    source = opened(card(tmp_path, "kind: digits\n"))
+    source = source_of(card(tmp_path, "kind: digits\n"))
     assert len(source.table) == 1797
     assert sorted(source.table["label"].unique()) == list("0123456789")
     assert source.table["path"].is_unique
@@ -251,7 +251,7 @@ def test_the_digits_are_built_in(tmp_path: Path) -> None:
 
 
 def test_synthetic_images_are_drawn_when_read(tmp_path: Path) -> None:
-    source = opened(card(tmp_path, str(SYNTHETIC)))
+    source = source_of(card(tmp_path, str(SYNTHETIC)))
     assert source.table["label"].value_counts().to_dict() == {"fractal-0000": 3, "letter-0041": 3, "letter-0042": 3}
     assert source.table["path"].is_unique
     pixels = [np.asarray(source.reader.read(path, None).image) for path in source.table["path"]]
@@ -275,11 +275,11 @@ def test_synthetic_images_are_drawn_when_read(tmp_path: Path) -> None:
         ("kind: \0\n", "not YAML; fix it"),
     ],
 )
-def test_a_broken_card_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_a_broken_card_is_reported_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     assert message in refusal(card(tmp_path, text))
 
 
-def test_a_card_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+def test_a_card_that_is_not_utf8_is_reported_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "card.yml"
     path.write_bytes(b"kind: \xff\xfe\n")
     assert "not YAML" in refusal(path)

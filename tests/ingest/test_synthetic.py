@@ -1,4 +1,4 @@
-"""Formula-driven images are pure functions of seed, class and instance."""
+"""Generated images are pure functions of seed, class and instance."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def test_equal_objects_give_equal_images() -> None:
         pixels = IMAGES.image(label, 1)
         assert (pixels.shape, pixels.dtype) == ((24, 24, 3), np.uint8)
         np.testing.assert_array_equal(twin.image(label, 1), pixels)
-    _system.cache_clear()  # nor does the cache of systems matter
+    _system.cache_clear()  # the cache of systems must not matter
     np.testing.assert_array_equal(IMAGES.image(0, 0), twin.image(0, 0))
 
 
 def test_seed_class_and_instance_each_make_another_image() -> None:
     other = replace(IMAGES, seed=4)
-    made = [IMAGES.image(label, instance) for label in range(4) for instance in range(3)]
-    made += [other.image(label, 0) for label in range(4)]
-    assert len({pixels.tobytes() for pixels in made}) == len(made)
+    images = [IMAGES.image(label, instance) for label in range(4) for instance in range(3)]
+    images += [other.image(label, 0) for label in range(4)]
+    assert len({pixels.tobytes() for pixels in images}) == len(images)
 
 
 def test_a_class_keeps_its_images_when_classes_are_added() -> None:

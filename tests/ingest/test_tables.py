@@ -23,7 +23,7 @@ def rows(path: Path) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_rows_name_path_label_split_and_group(tmp_path: Path, separator: str) -> None:
+def test_rows_have_path_label_split_and_group(tmp_path: Path, separator: str) -> None:
     text = 'label,path,split,extra,group\nant,"a 1.png",train,x,p1\n007,b/2.png,Valid,y,\nNA,b/3.png,,z,p1\n'
     assert rows(table(tmp_path, text.replace(",", separator))) == [
         ("a 1.png", "ant", "train", "p1"),
@@ -40,7 +40,7 @@ def test_a_byte_order_mark_and_commas_in_names_are_understood(tmp_path: Path) ->
     ]
 
 
-def test_a_nul_in_a_row_loses_that_row_alone(tmp_path: Path) -> None:
+def test_a_nul_drops_only_its_row(tmp_path: Path) -> None:
     listing = listed(table(tmp_path, "path,label\n1.png,ant\n2\0.png,ant\n3.png,b\0ee\n4.png,bee\n"))
     assert [row.path for row in listing.rows] == ["1.png", "4.png"]
     assert [(problem.path, problem.kind) for problem in listing.problems] == [
@@ -49,13 +49,13 @@ def test_a_nul_in_a_row_loses_that_row_alone(tmp_path: Path) -> None:
     ]
 
 
-def test_parquet_is_read_alike(tmp_path: Path) -> None:
+def test_parquet_is_read_like_csv(tmp_path: Path) -> None:
     frame = pd.DataFrame({"path": ["1.png", "2.png"], "label": [3, 4], "group": ["p", None]})
     frame.to_parquet(tmp_path / "t.parquet")
     assert rows(tmp_path / "t.parquet") == [("1.png", "3", None, "p"), ("2.png", "4", None, None)]
 
 
-def test_rows_that_cannot_be_used_are_named_with_their_number(tmp_path: Path) -> None:
+def test_unusable_rows_are_listed_with_their_number(tmp_path: Path) -> None:
     text = (
         "path,label,split\n1.png,ant,train\n,ant,train\n2.png,,train\n3.png,ant,trian\n"
         "1.png,ant,test\n4.png,ant,\n4.png,bee,\n"
@@ -77,20 +77,20 @@ def test_rows_that_cannot_be_used_are_named_with_their_number(tmp_path: Path) ->
     [
         ("file,class\n1.png,ant\n", "has no column 'path' but file, class; name its columns path, label, split, group"),
         ("path;klass\n1.png;ant\n", "has no column 'label' but path, klass"),
-        ("", "is no table that can be read"),
-        ('path,label\n"1.png,ant\n', "is no table that can be read"),
+        ("", "is not a table that can be read"),
+        ('path,label\n"1.png,ant\n', "is not a table that can be read"),
     ],
 )
-def test_what_is_no_such_table_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_an_unusable_table_is_reported_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     path = table(tmp_path, text)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError) as error:
         listed(path)
-    assert str(path) in str(caught.value)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(path) in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_another_encoding_or_no_parquet_is_one_line(tmp_path: Path) -> None:
+def test_another_encoding_and_broken_parquet_are_reported_in_one_line(tmp_path: Path) -> None:
     table(tmp_path, "path,label\ncafé.png,ant\n", encoding="latin-1")
     (tmp_path / "t.parquet").write_bytes(b"PAR1 these are words")
     for name in ("images.csv", "t.parquet"):
@@ -107,7 +107,7 @@ def test_a_folder_with_a_table_is_read_by_it(tmp_path: Path) -> None:
     assert open_source(tmp_path, tmp_path).table["path"].tolist() == ["images/2.png"]
 
 
-def test_two_tables_leave_the_folders_to_speak(tmp_path: Path) -> None:
+def test_with_two_tables_the_class_folders_are_used(tmp_path: Path) -> None:
     for name in ("ant", "bee"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").touch()

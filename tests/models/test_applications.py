@@ -1,7 +1,7 @@
 """Every classifier of keras.applications, from raw pixels to a bundle.
 
-Four quick ones, small; the others are slow. Weights are random, but those that begin as 0 or 1 are not left so: a
-network whose norms, input statistics and layer scales do nothing would prove little.
+A few small ones are quick; the others are slow. All weights are random, also those that Keras initialises with 0 or 1,
+because a network whose norms, input statistics and layer scales have no effect would prove little.
 """
 
 import gc
@@ -31,8 +31,8 @@ EACH = [
 ]
 
 
-def random_state(model, given):
-    """Set the weights that begin as 0 or 1; norms then take the statistics of what is given, as in training."""
+def random_state(model, inputs):
+    """Set the weights that are initially 0 or 1. Norms get the statistics of the inputs, as in training."""
     rng = np.random.default_rng(0)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in model.layers:
@@ -40,21 +40,21 @@ def random_state(model, given):
             layer.set_weights([rng.uniform(0.3, 0.6, 3), rng.uniform(0.1, 0.3, 3), np.array(0)])
             layer.finalize_state()
         elif layer in norms or type(layer).__name__ == "LayerScale":
-            drawn = [rng.uniform(0.5, 1.5, weight.shape) for weight in layer.trainable_weights]
-            layer.set_weights([*drawn, *layer.get_weights()[len(drawn) :]])
+            scales = [rng.uniform(0.5, 1.5, weight.shape) for weight in layer.trainable_weights]
+            layer.set_weights([*scales, *layer.get_weights()[len(scales) :]])
     momentum = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0
-    model(given, training=True)
+    model(inputs, training=True)
     for layer, value in zip(norms, momentum, strict=True):
         layer.momentum = value
-        # A channel that is the same everywhere would make a rounding as large as a feature, layer after layer.
+        # A constant channel would enlarge rounding errors to the size of features, layer after layer.
         spread = np.array(layer.moving_variance)
         layer.moving_variance.assign(np.maximum(spread, spread.mean()))
 
 
 def module_of(name):
-    """The module of an application, which has its `preprocess_input`."""
+    """The module of an application with its `preprocess_input`."""
     if name.startswith("MobileNetV3"):
         return keras.applications.mobilenet_v3  # which does not have the constructors
     modules = [getattr(keras.applications, module) for module in dir(keras.applications) if module.islower()]
@@ -62,12 +62,12 @@ def module_of(name):
 
 
 def run(model, values):
-    """In inference mode, without compiling."""
+    """The outputs of a model in inference mode, without compilation."""
     return np.asarray(model(values, training=False))
 
 
-def assert_close(found, expected, tolerance=1e-5):
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+def assert_close(outputs, expected, tolerance=1e-5):
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 class Network:
@@ -79,9 +79,9 @@ class Network:
         self.head = heads.build(self.body.output.shape[1:], 3, "avg", [], "relu", False)
         rng = np.random.default_rng(1)
         self.images = rng.integers(0, 256, (2, self.size, self.size, 3), dtype=np.uint8)
-        self.given = np.asarray(self.backbone.preprocess(keras.ops.convert_to_tensor(self.images)))
-        random_state(self.body, self.given)
-        self.features = run(self.body, self.given)
+        self.inputs = np.asarray(self.backbone.preprocess(keras.ops.convert_to_tensor(self.images)))
+        random_state(self.body, self.inputs)
+        self.features = run(self.body, self.inputs)
         self.cut = freezing.deepest_cut(self.body, len(self.body.layers) // 2)
 
 
@@ -93,11 +93,11 @@ def network(request):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def bundle_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("bundles")
 
 
-def test_raw_images_give_what_keras_and_its_preprocessing_give(network):
+def test_raw_images_give_the_same_as_keras_with_its_preprocessing(network):
     constructor = getattr(keras.applications, network.name)
     shape = (network.size, network.size, 3)
     theirs = constructor(include_top=False, weights=None, input_shape=shape)
@@ -111,17 +111,17 @@ def test_raw_images_give_what_keras_and_its_preprocessing_give(network):
     whole = assembly.whole(network.backbone, network.head)
     assert whole.input.dtype == "uint8"
     ours = keras.Model(whole.input, whole.get_layer("pool").input)
-    assert_close(run(ours, network.images), expected, 1e-4)  # hundreds of layers make more of a rounding
-    # Random networks forget much of what goes in; behind the first kernel the well-known mistake would show.
+    assert_close(run(ours, network.images), expected, 1e-4)  # hundreds of layers enlarge rounding errors
+    # The output of a random network depends little on its input. A wrong preprocessing shows behind the first kernel.
     first = next(layer.name for layer in theirs.layers if any("kernel" in weight.name for weight in layer.weights))
     stem = keras.Model(network.body.input, network.body.get_layer(first).output)
     expected = run(keras.Model(theirs.input, theirs.get_layer(first).output), prepared)
-    assert_close(run(stem, network.given), expected)
+    assert_close(run(stem, network.inputs), expected)
     assert np.abs(run(stem, floats / 255) - expected).max() > 0.1 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("form", ["none", "all", "5", "-15", "name"])
-def test_freeze_switches_off_what_pythons_slice_says(network, form):
+def test_a_freeze_rule_has_the_meaning_of_a_python_slice(network, form):
     layers = network.body.layers
     rule, frozen = {
         "none": ("none", layers[:0]),
@@ -139,22 +139,22 @@ def test_freeze_switches_off_what_pythons_slice_says(network, form):
 
 
 def test_prefix_and_suffix_at_a_cut_in_the_middle_make_the_whole(network):
-    crossing = run(keras.Model(network.body.input, network.cut.tensor), network.given)
+    crossing = run(keras.Model(network.body.input, network.cut.tensor), network.inputs)
     assert_close(run(keras.Model(network.cut.tensor, network.body.output), crossing), network.features)
     until = backbones._cut(network.body, network.cut.layer)
     assert len(until.layers) == network.cut.depth
-    np.testing.assert_array_equal(run(until, network.given), crossing)
+    np.testing.assert_array_equal(run(until, network.inputs), crossing)
 
 
-def test_the_quick_ways_give_what_the_network_gives(network):
+def test_the_faster_models_give_the_same_as_the_network(network):
     twin = graph.inference_twin(network.body.input, network.body.output)
-    assert_close(run(twin, network.given), network.features, 1e-4)
+    assert_close(run(twin, network.inputs), network.features, 1e-4)
     freezing.freeze(network.body, 0, False)
-    assert_close(run(graph.Fused(network.body), network.given), network.features, 1e-4)
+    assert_close(run(graph.Fused(network.body), network.inputs), network.features, 1e-4)
 
 
-def test_training_above_the_line_leaves_what_is_frozen_and_all_statistics_alone(network, tmp_path):
-    """The weights come from a file, which so is read for every one of them."""
+def test_training_above_the_line_changes_no_frozen_weight_and_no_statistics(network, tmp_path):
+    """The weights come from a file, so this also tests that every application reads its file."""
     path = tmp_path / "body.weights.h5"
     network.body.save_weights(path)
     params = make_params(
@@ -177,20 +177,20 @@ def test_training_above_the_line_leaves_what_is_frozen_and_all_statistics_alone(
     loaded = result.bundle.made_from.backbone.loaded
     assert (loaded.layers, loaded.missing) == (loaded.of, [])
     trained, _ = bundles.parts(result.bundle)
-    moved = [
+    is_changed = [
         not np.array_equal(np.asarray(old), np.asarray(new))
         for old, new in zip(network.body.weights, trained.model.weights, strict=True)
     ]
     below = sum(len(layer.weights) for layer in network.body.layers[: network.cut.depth])
-    assert not any(moved[:below])
-    stands_still = (keras.layers.BatchNormalization, keras.layers.Normalization)
-    still = [isinstance(layer, stands_still) for layer in network.body.layers for _ in layer.weights]
-    assert not any(is_still and has for is_still, has in zip(still, moved, strict=True))
-    assert any(moved[below:])
+    assert not any(is_changed[:below])
+    fixed = (keras.layers.BatchNormalization, keras.layers.Normalization)
+    is_fixed = [isinstance(layer, fixed) for layer in network.body.layers for _ in layer.weights]
+    assert not any(is_still and changed for is_still, changed in zip(is_fixed, is_changed, strict=True))
+    assert any(is_changed[below:])
 
 
-def test_a_bundle_round_trips(network, saved):
-    folder = saved / network.name
+def test_a_bundle_round_trips(network, bundle_folder):
+    folder = bundle_folder / network.name
     folder.mkdir()
     layout = shards.Layout(("a", "b", "c"), network.size, "crop")
     made_from = workspace.made_from(network.name, "none")
@@ -199,27 +199,29 @@ def test_a_bundle_round_trips(network, saved):
     np.save(folder / "images.npy", network.images)
     np.save(folder / "expected.npy", run(bundle.model, network.images))
     body = bundles.parts(bundles.load(folder))[0].model
-    assert_close(run(body, network.given), network.features)
+    assert_close(run(body, network.inputs), network.features)
     assert [layer.name for layer in body.layers] == [layer.name for layer in network.body.layers]
 
 
 @pytest.mark.process
-def test_plain_keras_loads_the_bundles(saved):
-    """In a process that does not know frostline."""
+def test_plain_keras_loads_the_bundles(bundle_folder):
+    """In a process that does not import frostline."""
     code = """if True:
         import sys, pathlib, keras, numpy
         for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):
             model = keras.saving.load_model(folder / "model.keras", safe_mode=True)
-            found = model(numpy.load(folder / "images.npy"), training=False)
-            numpy.testing.assert_allclose(found, numpy.load(folder / "expected.npy"), atol=1e-5)
+            outputs = model(numpy.load(folder / "images.npy"), training=False)
+            numpy.testing.assert_allclose(outputs, numpy.load(folder / "expected.npy"), atol=1e-5)
         assert "frostline" not in sys.modules
     """
-    done = subprocess.run([sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(
+        [sys.executable, "-c", code, str(bundle_folder)], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_the_sizes_are_what_the_networks_count(name):
+def test_the_sizes_in_the_table_are_those_of_the_networks(name):
     assert backbones.sizes()[name] == backbone_sizes.counted(name)
     constructor = getattr(keras.applications, name)
     too_small = backbones.TABLE[name].smallest - 1

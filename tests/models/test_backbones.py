@@ -32,27 +32,27 @@ def test_until_cuts_the_body_at_an_inner_layer():
         backbones.build("EfficientNetB0", "none", 32, until="block1a_se_squeeze")
 
 
-def test_a_freeze_line_behind_the_cut_is_told_naming_both_keys():
+def test_a_freeze_line_behind_the_cut_is_refused_naming_both_keys():
     model = backbones.build("VGG16", "none", 32, until="block2_pool").model
     with pytest.raises(ParamsError, match=r"freeze 'block4_conv1' lies behind 'block2_pool', where backbone.until"):
         freezing.depth(model, "block4_conv1")
-    with pytest.raises(ParamsError, match="is no layer of vgg16"):
+    with pytest.raises(ParamsError, match="is not a layer of vgg16"):
         freezing.depth(model, "block9_conv1")
 
 
-def test_names_do_not_depend_on_what_was_built_before():
-    built = [backbones.build("Xception", "none", 71).model for _ in range(2)]
-    assert [o.name for o in built[0].operations] == [o.name for o in built[1].operations]
+def test_names_do_not_depend_on_earlier_models():
+    models = [backbones.build("Xception", "none", 71).model for _ in range(2)]
+    assert [o.name for o in models[0].operations] == [o.name for o in models[1].operations]
 
 
 def test_alpha_is_the_width():
     assert backbones.build("MobileNet", "none", 32, alpha=0.25).model.output.shape[-1] == 256
-    with pytest.raises(ParamsError, match=r"backbone.alpha 0.001 is no width of MobileNet .*; use a larger one"):
+    with pytest.raises(ParamsError, match=r"backbone.alpha 0.001 is not a width of MobileNet .*; use a larger one"):
         backbones.build("MobileNet", "none", 32, alpha=0.001)
 
 
 @pytest.mark.parametrize(
-    ("name", "weights", "says"),
+    ("name", "weights", "message"),
     [
         ("VGG16", "none", "backbone.alpha 0.5 is given, but VGG16 has one width; set it to null"),
         (
@@ -62,15 +62,15 @@ def test_alpha_is_the_width():
         ),
     ],
 )
-def test_an_alpha_that_does_not_exist_is_refused(name, weights, says):
+def test_an_alpha_that_does_not_exist_is_refused(name, weights, message):
     with pytest.raises(ParamsError) as error:
         backbones.check(name, weights, 224, 0.5)
-    assert says in str(error.value)
+    assert message in str(error.value)
     assert backbones.check("MobileNet", "imagenet", 224, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("name", "weights", "size", "says"),
+    ("name", "weights", "size", "message"),
     [
         ("MobilNetV2", "none", 96, "did you mean MobileNetV2?"),
         ("xyz", "none", 96, "use one of frostnet"),
@@ -79,10 +79,10 @@ def test_an_alpha_that_does_not_exist_is_refused(name, weights, says):
         ("VGG16", "no/such.h5", 64, "no/such.h5: backbone.weights names no file"),
     ],
 )
-def test_bad_settings_are_refused_before_keras_loads(name, weights, size, says):
+def test_bad_settings_are_refused_before_keras_loads(name, weights, size, message):
     with pytest.raises((ParamsError, WeightsError)) as error:
         backbones.check(name, weights, size)
-    assert says in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_weights_file_of_another_architecture_is_refused_in_one_line(assets, tmp_path):
@@ -111,7 +111,7 @@ def test_official_no_top_weights_load(assets):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
 
-def test_unreachable_imagenet_weights_are_one_line(monkeypatch, tmp_path):
+def test_unreachable_imagenet_weights_are_reported_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
 
     def offline(*_, **__):

@@ -1,4 +1,4 @@
-"""What the fast paths rest on: that an engine rounds a row alike wherever it lies."""
+"""The engine rounds a row in the same way at any place in a batch, which the fast paths need."""
 
 import keras
 import numpy as np
@@ -29,15 +29,15 @@ def test_a_row_is_the_same_at_any_place_of_any_batch_on_this_machine(name):
     whole = backend.predict(model, x, size)
     assert backend.rounds_alike(lambda rows: backend.predict(model, rows, size), x)
     rng = np.random.default_rng(1)
-    for count in (1, 2, 5, size - 1, size):  # fewer are filled up
+    for count in (1, 2, 5, size - 1, size):  # smaller batches are filled up
         rows = rng.permutation(size)[:count]
         np.testing.assert_array_equal(backend.predict(model, x[rows], size), whole[rows])
 
 
-def test_rounding_by_the_place_is_noticed():
+def test_rounding_that_depends_on_the_place_is_noticed():
     def uneven(rows):
         out = rows.copy()
-        out[-2:] += np.spacing(out[-2:])  # as kernels do with the rows that are left over
+        out[-2:] += np.spacing(out[-2:])  # like kernels that compute the remaining rows in another way
         return out
 
     x = np.random.default_rng(0).random((8, 3), np.float32)
@@ -45,7 +45,7 @@ def test_rounding_by_the_place_is_noticed():
     assert not backend.rounds_alike(uneven, x)
 
 
-def raised(function):
+def error_of(function):
     try:
         function()
     except Exception as error:
@@ -53,17 +53,17 @@ def raised(function):
     raise AssertionError("nothing was raised")
 
 
-def test_what_the_engine_raises_is_its_own_and_what_we_raise_is_not():
+def test_errors_of_the_engine_are_recognised_by_their_place():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    assert backend.is_its_own(raised(lambda: model(np.ones((1, 4), np.float32))))  # a ValueError
-    assert backend.is_its_own(raised(lambda: keras.ops.matmul(np.ones((2, 3)), np.ones((2, 3)))))
+    assert backend.is_its_own(error_of(lambda: model(np.ones((1, 4), np.float32))))  # a ValueError
+    assert backend.is_its_own(error_of(lambda: keras.ops.matmul(np.ones((2, 3)), np.ones((2, 3)))))
     assert backend.is_its_own(MemoryError())
-    assert not backend.is_its_own(raised(lambda: int("x")))
-    assert not backend.is_its_own(raised(lambda: np.ones(3).reshape(2, 2)))
+    assert not backend.is_its_own(error_of(lambda: int("x")))
+    assert not backend.is_its_own(error_of(lambda: np.ones(3).reshape(2, 2)))
 
 
 def test_a_backend_that_is_not_supported_is_refused(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "torch")
-    refused = pytest.raises(UserError, match="KERAS_BACKEND: torch is not supported; set it to one of tensorflow, jax")
-    with refused, backend.quiet():
+    refusal = pytest.raises(UserError, match="KERAS_BACKEND: torch is not supported; set it to one of tensorflow, jax")
+    with refusal, backend.quiet():
         pass

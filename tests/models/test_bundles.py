@@ -1,4 +1,4 @@
-"""What a stranger's weights and bundles may hold: looked through before anything of them is loaded."""
+"""Weights and bundles are checked before any part of them is loaded, because they may come from anyone."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_what_reaches_out_or_blows_up_is_refused(tmp_path, kind):
+def test_links_to_other_files_and_huge_content_are_refused(tmp_path, kind):
     make, reason = HOSTILE[kind]
     path = hdf5(tmp_path / "a.weights.h5", make)
     with pytest.raises(UnsafeFileError, match=reason):
@@ -80,7 +80,7 @@ def test_an_archive_that_unpacks_to_gigabytes_is_refused_by_its_directory(tmp_pa
         require_safe(path)
 
 
-def read(folder):
+def account_or_message(folder):
     try:
         return account.read(folder)
     except DataError as error:
@@ -98,14 +98,14 @@ def test_any_flipped_bit_of_a_bundle_is_noticed_or_changes_nothing(tmp_path, bun
             data = bytearray(whole)
             data[place // 8] ^= 1 << (place % 8)
             (copy / name).write_bytes(bytes(data))
-            found = read(copy)
-            assert found == expected or (
-                str(found).startswith(f"{copy}: holds no") and str(found).endswith("or name another one")
+            result = account_or_message(copy)
+            assert result == expected or (
+                str(result).startswith(f"{copy}: holds no") and str(result).endswith("or name another one")
             )
             shutil.rmtree(copy)
 
 
-def test_a_damaged_network_is_one_line_in_every_command(tmp_path, bundle):
+def test_a_damaged_network_is_reported_in_one_line_by_every_command(tmp_path, bundle):
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
     data = bytearray((copy / "model.keras").read_bytes())
@@ -115,7 +115,7 @@ def test_a_damaged_network_is_one_line_in_every_command(tmp_path, bundle):
         with pytest.raises(DataError, match=r"copy: holds no classifier \(.*damaged.*run `dvc repro`"):
             load(copy)
     values = json.loads((copy / "bundle.json").read_text())
-    del values["digest"]  # as bundles were written before
+    del values["digest"]  # like older bundles
     (copy / "bundle.json").write_text(json.dumps(values))
     with pytest.raises(DataError, match=r"it is damaged: the checksum of model\.weights\.h5 differs"):
         bundles.load(copy)
@@ -124,8 +124,8 @@ def test_a_damaged_network_is_one_line_in_every_command(tmp_path, bundle):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"classes": ["a"]}, "no list of two names"),
-        ({"classes": [1, 2]}, "no list of two names"),
+        ({"classes": ["a"]}, "not a list of two or more names"),
+        ({"classes": [1, 2]}, "not a list of two or more names"),
         ({"classes": ["a", "a"]}, "named twice"),
         ({"image_size": 10**9}, "not 1 to 8192"),
         ({"image_size": True}, "not 1 to 8192"),

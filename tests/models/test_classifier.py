@@ -71,7 +71,7 @@ def test_a_temperature_is_part_of_the_model_that_plain_keras_loads(tmp_path, sma
     plain = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_allclose(plain(images.take(np.arange(42))), expected, atol=1e-6)
     assert (bundles.load(tmp_path).temperature, bundle.temperature) == (2.5, 1)
-    again = calibrated.calibrated(1.0)  # replaces the temperature, and does not multiply it
+    again = calibrated.calibrated(1.0)  # replaces the temperature instead of multiplying it
     assert "temperature" not in [layer.name for layer in again.model.layers]
 
 
@@ -81,7 +81,7 @@ def test_every_pooling_builds(pooling):
 
 
 @pytest.mark.parametrize("hidden", [[], [5, 4]])
-def test_dropout_in_training_is_keras_s_at_any_rate_and_in_the_bundle(hidden, tmp_path):
+def test_dropout_in_training_is_that_of_keras_at_any_rate_and_is_saved(hidden, tmp_path):
     backbone = backbones.build("frostnet", "builtin", 32)
     head = heads.build(backbone.model.output.shape[1:], 2, "avg", hidden, "relu", False)
     cut = freezing.cut_points(backbone.model)[-1]
@@ -91,18 +91,18 @@ def test_dropout_in_training_is_keras_s_at_any_rate_and_in_the_bundle(hidden, tm
     before = [np.array(state) for state in states]
     for rate in (0.7, 0.0, 0.2):
         head.set_dropout(rate)
-        made = []
+        outputs = []
         for model in (suffix, head.top):
             for state, value in zip(states, before, strict=True):
                 state.assign(value)
-            made.append(np.array(model(pooled, training=True)))
-        np.testing.assert_allclose(*made, rtol=1e-5, atol=1e-6)
-        assert np.allclose(made[0], np.array(suffix(pooled)), atol=1e-5) == (rate == 0)
+            outputs.append(np.array(model(pooled, training=True)))
+        np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)
+        assert np.allclose(outputs[0], np.array(suffix(pooled)), atol=1e-5) == (rate == 0)
     bundles.save(tmp_path, bundles.Bundle(assembly.whole(backbone, head), LAYOUT, workspace.made_from()))
     loaded = bundles.load(tmp_path).model.get_layer("head")
     assert {layer.rate for layer in loaded.layers if isinstance(layer, keras.layers.Dropout)} == {0.2}
 
 
-def test_a_folder_without_a_bundle_is_named(tmp_path):
+def test_a_folder_without_a_bundle_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds no classifier"):
         bundles.load(tmp_path)

@@ -25,13 +25,13 @@ def body():
         ("stem_bn", 3),
     ],
 )
-def test_a_rule_freezes_what_pythons_slice_says(body, rule, expected):
+def test_a_number_has_the_meaning_of_a_python_slice(body, rule, expected):
     assert len(body.layers) == 66
     assert freezing.depth(body, rule) == expected
 
 
 def test_an_unknown_layer_is_refused_with_the_nearest_name(body):
-    with pytest.raises(ParamsError, match=r"finetune.freeze 'block4_ot' is no layer.*did you mean block4_out\?"):
+    with pytest.raises(ParamsError, match=r"finetune.freeze 'block4_ot' is not a layer.*did you mean block4_out\?"):
         freezing.depth(body, "block4_ot")
 
 
@@ -61,7 +61,7 @@ def test_prefix_and_suffix_of_any_cut_make_the_whole(name, count):
         )
 
 
-def test_everything_before_a_cut_lies_in_the_slice_it_names():
+def test_all_layers_before_a_cut_are_in_its_slice():
     body = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3))
     for cut in freezing.cut_points(body)[::10]:
         inside = {layer.name for layer in keras.Model(body.input, cut.tensor).layers}
@@ -101,7 +101,7 @@ def test_the_audit_catches_one_changed_bit(body):
         kernel.assign(value)
 
 
-def test_dropout_below_the_line_is_silent_while_training_and_restored_after():
+def test_dropout_below_the_line_is_off_in_training_and_restored_after():
     inputs = keras.Input((4,))
     x = keras.layers.Dropout(0.5, name="below")(inputs)
     model = keras.Model(inputs, keras.layers.Dropout(0.5, name="above")(keras.layers.Dense(4)(x)))
@@ -112,7 +112,7 @@ def test_dropout_below_the_line_is_silent_while_training_and_restored_after():
     assert model.get_layer("below").rate == 0.5
 
 
-def test_stochastic_depth_below_the_line_is_silent_too():
+def test_stochastic_depth_below_the_line_is_off_too():
     from keras.src.applications.convnext import StochasticDepth
 
     inputs = keras.Input((4,))
@@ -122,7 +122,7 @@ def test_stochastic_depth_below_the_line_is_silent_too():
     assert model.get_layer("below").drop_path_rate == 0.9
 
 
-def test_an_operation_is_a_place_of_the_line_too():
+def test_the_line_may_be_at_an_operation():
     body = backbones.build("ConvNeXtTiny", "none", 32).model
     for cut in freezing.cut_points(body)[::5]:
         assert freezing.depth(body, cut.layer) == cut.depth

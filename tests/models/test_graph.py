@@ -1,4 +1,4 @@
-"""Keys of tensors, and the inference-mode twin against the original."""
+"""Keys of tensors, and the inference twin and fused model compared with the original."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from frostline.models import assembly, backbones, bundles, freezing, graph, head
 
 
 def randomize(model, seed=0):
-    """BatchNorm statistics as a trained network has them, so that folding has something to fold."""
+    """Set random BatchNorm statistics, like those of a trained network, so that folding has an effect."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -17,7 +17,7 @@ def randomize(model, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("name", "folded"),
+    ("name", "count"),
     [
         ("MobileNetV2", 52),
         ("EfficientNetB0", 49),
@@ -26,29 +26,29 @@ def randomize(model, seed=0):
         pytest.param("DenseNet121", 59, marks=pytest.mark.slow),
     ],
 )
-def test_the_twin_gives_what_inference_mode_gives(name, folded):
+def test_the_twin_gives_the_same_as_inference_mode(name, count):
     keras.utils.set_random_seed(0)
     body = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(75, 75, 3))
     randomize(body)
     norms = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in body.layers)
     twin = graph.inference_twin(body.input, body.output)
-    left = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in twin.layers)
-    assert norms - left == folded
+    remaining = sum(isinstance(layer, keras.layers.BatchNormalization) for layer in twin.layers)
+    assert norms - remaining == count
     images = np.random.default_rng(0).normal(size=(2, 75, 75, 3)).astype(np.float32)
     expected = body.predict_on_batch(images)
-    found = twin.predict_on_batch(images)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    outputs = twin.predict_on_batch(images)
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_the_twin_folds_dense_and_biased_layers_and_leaves_alone_what_it_must():
+def test_the_twin_folds_dense_and_biased_layers_and_keeps_the_other_norms():
     keras.utils.set_random_seed(0)
     x = start = keras.Input((12, 12, 3))
     x = keras.layers.Conv2D(4, 3, use_bias=True, bias_initializer="ones")(x)
     x = keras.layers.BatchNormalization(scale=False)(x)  # folded
     x = keras.layers.Conv2D(4, 3, activation="relu")(x)
     x = keras.layers.BatchNormalization(center=False)(x)  # behind an activation
-    kept = keras.layers.Conv2D(4, 1)(x)
-    x = keras.layers.Add()([keras.layers.BatchNormalization()(kept), kept])  # read twice
+    shared = keras.layers.Conv2D(4, 1)(x)
+    x = keras.layers.Add()([keras.layers.BatchNormalization()(shared), shared])  # its output is used twice
     x = keras.layers.Dropout(0.5)(x)
     x = keras.layers.DepthwiseConv2D(3, depth_multiplier=2)(x)
     x = keras.layers.BatchNormalization()(x)  # folded
@@ -62,7 +62,7 @@ def test_the_twin_folds_dense_and_biased_layers_and_leaves_alone_what_it_must():
 
 
 def small_network():
-    """Every kind of layer that a norm is computed with, and one norm that trains."""
+    """A network with every kind of layer that a norm can be folded into, and one norm that trains."""
     keras.utils.set_random_seed(0)
     x = start = keras.Input((12, 12, 3))
     for layer in (
@@ -106,7 +106,7 @@ def test_a_fused_model_trains_to_the_same_weights(precision):
 
 
 def keys(name="MobileNetV2", size=32, pooling="avg", preprocessing="tf", place=5, change=None):
-    """The key at a cut of a backbone of random weights, whatever was built in this process before."""
+    """The key at a cut of a backbone with random weights, which earlier models of this process don't change."""
     keras.utils.set_random_seed(0)
     body = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(size, size, 3))
     if change:
@@ -117,12 +117,12 @@ def keys(name="MobileNetV2", size=32, pooling="avg", preprocessing="tf", place=5
     return assembly.keys(backbone, head, [cuts[place]])[0]
 
 
-def test_a_key_knows_graph_weights_and_preprocessing_and_not_names_or_what_is_trained():
+def test_a_key_depends_on_graph_weights_and_preprocessing_but_not_on_names_or_trainable():
     def other_weight(body):
         kernel = body.layers[1].kernel
         kernel.assign(kernel + 1e-6)
 
-    found = [
+    different_keys = [
         keys(),
         keys(size=64),
         keys(place=6),
@@ -131,12 +131,12 @@ def test_a_key_knows_graph_weights_and_preprocessing_and_not_names_or_what_is_tr
         keys(place=-1, pooling="max"),
         keys(change=other_weight),
     ]
-    assert len(set(found)) == len(found)
-    assert keys() == found[0]
-    assert keys(change=lambda body: freezing.freeze(body, 20, False)) == found[0]
+    assert len(set(different_keys)) == len(different_keys)
+    assert keys() == different_keys[0]
+    assert keys(change=lambda body: freezing.freeze(body, 20, False)) == different_keys[0]
 
 
-def test_a_weight_behind_the_cut_does_not_count():
+def test_a_weight_behind_the_cut_does_not_change_the_key():
     def deeper(body):
         kernel = body.layers[-3].kernel
         kernel.assign(kernel + 1)

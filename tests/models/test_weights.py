@@ -1,4 +1,4 @@
-"""Weights from files of every kind and from bundles, into bodies that they fit wholly, in part and not at all."""
+"""Weights from files of every kind and from bundles, for bodies that they fit completely, partly or not at all."""
 
 import shutil
 
@@ -24,7 +24,7 @@ SIDE = 32
 
 @pytest.fixture(scope="module")
 def network():
-    """A body with a head, as Keras's own tutorials make one, of other numbers in the names of nameless layers."""
+    """A body with a head, like in Keras's tutorials, with other numbers in the names of unnamed layers."""
     keras.utils.set_random_seed(1)
     return keras.applications.MobileNet(weights=None, input_shape=(SIDE, SIDE, 3), alpha=0.25, classes=4)
 
@@ -39,50 +39,50 @@ def values(model):
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
-@pytest.mark.parametrize("what", ["body.weights.h5", "whole.weights.h5", "whole.keras", "whole.h5", "nested.h5"])
-def test_every_kind_of_file_gives_the_body_all_its_weights(network, tmp_path, what):
-    path = tmp_path / what
+@pytest.mark.parametrize("name", ["body.weights.h5", "whole.weights.h5", "whole.keras", "whole.h5", "nested.h5"])
+def test_every_kind_of_file_gives_the_body_all_its_weights(network, tmp_path, name):
+    path = tmp_path / name
     body = keras.Model(network.input, network.get_layer("conv_pw_13_relu").output)
     nested = keras.Sequential([keras.Input((SIDE, SIDE, 3)), body, keras.layers.Flatten(), keras.layers.Dense(2)])
-    model = {"body": body, "whole": network, "nested": nested}[what.split(".")[0]]
-    (model.save_weights if "weights" in what else model.save)(path)
-    made = build(path)
-    assert made.loaded == LoadedWeights(54, 54, [], [])
+    model = {"body": body, "whole": network, "nested": nested}[name.split(".")[0]]
+    (model.save_weights if "weights" in name else model.save)(path)
+    backbone = build(path)
+    assert backbone.loaded == LoadedWeights(54, 54, [], [])
     expected = values(body)
-    for name, value in values(made.model).items():
-        np.testing.assert_array_equal(value, expected[name])
-    assert str(made.loaded) == "weights: 54 of 54 layers loaded"
+    for layer_path, value in values(backbone.model).items():
+        np.testing.assert_array_equal(value, expected[layer_path])
+    assert str(backbone.loaded) == "weights: 54 of 54 layers loaded"
 
 
-def test_numbered_names_count_in_their_order_and_only_where_all_fit(tmp_path):
-    """Xception's shortcuts have no names of their own; the file's are numbered on from another network's."""
+def test_numbered_names_are_used_in_order_and_only_if_all_fit(tmp_path):
+    """Xception's shortcuts have no names of their own. In the file, their numbers continue those of another network."""
     shape = (71, 71, 3)
     keras.applications.Xception(include_top=False, weights=None, input_shape=shape)
     theirs = keras.applications.Xception(weights=None, input_shape=shape, classes=3)
     assert "conv2d" not in [layer.name for layer in theirs.layers]
     theirs.save(tmp_path / "whole.keras")
-    made = backbones.build("Xception", str(tmp_path / "whole.keras"), 71)
-    assert made.loaded.layers == made.loaded.of
-    assert made.model.get_layer("conv2d").name == "conv2d"
-    for ours, expected in zip(made.model.weights, theirs.weights, strict=False):
+    backbone = backbones.build("Xception", str(tmp_path / "whole.keras"), 71)
+    assert backbone.loaded.layers == backbone.loaded.of
+    assert backbone.model.get_layer("conv2d").name == "conv2d"
+    for ours, expected in zip(backbone.model.weights, theirs.weights, strict=False):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(expected))
 
     names = ["conv2d_7", "block_conv", "conv2d_10", "conv2d_9"]
     assert weights._keys(names) == [("conv2d", 0), "block_conv", ("conv2d", 2), ("conv2d", 1)]
 
 
-def test_a_file_from_before_keras_noted_names_is_read_by_its_structure(network, tmp_path):
+def test_a_file_without_names_is_read_by_its_structure(network, tmp_path):
     body = keras.Model(network.input, network.get_layer("conv_pw_13_relu").output)
     body.save_weights(tmp_path / "old.weights.h5")
     with h5py.File(tmp_path / "old.weights.h5", "r+") as file:
         file.visititems(lambda _, group: group.attrs.pop("name", None) and None)
-    made = build(tmp_path / "old.weights.h5")
-    assert made.loaded == LoadedWeights(54, 54, [], [])
-    for ours, expected in zip(made.model.weights, body.weights, strict=True):
+    backbone = build(tmp_path / "old.weights.h5")
+    assert backbone.loaded == LoadedWeights(54, 54, [], [])
+    for ours, expected in zip(backbone.model.weights, body.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(expected))
 
 
-def test_what_does_not_fit_is_skipped_and_told(network, tmp_path):
+def test_layers_that_do_not_fit_are_skipped_and_listed(network, tmp_path):
     path = tmp_path / "part.weights.h5"
     network.save_weights(path)
     with h5py.File(path, "r+") as file:
@@ -93,28 +93,28 @@ def test_what_does_not_fit_is_skipped_and_told(network, tmp_path):
         kernel = file[groups["conv_pw_3"]]
         del kernel["0"]
         kernel["0"] = np.zeros((1, 1, 5, 5), np.float32)
-    made = build(path)
-    assert (made.loaded.layers, made.loaded.of) == (46, 54)
-    assert made.loaded.mismatched == ["conv_pw_3"]
-    said = str(made.loaded)
-    assert "46 of 54 layers loaded; 7 not in the file: conv_dw_1, conv_dw_2, conv_dw_3, conv_dw_4, conv_dw_5" in said
-    assert "conv_dw_5 and 2 more; 1 of another shape: conv_pw_3" in said
-    shallow = build(path, until="conv_pw_2_relu").loaded  # only what is left counts
+    backbone = build(path)
+    assert (backbone.loaded.layers, backbone.loaded.of) == (46, 54)
+    assert backbone.loaded.mismatched == ["conv_pw_3"]
+    message = str(backbone.loaded)
+    assert "46 of 54 layers loaded; 7 not in the file: conv_dw_1, conv_dw_2, conv_dw_3, conv_dw_4, conv_dw_5" in message
+    assert "conv_dw_5 and 2 more; 1 of another shape: conv_pw_3" in message
+    shallow = build(path, until="conv_pw_2_relu").loaded  # counts only the layers of the shorter body
     assert (shallow.layers, shallow.of, shallow.missing, shallow.mismatched) == (8, 10, ["conv_dw_1", "conv_dw_2"], [])
 
 
-def test_a_file_that_fits_nowhere_names_the_file_and_the_mend(network, tmp_path):
+def test_a_file_that_fits_no_layer_is_refused_with_the_fix(network, tmp_path):
     path = tmp_path / "other.keras"
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(path)
     with pytest.raises(WeightsError, match=r"other\.keras: .*MobileNet \(none of 54 layers fits\).* or backbone.alpha"):
         build(path)
     path.write_bytes(b"garbage")
-    with pytest.raises(WeightsError, match=r"other\.keras: does not hold .*it is no zip archive"):
+    with pytest.raises(WeightsError, match=r"other\.keras: does not hold .*it is not a zip archive"):
         build(path)
 
 
-def test_efficientnets_file_gives_what_keras_makes_of_its_download(monkeypatch, tmp_path):
-    """Keras puts a Rescaling layer into the graph for `imagenet` alone; a file of the same weights needs it as well."""
+def test_a_file_of_efficientnet_gives_the_same_as_the_download_of_keras(monkeypatch, tmp_path):
+    """Keras adds a Rescaling layer to the graph only for `imagenet`, but a file of the same weights needs it too."""
     keras.utils.set_random_seed(0)
     shape = (SIDE, SIDE, 3)
     theirs = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=shape)
@@ -142,25 +142,25 @@ def test_efficientnets_file_gives_what_keras_makes_of_its_download(monkeypatch, 
             backbones.build("EfficientNetB0", "imagenet", SIDE).model,
         )
     ]
-    for found in stem[1:]:
-        np.testing.assert_allclose(found, stem[0], rtol=1e-4, atol=1e-5)
+    for outputs in stem[1:]:
+        np.testing.assert_allclose(outputs, stem[0], rtol=1e-4, atol=1e-5)
 
 
-def test_a_bundle_is_the_start_of_the_next_transfer(tmp_path, small_sets):
+def test_a_bundle_can_be_the_start_of_another_training(tmp_path, small_sets):
     folder = make_bundle(tmp_path / "start", ("a", "b"))
     bundle = bundles.load(folder)
     body = bundles.parts(bundle)[0].model
     for weight in body.weights:
         weight.assign(np.asarray(weight) * 1.01)
     bundles.save(folder, bundle)
-    made = backbones.build("frostnet", str(folder), SIDE)
-    assert made.loaded == LoadedWeights(40, 40, [], [])
-    for ours, expected in zip(made.model.weights, body.weights, strict=True):
+    backbone = backbones.build("frostnet", str(folder), SIDE)
+    assert backbone.loaded == LoadedWeights(40, 40, [], [])
+    for ours, expected in zip(backbone.model.weights, body.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(expected))
 
-    named = "models:/pets@champion"
+    reference = "models:/pets@champion"
     params = make_params(
-        backbone__weights=named,
+        backbone__weights=reference,
         finetune__freeze="all",
         finetune__head_epochs=1,
         finetune__epochs=0,
@@ -169,11 +169,11 @@ def test_a_bundle_is_the_start_of_the_next_transfer(tmp_path, small_sets):
     )
     *variants, validation = small_sets()
     lines = []
-    trainer = Trainer(Store(tmp_path / "features", 1e9, Memory(1e9)), {named: str(folder)}.__getitem__)
+    trainer = Trainer(Store(tmp_path / "features", 1e9, Memory(1e9)), {reference: str(folder)}.__getitem__)
     result = trainer.run(params, TrainingData(variants, validation), watch=Watch(on_weights=lines.append))
     assert [str(line) for line in lines] == ["weights: 40 of 40 layers loaded"]
     origin = result.bundle.made_from.backbone
-    assert origin.weights == named  # no folder of this machine
+    assert origin.weights == reference  # not a folder of this machine
     assert origin.loaded == LoadedWeights(40, 40, [], [])
     assert origin.weights_sha256 == weights.content(str(folder))
     trained = bundles.parts(result.bundle)[0].model

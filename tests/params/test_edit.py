@@ -27,9 +27,9 @@ def test_only_the_values_change(tmp_path):
     )
     after = path.read_text().splitlines()
     assert len(after) == len(before)
-    changed = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
-    assert len(changed) == 6
-    for old, new in changed:
+    line_pairs = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+    assert len(line_pairs) == 6
+    for old, new in line_pairs:
         assert old.partition(":")[0] == new.partition(":")[0]
         assert old.partition("#")[2] == new.partition("#")[2]
     assert any(line.startswith("  batch_size: 8") for line in after)
@@ -47,17 +47,17 @@ def test_only_the_values_change(tmp_path):
     [1e-05, 1e22, 0.1, 5, -15, True, None, "yes", "null", "a b", "x: y", "ümlaut", "1e-3", [], [1, 2]],
     ids=repr,
 )
-def test_any_value_is_read_as_it_was_meant(tmp_path, value):
+def test_any_value_is_read_back_unchanged(tmp_path, value):
     path = tmp_path / "params.yaml"
     path.write_text("a:\n  b: 1   # why\n  c: [1, 2]\nd: {e: x}\r\n")
     edit.change(path, {"a.b": value, "d.e": value})
-    read = YAML(typ="safe", pure=True).load(path)
-    assert read == {"a": {"b": value, "c": [1, 2]}, "d": {"e": value}}
-    assert type(read["a"]["b"]) is type(value)
+    values = YAML(typ="safe", pure=True).load(path)
+    assert values == {"a": {"b": value, "c": [1, 2]}, "d": {"e": value}}
+    assert type(values["a"]["b"]) is type(value)
     assert "# why" in path.read_text()
 
 
-def test_a_key_that_is_not_there_is_refused_and_nothing_changes(tmp_path):
+def test_a_missing_key_is_refused_and_nothing_changes(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("a: {b: 1}\n")
     with pytest.raises(ParamsError, match=r"a\.x is not in it"):
@@ -86,20 +86,20 @@ def test_an_empty_value_is_filled_in(tmp_path, text):
         "a:\n  b: 'x'#y\n",
     ],
 )
-def test_what_cannot_be_changed_alone_is_refused_or_right(tmp_path, text):
+def test_a_value_that_cannot_be_changed_alone_is_refused_or_right(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text)
     try:
-        wanted = YAML(typ="safe", pure=True).load(path)
+        expected = YAML(typ="safe", pure=True).load(path)
     except YAMLError:
-        wanted = None
-    refused = False
+        expected = None
+    is_refused = False
     try:
         edit.change(path, {"a.b": 5})
     except ParamsError as error:
-        refused = "write by hand a.b: 5" in str(error)
-    if refused:
+        is_refused = "write by hand a.b: 5" in str(error)
+    if is_refused:
         assert path.read_text() == text
     else:
-        wanted["a"]["b"] = 5
-        assert YAML(typ="safe", pure=True).load(path) == wanted
+        expected["a"]["b"] = 5
+        assert YAML(typ="safe", pure=True).load(path) == expected

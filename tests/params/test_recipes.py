@@ -1,4 +1,4 @@
-"""Recipes are complete, can be applied without losing the user's data, and run from end to end."""
+"""Recipes are complete, keep the user's data when they are applied, and run from end to end."""
 
 import io
 
@@ -15,7 +15,7 @@ NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder with the repository's recipes and a params.yaml of a user's own."""
+    """A folder with the repository's recipes and a user's own params.yaml."""
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     own = text.replace("source: data/digits.yaml ", "source: data/cats ").replace("name: frostline  ", "name: cats  ")
@@ -42,7 +42,7 @@ def test_the_ten_recipes_are_there():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_is_a_complete_params_file_that_says_when_to_use_it(name):
     schema.load(ROOT / "recipes" / f"{name}.yaml")
-    recipe = recipes.named(ROOT / "recipes", name)
+    recipe = recipes.find(ROOT / "recipes", name)
     assert 40 < len(recipe.summary) < 140
     assert len(recipe.header) > 200
 
@@ -50,19 +50,19 @@ def test_a_recipe_is_a_complete_params_file_that_says_when_to_use_it(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_applying_keeps_the_users_data_and_registry(project, name):
     before = schema.load(project / "params.yaml")
-    said = stage.run(name, apply=True, yes=True, image_size=name == "inceptionv3-last15")
-    after, meant = schema.load(project / "params.yaml"), schema.load(ROOT / "recipes" / f"{name}.yaml")
-    assert f"is {name} now, for data/cats" in said
-    kept = {"image_size": meant.data.image_size} if name == "inceptionv3-last15" else {}
-    assert after.data == before.data.model_copy(update=kept)
+    message = stage.run(name, apply=True, yes=True, image_size=name == "inceptionv3-last15")
+    after, recipe = schema.load(project / "params.yaml"), schema.load(ROOT / "recipes" / f"{name}.yaml")
+    assert f"is {name} now, for data/cats" in message
+    new_values = {"image_size": recipe.data.image_size} if name == "inceptionv3-last15" else {}
+    assert after.data == before.data.model_copy(update=new_values)
     assert (after.registry, after.tracking) == (before.registry, before.tracking)
-    assert (after.backbone, after.head, after.finetune) == (meant.backbone, meant.head, meant.finetune)
+    assert (after.backbone, after.head, after.finetune) == (recipe.backbone, recipe.head, recipe.finetune)
     text = (project / "params.yaml").read_text(encoding="utf-8")
     assert "# class folders, the same split" in text
-    assert ("pixels, data.image_size is 64" in said) == (name != "inceptionv3-last15")
+    assert ("pixels, data.image_size is 64" in message) == (name != "inceptionv3-last15")
 
 
-def test_nothing_is_overwritten_unasked(project, monkeypatch):
+def test_nothing_is_overwritten_without_a_question(project, monkeypatch):
     before = (project / "params.yaml").read_bytes()
     with pytest.raises(ParamsError, match="no terminal to ask before overwriting it; add --yes"):
         stage.run("small-similar", apply=True, yes=False, image_size=False)
@@ -79,7 +79,7 @@ def test_nothing_is_overwritten_unasked(project, monkeypatch):
     assert "is small-similar now" in stage.run("small-similar", apply=True, yes=False, image_size=False)
 
 
-def test_an_unreadable_result_replaces_nothing(project):
+def test_an_invalid_result_replaces_nothing(project):
     broken = "data:\n  source: data/cats\nseed: 1\n"
     (project / "params.yaml").write_text(broken, encoding="utf-8")
     with pytest.raises(ParamsError, match=r"data\.image_size is missing"):
@@ -94,22 +94,22 @@ def test_too_small_images_are_refused_before_anything_is_written(project):
     assert (project / "params.yaml").read_bytes() == before
 
 
-def test_a_name_that_is_none_suggests_the_nearest(project):
+def test_an_unknown_name_suggests_the_nearest(project):
     with pytest.raises(ParamsError, match="did you mean vgg19-first5-frozen"):
         stage.run("vgg19-first-5", apply=False, yes=False, image_size=False)
-    listed = stage.run(None, apply=False, yes=False, image_size=False)
-    assert len(listed.splitlines()) == len(NAMES)
+    table = stage.run(None, apply=False, yes=False, image_size=False)
+    assert len(table.splitlines()) == len(NAMES)
 
 
 def run_tiny(project, name):
-    """A recipe, with random weights, on 48 generated images, in all four stages; the metrics."""
+    """Run a recipe in all four stages, with random weights and few generated images. Returns the metrics."""
     import json
 
     from frostline import paths
     from frostline.stages import augment, evaluate, finetune, prepare
 
-    made = recipes.named(ROOT / "recipes", name).text
-    values = YAML(typ="safe", pure=True).load(made)
+    text = recipes.find(ROOT / "recipes", name).text
+    values = YAML(typ="safe", pure=True).load(text)
     classes = 2 if values["head"]["binary"] else 3
     (project / "data").mkdir()
     (project / "data" / "tiny.yaml").write_text(

@@ -19,19 +19,19 @@ DELETE = object()
 
 
 @pytest.fixture
-def refused(tmp_path: Path) -> Callable[[str | bytes], str]:
-    """The message for a params.yaml of this text; always one line that begins with the file."""
+def refusal(tmp_path: Path) -> Callable[[str | bytes], str]:
+    """A function from the text of a params.yaml to its error message, always one line that begins with the file."""
 
     def message(text: str | bytes) -> str:
         path = tmp_path / "params.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        with pytest.raises(ParamsError) as caught:
+        with pytest.raises(ParamsError) as error:
             load(path)
-        said = str(caught.value)
-        assert said.startswith(f"{path}: ")
-        assert "\n" not in said
-        assert len(said) < 400
-        return said.removeprefix(f"{path}: ")
+        line = str(error.value)
+        assert line.startswith(f"{path}: ")
+        assert "\n" not in line
+        assert len(line) < 400
+        return line.removeprefix(f"{path}: ")
 
     return message
 
@@ -41,19 +41,19 @@ def with_key(dotted: str, value: Any) -> str:
     yaml = YAML(typ="safe", pure=True)
     values = yaml.load(REPOSITORY / "params.yaml")
     *sections, last = dotted.split(".")
-    here = values
+    section = values
     for name in sections:
-        here = here[name]
+        section = section[name]
     if value is DELETE:
-        del here[last]
+        del section[last]
     else:
-        here[last] = value
+        section[last] = value
     out = io.StringIO()
     yaml.dump(values, out)
     return out.getvalue()
 
 
-def changed(tmp_path: Path, dotted: str, value: Any) -> Params:
+def load_with(tmp_path: Path, dotted: str, value: Any) -> Params:
     path = tmp_path / "params.yaml"
     path.write_text(with_key(dotted, value))
     return load(path)
@@ -71,18 +71,22 @@ def test_every_params_file_of_the_repository_is_valid(path: Path) -> None:
     [
         ("sed", 1, "sed is not a key; did you mean seed?"),
         ("Seed", 1, "Seed is not a key; did you mean seed?"),
-        ("int", 1, "int is not a key"),  # pydantic calls the branches of a union so
+        ("int", 1, "int is not a key"),  # pydantic uses such names for the branches of a union
         ("xyzzy", 1, "xyzzy is not a key; remove it"),
         ("data.split.vla", 0.1, "data.split.vla is not a key; did you mean val?"),
         ("a\nb", 1, "a b is not a key"),
         ("finetune.early_stopping", {"monitr": "val_loss", "patience": 2}, "early_stopping.monitr is not a key; did "),
         ("finetune.early_stopping", {"monitr": "val_loss", "patience": 2}, "you mean monitor?"),
         ("finetune.early_stopping", {"monitor": "val_loss"}, "finetune.early_stopping.patience is missing; add it"),
-        ("finetune.callbacks", {"TerminateOnNaN": {}}, "TerminateOnNaN does, every training does here; remove it"),
+        ("finetune.callbacks", {"TerminateOnNaN": {}}, "every training does what TerminateOnNaN does; remove it"),
         ("finetune.schedule", "cosin", "finetune.schedule: input should be 'constant' or 'cosine', not 'cosin'"),
         ("finetune.schedule", {"CosineDcay": {}}, "schedule.CosineDcay is not a key; did you mean CosineDecay?"),
         ("finetune.schedule", {"CosineDecay": {"warmup_epoch": 2}}, "did you mean warmup_epochs?"),
-        ("finetune.schedule", {"CosineDecay": {"warmup_epochs": 2, "warmup_steps": 9}}, "say the same; remove one"),
+        (
+            "finetune.schedule",
+            {"CosineDecay": {"warmup_epochs": 2, "warmup_steps": 9}},
+            "have the same meaning; remove one",
+        ),
         ("finetune.schedule", {"ExponentialDecay": {}}, "schedule.ExponentialDecay.decay_rate is missing; add it"),
         ("finetune.schedule", {"ExponentialDecay": {"decay_rate": "fast"}}, "decay_rate: input should be a valid numb"),
         ("finetune.schedule", {"ExponentialDecay": {"decay_rate": 0.5, "staircase": 1}}, "should be a valid boolean"),
@@ -122,15 +126,15 @@ def test_every_params_file_of_the_repository_is_valid(path: Path) -> None:
         ("evaluate.bootstrap", 1, "evaluate.bootstrap: "),
     ],
 )
-def test_a_wrong_key_is_named_with_its_mend(
-    refused: Callable[[str | bytes], str], dotted: str, value: Any, message: str
+def test_the_message_for_a_wrong_key_has_the_fix(
+    refusal: Callable[[str | bytes], str], dotted: str, value: Any, message: str
 ) -> None:
-    assert message in refused(with_key(dotted, value))
+    assert message in refusal(with_key(dotted, value))
 
 
-def test_nothing_to_train_is_refused(refused: Callable[[str | bytes], str]) -> None:
+def test_nothing_to_train_is_refused(refusal: Callable[[str | bytes], str]) -> None:
     text = with_key("finetune.epochs", 0).replace("head_epochs: 13", "head_epochs: 0")
-    assert "head_epochs and epochs are both 0" in refused(text)
+    assert "head_epochs and epochs are both 0" in refusal(text)
 
 
 @pytest.mark.parametrize(
@@ -154,11 +158,13 @@ def test_nothing_to_train_is_refused(refused: Callable[[str | bytes], str]) -> N
         ("a: &a [*a]\n", "a is not a key"),
     ],
 )
-def test_broken_yaml_is_one_line(refused: Callable[[str | bytes], str], text: str | bytes, message: str) -> None:
-    assert message in refused(text)
+def test_broken_yaml_is_reported_in_one_line(
+    refusal: Callable[[str | bytes], str], text: str | bytes, message: str
+) -> None:
+    assert message in refusal(text)
 
 
-def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=r"none\.yaml: not found; run from the project's folder"):
         load(tmp_path / "none.yaml")
     with pytest.raises(ParamsError, match="can't be read"):
@@ -167,26 +173,26 @@ def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
 
 def test_numbers_are_read_as_yaml_1_2(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    for written in ("1e-3", "1E-3", "0.001"):
-        path.write_text(with_key("finetune.learning_rate", "HERE").replace("HERE", written))
+    for number in ("1e-3", "1E-3", "0.001"):
+        path.write_text(with_key("finetune.learning_rate", "HERE").replace("HERE", number))
         assert load(path).finetune.learning_rate == 1e-3
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_key(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_bytes(b"\xef\xbb\xbf" + (REPOSITORY / "params.yaml").read_bytes())
     assert load(path) == load(REPOSITORY / "params.yaml")
 
 
 @pytest.mark.parametrize("freeze", ["none", "all", 5, -15, "block4_out"])
-def test_freeze_takes_what_people_write(tmp_path: Path, freeze: int | str) -> None:
-    assert changed(tmp_path, "finetune.freeze", freeze).finetune.freeze == freeze
+def test_freeze_accepts_words_numbers_and_names(tmp_path: Path, freeze: int | str) -> None:
+    assert load_with(tmp_path, "finetune.freeze", freeze).finetune.freeze == freeze
 
 
-def test_whole_numbers_are_good_floats_and_lists_good_pairs(tmp_path: Path) -> None:
-    assert changed(tmp_path, "augment.rotation", 20).augment.rotation == 20
-    assert changed(tmp_path, "augment.brightness", [1, 2]).augment.brightness == (1, 2)
-    assert changed(tmp_path, "augment.brightness", None).augment.brightness is None
+def test_integers_are_valid_floats_and_lists_valid_pairs(tmp_path: Path) -> None:
+    assert load_with(tmp_path, "augment.rotation", 20).augment.rotation == 20
+    assert load_with(tmp_path, "augment.brightness", [1, 2]).augment.brightness == (1, 2)
+    assert load_with(tmp_path, "augment.brightness", None).augment.brightness is None
 
 
 def test_params_are_frozen() -> None:
@@ -196,7 +202,7 @@ def test_params_are_frozen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "kept"),
+    ("value", "dumped_value"),
     [
         ("cosine", "cosine"),
         ("PolynomialDecay", {"PolynomialDecay": {}}),
@@ -207,7 +213,7 @@ def test_params_are_frozen() -> None:
         ),
     ],
 )
-def test_a_schedule_is_recorded_as_it_is_written(tmp_path: Path, written: Any, kept: Any) -> None:
-    params = changed(tmp_path, "finetune.schedule", written)
-    assert params.model_dump()["finetune"]["schedule"] == kept
+def test_a_schedule_is_dumped_as_in_the_file(tmp_path: Path, value: Any, dumped_value: Any) -> None:
+    params = load_with(tmp_path, "finetune.schedule", value)
+    assert params.model_dump()["finetune"]["schedule"] == dumped_value
     assert Params.model_validate(params.model_dump()) == params

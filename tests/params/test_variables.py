@@ -1,4 +1,4 @@
-"""`${NAME}` in params.yaml is the environment's value at the point of use."""
+"""`${NAME}` in params.yaml is replaced by the environment variable when the value is used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_variables_are_replaced_once(monkeypatch: pytest.MonkeyPatch, text: str,
     assert expanded(text, "sweep.storage") == expected
 
 
-def test_a_variable_that_is_not_set_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_is_not_set_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOBODY", raising=False)
     with pytest.raises(ParamsError, match=r"tracking\.uri names \$\{NOBODY\}, which is not set; export NOBODY"):
         expanded("http://${NOBODY}", "tracking.uri")

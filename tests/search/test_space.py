@@ -38,7 +38,7 @@ def test_what_params_yaml_says():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"finetune.learning_rat": [1e-3]}, "learning_rat is no key; did you mean finetune.learning_rate?"),
+        ({"finetune.learning_rat": [1e-3]}, "learning_rat is not a key; did you mean finetune.learning_rate?"),
         ({"head.dropout": [0.1, 1.5]}, r"head.dropout = 1.5 can't be: .*less than 1"),
         ({"finetune.learning_rate": {"low": -1.0, "high": 1.0}}, r"learning_rate = -1.0 can't be: .*greater than 0"),
         ({"finetune.optimizer": ["adam", "rmsprop"]}, r"optimizer = 'rmsprop' can't be"),

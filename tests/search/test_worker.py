@@ -259,7 +259,7 @@ def test_a_study_that_is_begun_anew_takes_nothing_from_the_one_before(project):
 
 
 def test_a_wrong_space_is_refused_before_anything_is_made(project):
-    with pytest.raises(ParamsError, match=r"finetune.freeze 'block9' is no layer"):
+    with pytest.raises(ParamsError, match=r"finetune.freeze 'block9' is not a layer"):
         sweep.run(params(sweep__space={"finetune.freeze": ["block9", "all"]}))
     assert not (project / ".frostline" / "optuna.db").exists()
     assert not (project / "reports").exists()

@@ -170,7 +170,7 @@ def test_unreadable_files_and_duplicates_are_dropped_and_reported(images: Path) 
     lines = text.splitlines()
     assert lines[0].endswith("; 5 dropped")
     assert lines[1] == f"  not_an_image         2  ant/words.jpg: {NOT_AN_IMAGE}"
-    assert lines[-1] == "  reports/data.json names each"
+    assert lines[-1] == "  reports/data.json lists all of them"
     assert sum(report()["images"].values()) == 35
 
 

@@ -25,7 +25,7 @@ def test_a_draw_gives_the_same_variant_live_and_stored(fill):
     live = np.asarray(live_variants.Variants(policy, 1).vary(x, draws))
     for image, draw, variant in zip(np.rint(x).astype(np.uint8), draws, live, strict=True):
         turn, y, left, slant, zoom_y, zoom_x, flip_x, flip_y, light = draw.tolist()
-        same = augmentation.Drawn(
+        same = augmentation.Transform(
             20 * turn, 0.2 * y, 0.1 * left, 15 * slant, 1 + 0.2 * zoom_y, 1 + 0.2 * zoom_x,
             flip_x < 0, flip_y < 0, 0.95 + 0.25 * light,
         )  # fmt: skip

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import make_params
 
-from frostline.params.schedules import meant
+from frostline.params.schedules import schedule_of
 from frostline.training import schedules
 
 PER_EPOCH, EPOCHS, TOP = 10, 8, 0.01
@@ -46,7 +46,7 @@ DECAYS = keras.optimizers.schedules
     ids=lambda value: str(value) if isinstance(value, str | dict) else "",  # the text of an object contains its address
 )
 def test_rates_are_those_of_keras(setting, theirs):
-    schedule = meant(make_params(finetune__schedule=setting).finetune.schedule)
+    schedule = schedule_of(make_params(finetune__schedule=setting).finetune.schedule)
     ours = schedules.rates(schedule, STEPS, PER_EPOCH, EPOCHS, TOP)
     np.testing.assert_allclose(ours, [float(theirs(step)) for step in STEPS], rtol=2e-5, atol=1e-9)
 

@@ -24,7 +24,7 @@ def run(name: str | None, apply: bool, yes: bool, image_size: bool) -> str:
         all_recipes = recipes.every(paths.RECIPES)
         width = max(len(recipe.name) for recipe in all_recipes)
         return "\n".join(f"{recipe.name:<{width}}  {recipe.summary}" for recipe in all_recipes)
-    recipe = recipes.named(paths.RECIPES, name)
+    recipe = recipes.find(paths.RECIPES, name)
     if not apply:
         return recipe.text.rstrip("\n")
     return _apply(recipe, yes, image_size)

@@ -1,6 +1,6 @@
-"""What any package may need and what knows nothing of images: atomic files, digests, checksums, memory-mapped arrays.
+"""Helpers for all packages that have nothing to do with images: atomic files, digests, checksums, memory-mapped arrays.
 
-It may use errors.py alone.
+The package may import only errors.py.
 """
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "masking",
     "plain_yaml",
     "progress",
+    "suggest",
     "temporary",
 ]

@@ -1,7 +1,7 @@
 """Files and folders that appear whole or not at all.
 
-Everything is first written under a temporary name beside its final place and renamed at the end, so that a killed
-process leaves no half output that DVC would take for a result. What a killed process did leave is swept by the next.
+They are first written under a temporary name in the same folder and renamed at the end, so that a killed process leaves
+no half output that DVC would take for a result. The next process removes the temporary files of a killed one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from frostline.errors import NO_SPACE, StateError
 
 @contextmanager
 def folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder that becomes `path`, replacing what is there, when the block ends well."""
+    """Yield a temporary folder that replaces `path` when the block ends without an error."""
     temporary = _beside(path)
     try:
         temporary.mkdir()
-        with _named(path):
+        with _with_file_name(path):
             yield temporary
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -39,13 +39,13 @@ def folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def file(path: Path) -> Iterator[Path]:
-    """Give a temporary path, with the same suffix, that becomes `path` when the block ends well."""
+    """Yield a temporary path with the same suffix. The file replaces `path` when the block ends without an error."""
     temporary = _beside(path)
     try:
-        with _named(path):
+        with _with_file_name(path):
             yield temporary
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
+            with temporary.open("rb") as output:
+                os.fsync(output.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -53,19 +53,19 @@ def file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`, which other users can't look into, removed when the block ends."""
+    """Yield a temporary folder beside `path` that other users can't read. It is removed when the block ends."""
     temporary = _beside(path)
     try:
         temporary.mkdir(0o700)
-        with _named(path):
+        with _with_file_name(path):
             yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Let an error of a full disk, which the system does not say the place of, name the file that was to be written."""
+def _with_file_name(path: Path) -> Iterator[None]:
+    """Add the path to the error of a full disk, because the system's error has no file name."""
     try:
         yield
     except OSError as error:
@@ -82,59 +82,61 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def lock(path: Path, waiting: str | None = None) -> Iterator[None]:
-    """Keep other processes out of the block; a killed one lets go. waiting: what to say where it isn't free at once."""
-    with path.open("a") as held:
+    """Run the block in one process at a time. A killed process releases the lock. waiting: printed if it must wait."""
+    with path.open("a") as handle:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if waiting:
                 print(waiting, file=sys.stderr)
-            fcntl.flock(held, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
 def shared_lock(path: Path) -> Iterator[None]:
-    """Hold a lock together with others that share it; `lock` and `try_lock` wait for all of them, or find it taken."""
-    with path.open("a") as held:
-        fcntl.flock(held, fcntl.LOCK_SH)
+    """Hold a lock that several processes can share. `lock` waits for all of them, and `try_lock` does not get it."""
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
         yield
 
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[str | None]:
-    """Take a lock if it is free: None. Otherwise the process that holds it, in words, and the block runs without.
+    """Take a lock if it is free, and yield None. Otherwise yield a description of the process that holds it.
 
-    The file stays: whoever removed it could take a lock on a name that another process no longer sees.
+    The file is never removed: otherwise two processes could hold locks on two files with the same name.
     """
-    with path.open("a+") as held:
+    with path.open("a+") as handle:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            held.seek(0)
-            holder = held.read().strip()
+            handle.seek(0)
+            holder = handle.read().strip()
             yield holder or "another process"
             return
-        held.truncate(0)
-        held.write(f"process {os.getpid()} on {socket.gethostname()}")
-        held.flush()
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}")
+        handle.flush()
         yield None
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder where it is missing. Raises StateError where files can't be made in it."""
+    """Create a folder if it does not exist. Raises StateError if no files can be created in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StateError(f"{folder}: can't be made ({error.strerror}); free that name or its permissions") from error
+        raise StateError(
+            f"{folder}: can't be made ({error.strerror}); fix its permissions, or remove the file with that name"
+        ) from error
     if not os.access(folder, os.W_OK):
         raise StateError(f"{folder}: is not writable; fix its permissions, or choose another place")
 
 
 def _beside(path: Path) -> Path:
-    """A temporary name of this process beside `path`; leftovers of dead processes are removed."""
+    """A temporary path of this process beside `path`. It also removes leftovers of dead processes."""
     require_writable(path.parent)
-    # The host belongs to the name: containers that share a folder number their processes alike.
+    # The name contains the host, because containers that share a folder use the same process numbers.
     before, after = f".{path.stem}.{socket.gethostname()}-", f".part{path.suffix}"
     for leftover in path.parent.iterdir():
         pid = leftover.name.removeprefix(before).removesuffix(after)
@@ -144,7 +146,7 @@ def _beside(path: Path) -> Path:
 
 
 def _is_another(pid: int) -> bool:
-    """Whether another process of that number lives; in containers a dead one often had our own number."""
+    """Whether another process with this number is alive. In containers, a dead one often had our own number."""
     if pid == os.getpid():
         return False
     try:

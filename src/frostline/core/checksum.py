@@ -1,4 +1,4 @@
-"""CRC-32 of what is written and read back: quick enough for every byte (some GB/s), and no flipped bit escapes it."""
+"""CRC-32 of files: fast enough for every byte (some GB/s), and it detects every flipped bit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BLOCK = 2**20  # bytes
 
 
 class Summed:
-    """A file that is written, with the CRC-32 of what went in so far, as eight hex digits."""
+    """A file for writing, with `sum`, the CRC-32 of all bytes so far, as eight hex digits."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._value = file, 0
@@ -21,13 +21,13 @@ class Summed:
         return f"{self._value:08x}"
 
     def write(self, data: Any) -> int:
-        """Write bytes, or what has a buffer of them."""
+        """Write bytes, or an object with a buffer of bytes."""
         self._value = zlib.crc32(data, self._value)
         return self._file.write(data)
 
 
 def of(parts: Iterable[Any]) -> str:
-    """CRC-32 of parts of a whole, bytes or buffers, as eight hex digits."""
+    """CRC-32 of all parts together, bytes or buffers, as eight hex digits."""
     value = 0
     for part in parts:
         value = zlib.crc32(part, value)

@@ -1,4 +1,4 @@
-"""What is wrong with an SQLite file, by the code of its error: one line with the fix."""
+"""Messages for errors of an SQLite file, by the code of the error: one line with the fix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sqlite3
 
 DAMAGED = "is damaged; move it away ({lost} are lost, trained models are not), {else_}"
 
-# What SQLite says, by its error codes (https://www.sqlite.org/rescode.html), and how to go on.
+# Messages with the fix, by SQLite's error codes (https://www.sqlite.org/rescode.html).
 CODES = {
     sqlite3.SQLITE_NOTADB: DAMAGED.replace("damaged", "not a database"),
     sqlite3.SQLITE_CORRUPT: DAMAGED,
@@ -20,17 +20,17 @@ CODES = {
 
 
 def code(error: BaseException | None) -> int | None:
-    """SQLite's own code, without the details, of an error or of what caused it; None where SQLite had no part."""
+    """SQLite's primary error code of an error or its cause; None if the error is not from SQLite."""
     while error is not None:
-        for known in (error, getattr(error, "orig", None)):
-            found = getattr(known, "sqlite_errorcode", None)
-            if found is not None:
-                return int(found) & 0xFF
+        for candidate in (error, getattr(error, "orig", None)):
+            sqlite_code = getattr(candidate, "sqlite_errorcode", None)
+            if sqlite_code is not None:
+                return int(sqlite_code) & 0xFF
         error = error.__cause__ or error.__context__
     return None
 
 
-def told(code: int, file: str, lost: str, else_: str) -> str | None:
-    """The line on a file; None for a code that is not known. lost: what it held; else_: another way to go on."""
-    words = CODES.get(code)
-    return None if words is None else f"{file}: {words.format(lost=lost, else_=else_)}"
+def message(code: int, file: str, lost: str, else_: str) -> str | None:
+    """The message for a file; None for an unknown code. lost: the content of the file; else_: another fix."""
+    template = CODES.get(code)
+    return None if template is None else f"{file}: {template.format(lost=lost, else_=else_)}"

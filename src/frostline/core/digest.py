@@ -1,4 +1,4 @@
-"""SHA-256 of the things that identify each other: files, arrays, and plain values."""
+"""SHA-256 digests of files, folders, arrays and plain values."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def of_array(array: NDArray[Any]) -> str:
 
 
 def of_value(value: Any) -> str:
-    """Hex SHA-256 of a JSON-able value; the order of a mapping's keys does not count."""
+    """Hex SHA-256 of a value that JSON can represent. The order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class HistoryRow:
-    """One epoch's numbers, as reports/history.csv has them.
+    """The numbers of one epoch, a row of reports/history.csv.
 
-    step: epochs over all phases, from 1. epoch: within its phase, from 1; a float in the middle of an epoch. loss,
-    accuracy: of the training batches as they went by; val_loss, val_accuracy: of all validation images after them.
-    frozen_layers: of the backbone.
+    step: epoch over all phases, from 1; epoch: within its phase, from 1, a float in the middle of an epoch; loss,
+    accuracy: of the training batches during the epoch; val_loss, val_accuracy: of all validation images after it;
+    frozen_layers: number of frozen layers of the backbone.
     """
 
     step: int
@@ -26,14 +26,14 @@ class HistoryRow:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its epoch is over."""
+        """Whether the epoch is complete."""
         return isinstance(self.epoch, int)
 
     @property
     def numbers(self) -> dict[str, float]:
-        """What was measured, by name."""
+        """The measured values, by name."""
         return {name: value for name, value in asdict(self).items() if name not in {"step", "phase", "epoch"}}
 
     def value(self, metric: str) -> float:
-        """The number of that name."""
+        """The value with this name."""
         return float(getattr(self, metric))

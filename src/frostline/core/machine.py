@@ -1,4 +1,4 @@
-"""What this machine has."""
+"""The resources of this machine."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """Processor cores that this process may use, at least 1 (a container's quota of time is not seen)."""
+    """The number of cores that this process may use, at least 1. It ignores the CPU quota of a container."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def free_memory() -> float:
-    """Bytes of memory that could be used without swapping, page cache included; infinite where it isn't known."""
+    """Bytes of memory that can be used without swapping, including the page cache; infinite if it is not known."""
     with suppress(OSError, ValueError, IndexError):  # not on macOS
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

@@ -1,8 +1,8 @@
-"""Memory-mapped arrays of which only so much stays in memory.
+"""Memory-mapped arrays with a limit on their memory.
 
-The kernel keeps every page of a mapped file that was touched, and counts it as the process's own, until memory is
-short. Whoever trains beside other work wants a bound instead: after so many bytes the pages are given back. What the
-kernel still has in its page cache is found there again, the rest is read from the disk.
+The kernel keeps every page of a mapped file that was read, and counts it as memory of the process, until memory is
+short. To leave memory to other programs, the pages are released after a given number of bytes. Later reads find them in
+the kernel's page cache, or read them from the disk.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# So much may be mapped around a page that was asked for: Linux maps a large file's cached pages 2 MB at a time.
+# Bytes that may be mapped around a page that is read: Linux maps cached pages of a large file 2 MB at a time.
 AROUND = 2**21
 
 
 class Memory:
-    """Bounds how much of the files mapped through it is resident. limit: bytes, before the pages are given back."""
+    """Limits how much of the files that it maps is resident. limit: bytes, after which the pages are released."""
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
@@ -44,26 +44,26 @@ class Memory:
         return self.map(path, dtype, shape, offset)
 
     def touch(self, rows: int, row_bytes: int) -> None:
-        """Say that so many scattered rows were read; gives pages back where that was more than the limit."""
+        """Count rows that were read at scattered places. Releases the pages if the count exceeds the limit."""
         self._touched += rows * (row_bytes + AROUND)
         if self._touched > self.limit:
             self._touched = 0.0
-            if sum(len(mapped) for mapped in list(self._maps)) > self.limit:
+            if sum(len(array_map) for array_map in list(self._maps)) > self.limit:
                 self.release()
 
     def release(self) -> None:
-        """Give all pages back."""
+        """Release all pages."""
         if hasattr(mmap, "MADV_DONTNEED"):
-            for mapped in list(self._maps):
-                mapped.madvise(mmap.MADV_DONTNEED)
+            for array_map in list(self._maps):
+                array_map.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Rows that lie in several arrays, as one array-like.
+    """Rows of several arrays as one array-like.
 
-    arrays: each of shape (its rows, *shape); piece, place: int64 (n,), which array a row lies in, and where; a row
-    that is nowhere has piece -1.
+    arrays: each of shape (its rows, *shape); piece, place: int64 (n,), the number of each row's array, and of the row
+    in the array; a missing row has piece -1.
     """
 
     arrays: Sequence[NDArray[Any]]
@@ -78,11 +78,11 @@ class Pieces:
 
     @property
     def missing(self) -> NDArray[np.int64]:
-        """The rows that are nowhere."""
+        """The missing rows, int64 (missing,)."""
         return np.flatnonzero(self.piece < 0)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Copy the given rows, none of them missing, in their order: shape (len(rows), *shape)."""
+        """Copy the given rows in their order: shape (len(rows), *shape). None of them may be missing."""
         piece, place = self.piece[rows], self.place[rows]
         out = np.empty((len(rows), *self.shape), self.dtype)
         for number in np.unique(piece):
@@ -93,9 +93,9 @@ class Pieces:
 
 
 def read_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape, dtype and offset of the data of the .npy array that begins at an open file's position.
+    """Shape, dtype and data offset of the .npy array that begins at the position of an open file.
 
-    Raises ValueError for a foreign or short file.
+    Raises ValueError if the file is too short or is not an .npy file.
     """
     version = np.lib.format.read_magic(file)
     if version != (1, 0):

@@ -1,4 +1,4 @@
-"""What messages, logs and cards must not tell: passwords and keys within URLs, and where somebody's home is."""
+"""Remove secrets from messages, logs and cards: passwords and keys within URLs, and the path of the home directory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 HIDDEN = "***"
 
-# User and password of a URL: up to the last @ before its path. A password may, wrongly, have a / that is not encoded;
-# what looks like a port is none.
+# User and password of a URL: up to the last @ before its path. A password may, wrongly, contain a / that is not
+# encoded. Text that looks like a port is not a password.
 CREDENTIALS = re.compile(
     r"""(?<=://)(?: [^\s/?#"<>`]*@ | [^\s/?#"<>`:\[]*:(?!\d*(?:[/?#]|$))[^\s"<>`@]*@ )""", re.VERBOSE
 )
 
-# Those parts of a URL's query that let somebody in.
+# The parts of a URL's query that give access.
 SECRETS = re.compile(
     r"""(?<=[?&;\#])
     ( (?: user(?:name)? | sig | pwd | auth | credentials? | [^\s=&"<>`]* (?: password | passwd | passphrase | token
@@ -24,13 +24,13 @@ SECRETS = re.compile(
 
 
 def masked(text: str) -> str:
-    """A text whose URLs have `***` for user and password, and for the parts of their query that let somebody in."""
+    """The text with `***` instead of user, password and secret query parts in all URLs."""
     return SECRETS.sub(rf"\1{HIDDEN}", CREDENTIALS.sub(f"{HIDDEN}@", text))
 
 
 def from_home(text: str) -> str:
-    """A text whose paths within the home directory begin with `~`, which names nobody."""
+    """The text with `~` instead of the home directory in all paths, because its path may contain a user name."""
     home = str(Path.home()).rstrip("/")
-    if not home:  # of a user without a home
+    if not home:  # the user has no home directory
         return text
     return re.sub(rf"(?<![\w.~-]){re.escape(home)}(?![\w.-])", "~", text)

@@ -1,4 +1,4 @@
-"""YAML files read as plain values, whoever wrote them: their size is bounded, and so is what aliases make of it."""
+"""Read YAML files from any source as plain values, with limits on the size of the file and on its aliases."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import stat
 from pathlib import Path
 from typing import Any
 
-LONGEST = 2**24  # bytes of a file
-VALUES = 1_000_000  # that it may stand for, once every alias is written out
+LONGEST = 2**24  # most bytes of a file
+VALUES = 1_000_000  # most values of a file, with all aliases written out
 
 
 def read(path: Path) -> Any:
-    """The values of a YAML 1.2 file. Raises OSError, and YAMLError or ValueError with the reason where it is none."""
+    """The values of a YAML 1.2 file. Raises OSError, and YAMLError or ValueError with the reason if it is invalid."""
     from ruamel.yaml import YAML
 
     status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # a named pipe would be waited on for ever
+    if not stat.S_ISREG(status.st_mode):  # reading a named pipe would wait forever
         raise OSError(errno.EINVAL, "is not a regular file")
     if status.st_size > LONGEST:
         raise ValueError(f"holds more than {LONGEST // 2**20} MB")
@@ -29,12 +29,12 @@ def read(path: Path) -> Any:
     return values
 
 
-def _count(part: Any, known: dict[int, int]) -> int:
-    """Values that a part stands for; what an alias meets again is counted from memory."""
+def _count(part: Any, counts: dict[int, int]) -> int:
+    """The number of values that a part stands for. A part that an alias repeats is not counted again."""
     if not isinstance(part, dict | list | set):
         return 1
-    if id(part) not in known:
-        known[id(part)] = 1  # while it is counted: a ring is as long as its parts
+    if id(part) not in counts:
+        counts[id(part)] = 1  # during the count, so that a ring of aliases ends
         inside = [*part, *part.values()] if isinstance(part, dict) else part
-        known[id(part)] = 1 + sum(_count(each, known) for each in inside)
-    return known[id(part)]
+        counts[id(part)] = 1 + sum(_count(each, counts) for each in inside)
+    return counts[id(part)]

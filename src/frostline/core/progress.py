@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with an ETA on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: a bar with the remaining time on a terminal, otherwise a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PLAIN_SECONDS = 15.0
 
 
 def track(items: Iterable[T], total: int, what: str, each: int = 1) -> Iterator[T]:
-    """Pass items through, showing how far it is on standard error.
+    """Yield the items and show the progress on standard error.
 
-    total: number of images; what: a word before the bar; each: images an item stands for (the last may be short).
+    total: number of images; what: the word before the bar; each: images per item (the last item may have fewer).
     """
     if sys.stderr.isatty():
         from tqdm import tqdm
@@ -27,11 +27,11 @@ def track(items: Iterable[T], total: int, what: str, each: int = 1) -> Iterator[
                 yield item
                 bar.update(min(each, total - bar.n))
         return
-    start = said = time.monotonic()
+    start = last_print = time.monotonic()
     for number, item in enumerate(items, 1):
         yield item
-        now, done = time.monotonic(), min(number * each, total)
-        if now - said >= PLAIN_SECONDS and done < total:
-            rate = done / (now - start)
-            print(f"{what}: {done}/{total} images, {rate:.0f}/s, {(total - done) / rate:.0f} s left", file=sys.stderr)
-            said = now
+        now, count = time.monotonic(), min(number * each, total)
+        if now - last_print >= PLAIN_SECONDS and count < total:
+            rate = count / (now - start)
+            print(f"{what}: {count}/{total} images, {rate:.0f}/s, {(total - count) / rate:.0f} s left", file=sys.stderr)
+            last_print = now

@@ -1,4 +1,4 @@
-"""Where temporary files lie, those of Keras, TensorFlow and MLflow too: in one folder that ends with its process."""
+"""One folder per process for all temporary files, also those of Keras, TensorFlow and MLflow."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from frostline.errors import StateError
 
 @contextmanager
 def of_this_process() -> Iterator[None]:
-    """Let `tempfile` work in a folder of this process within the system's, removed when the block ends.
+    """Let `tempfile` use a folder of this process within the system's. It is removed when the block ends.
 
-    What a killed process left is removed by the next one of the same user. Where the folder can't be made, nothing
-    changes, and whoever needs a temporary file says why there is none.
+    The next process of the same user removes the folder of a killed one. If the folder can't be created, nothing
+    changes, and the code that needs a temporary file reports the error.
     """
     with ExitStack() as stack:
         before = tempfile.tempdir

@@ -1,7 +1,7 @@
-"""Images as arrays: the one decode-and-resize, shards on disk, seeded augmentation.
+"""Images as arrays: decoding and resizing, shards on disk, seeded augmentation.
 
-It may use params and core, and knows no Keras. images.py is used by everything that reads an image, shards.py by
-everything that trains.
+The package may import params and core, but not Keras. All code that reads an image uses images.py, and all code that
+trains uses shards.py.
 """
 
 __all__ = ["augmentation", "images", "shards", "variants"]

@@ -1,8 +1,8 @@
-"""The one decode-and-resize, used alike when data is prepared and when an image is predicted.
+"""Decode and resize images, in the same way for preparing data and for prediction.
 
-It is also the one place that opens an image, so what a stranger's file can do is decided here: it is read as one of
-`FORMATS` by its content, whatever its name, and Pillow's other readers are never loaded (that of EPS runs the file as a
-program). This file goes into every registered model as a part of its own code (see packaging.py).
+Only this module opens images, so it protects against hostile files: a file is read as one of `FORMATS` by its content,
+whatever its name, and Pillow's other readers are never loaded (the one for EPS runs the file as a program). Every
+registered model contains a copy of this file (see packaging.py).
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# The readers of FORMATS that Pillow does not load by itself; were one missing, it would load all that it has.
+# The readers of FORMATS that Pillow does not load by default. If one were missing, Pillow would load all its readers.
 from PIL import AvifImagePlugin, ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 Pixels = NDArray[np.uint8]
 Resize = Literal["stretch", "crop", "pad"]
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")  # and HEIC, where pillow-heif is installed
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")  # and HEIC, if pillow-heif is installed
 NOT_AN_IMAGE = f"not an image ({', '.join(FORMATS[:-1])} or {FORMATS[-1]})"
 READERS = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
 HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 
-MAX_PIXELS = 178_956_970  # Pillow's own bound of a decompression bomb
+MAX_PIXELS = 178_956_970  # Pillow's own limit for decompression bombs
 MAX_BYTES = 10**9  # of an encoded image
-STRIP = 2**20  # pixels that are converted at a time, where that takes copies of many bytes a pixel
-PIXEL_BYTES, WEBP_BYTES = 10, 16  # of memory that decoding takes for each pixel; seen were 3 to 9.3, and 16.1
+STRIP = 2**20  # pixels that are converted at a time, if the conversion needs copies of many bytes per pixel
+PIXEL_BYTES, WEBP_BYTES = 10, 16  # memory per pixel for decoding; measured were 3 to 9.3, and 16.1
 
 
 class UnreadableImageError(Exception):
-    """A file that can't be decoded; the text is the reason in a few words, without the file's name.
+    """A file that can't be decoded. The text is a short reason, without the name of the file.
 
-    kind: the reason as a word that a program can look for.
+    kind: the reason as a word for programs.
     """
 
     def __init__(self, reason: str, kind: str = "unreadable") -> None:
@@ -51,7 +51,7 @@ class UnreadableImageError(Exception):
 
 
 def too_many(width: int, height: int, most: int) -> UnreadableImageError:
-    """The error for an image that has more pixels than are read."""
+    """The error for an image with more than `most` pixels."""
     reason = f"too many pixels: {width}x{height}, and the limit is {most / 1e6:.4g} megapixels"
     return UnreadableImageError(reason, "too_many_pixels")
 
@@ -59,8 +59,8 @@ def too_many(width: int, height: int, most: int) -> UnreadableImageError:
 class LoadedImage(NamedTuple):
     """A decoded image.
 
-    image: upright, of mode RGB, maybe at a fraction of its size; size: the original's width and height, upright;
-    orientation: that EXIF names, 1 to 8, already applied.
+    image: upright, of mode RGB, possibly at a fraction of its size; size: width and height of the original, upright;
+    orientation: the EXIF orientation, 1 to 8, already applied.
     """
 
     image: Image.Image
@@ -69,10 +69,10 @@ class LoadedImage(NamedTuple):
 
 
 class Budget:
-    """Bytes that the images which are being decoded may take together; who finds too little left waits.
+    """Limits the memory of all images that are decoded at the same time. A thread waits until there is enough.
 
-    total: bytes; an image that wants more than all of them has them to itself. condition, used: what the parties share,
-    of `multiprocessing` where they are processes: a condition, and a number in its attribute `value`.
+    total: bytes; an image that needs more is decoded alone. condition, used: a condition and an object with the number
+    of used bytes in its attribute `value`, shared by all threads, or by all processes if they are of `multiprocessing`.
     """
 
     def __init__(self, total: float, condition: Any = None, used: Any = None) -> None:
@@ -83,53 +83,57 @@ class Budget:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """A block that decodes an image and keeps it; what that took is free again behind the block."""
-        self._turn.held = 0
+        """A block that decodes and uses an image. Its memory counts as free again after the block."""
+        self._turn.amount = 0
         try:
             yield
         finally:
-            held, self._turn.held = self._turn.held, None
-            if held:
+            amount, self._turn.amount = self._turn.amount, None
+            if amount:
                 with self._condition:
-                    self._used.value -= held
+                    self._used.value -= amount
                     self._condition.notify_all()
 
     def take(self, amount: int) -> None:
-        """Take bytes until the end of this thread's turn; outside of a turn nothing is bounded."""
-        held = getattr(self._turn, "held", None)
-        if held is None:
+        """Take bytes until the end of this thread's turn. Outside of a turn there is no limit."""
+        earlier_amount = getattr(self._turn, "amount", None)
+        if earlier_amount is None:
             return
         amount = min(amount, self.total)
         with self._condition:
-            if not held:  # who holds some must not wait for others that may wait for it
+            if not earlier_amount:  # a thread that has bytes must not wait for threads that may wait for it
                 self._condition.wait_for(lambda: self._used.value + amount <= self.total)
             self._used.value += amount
-        self._turn.held = held + amount
+        self._turn.amount = earlier_amount + amount
 
 
-budget = Budget(2**30)  # of this process's threads; `decoding` gives its workers one in common
+budget = Budget(2**30)  # for the threads of this process; `decoding` replaces it by one for all its workers
 
 
 def load(source: Path | bytes | IO[bytes], least: int | None = None, most: int = MAX_PIXELS) -> LoadedImage:
-    """Decode an image fully.
+    """Decode an image completely.
 
-    most: pixels, width times height; an image that has more is refused before it is decoded.
-    least: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as neither side gets shorter
-    than this; that takes a fraction of the time, and all of the file is read nevertheless. None: at its own size.
-    EXIF orientation is applied, transparency is laid over white, CMYK and 16-bit grey are converted, and of an
-    animation the first frame is taken. Raises UnreadableImageError, and MemoryError where memory is short.
+    most: pixels, width times height; an image with more pixels is refused before it is decoded. least: a JPEG may be
+    decoded at a half, a quarter or an eighth of its size, if neither side gets shorter than this. This takes a fraction
+    of the time, but still reads the whole file. None: at its own size.
+
+    The EXIF orientation is applied, transparent images are laid over white, CMYK and 16-bit grey are converted, and
+    only the first frame of an animation is used. Raises UnreadableImageError, and MemoryError if there is not enough
+    memory.
     """
     if isinstance(source, Path):
         source = read_file(source)
-    opened = BytesIO(source) if isinstance(source, bytes) else source
+    file = BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(opened, formats=_formats(opened)) as image:
+        with Image.open(file, formats=_formats(file)) as image:
             width, height = image.size
             if width * height > most:
                 raise too_many(width, height, most)
             if least is not None:
                 image.draft(None, (least, least))
-            is_whole = image.format != "JPEG" or "progressive" in image.info  # which is held whole before it is scaled
+            is_whole = (
+                image.format != "JPEG" or "progressive" in image.info
+            )  # a progressive JPEG is in memory as a whole before it is scaled
             pixels = width * height if is_whole else image.size[0] * image.size[1]
             budget.take(pixels * (WEBP_BYTES if image.format == "WEBP" else PIXEL_BYTES))
             image.load()
@@ -141,22 +145,22 @@ def load(source: Path | bytes | IO[bytes], least: int | None = None, most: int =
         raise UnreadableImageError("not an image (empty)" if source == b"" else NOT_AN_IMAGE, "not_an_image") from None
     except Image.DecompressionBombError:
         raise UnreadableImageError("too many pixels", "too_many_pixels") from None
-    except Exception as error:  # whatever a parser of Pillow's trips over in a broken file
-        # The text of an operating system's error would name the file.
+    except Exception as error:  # Pillow's parsers raise many kinds of errors for broken files
+        # `strerror`, because the whole text of an operating system's error contains the name of the file.
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         kind = "truncated" if _TRUNCATED.search(reason) else "unreadable"
         raise UnreadableImageError(" ".join(reason.split()) or type(error).__name__, kind) from None
 
 
-# What Pillow's decoders say of a file that ends too early.
+# Messages of Pillow's decoders for a file that ends too early.
 _TRUNCATED = re.compile(r"truncated|premature|broken data stream|unexpected end|not enough", re.IGNORECASE)
 
 
 def read_file(path: Path | str) -> bytes:
-    """The bytes of a regular file. Raises UnreadableImageError for anything else, without waiting at a named pipe."""
+    """The bytes of a regular file. Raises UnreadableImageError for anything else. A named pipe does not block it."""
     try:
-        # Asked before it is opened, since opening a device can do something, and after it, since names can be moved.
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  a million times, and faster
+        # Check before opening, since opening a device can have effects, and after it, since a file can be replaced.
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  faster, and called a million times
             raise UnreadableImageError("not a regular file", "not_a_file")
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
             status = os.fstat(file.fileno())
@@ -171,10 +175,10 @@ def read_file(path: Path | str) -> bytes:
         raise UnreadableImageError(getattr(error, "strerror", None) or "not the name of a file") from None
 
 
-def _formats(opened: IO[bytes]) -> tuple[str, ...]:
-    """The formats that a file may be read as. HEIC wants a package of its own, which is loaded for HEIC alone."""
-    start = opened.read(12)
-    opened.seek(0)
+def _formats(file: IO[bytes]) -> tuple[str, ...]:
+    """The formats as which a file may be read. HEIC needs an extra package, which is only loaded for HEIC files."""
+    start = file.read(12)
+    file.seek(0)
     if not HEIC.match(start):
         return FORMATS
     try:
@@ -186,14 +190,15 @@ def _formats(opened: IO[bytes]) -> tuple[str, ...]:
 
 
 def decode(source: Path | bytes | IO[bytes]) -> Pixels:
-    """Decode an image fully and at its own size, as `load` does: uint8 RGB of shape (height, width, 3)."""
+    """Decode an image at its own size, see `load`: uint8 RGB of shape (height, width, 3)."""
     return np.asarray(load(source).image)
 
 
 def fit(image: Image.Image, size: int, how: Resize) -> Image.Image:
-    """Bring an image of mode RGB to `size` pixels square, bilinear and antialiased.
+    """Resize an image of mode RGB to a square of `size` pixels a side, bilinear and antialiased.
 
-    `stretch` ignores the aspect ratio, `crop` cuts the longer side's ends, `pad` fills the shorter side with black.
+    how: `stretch` ignores the aspect ratio, `crop` cuts off the ends of the longer side, `pad` adds black to the
+    shorter side.
     """
     box = (size, size)
     if image.size == box:
@@ -204,18 +209,18 @@ def fit(image: Image.Image, size: int, how: Resize) -> Image.Image:
 
 
 def resize(pixels: Pixels, size: int, how: Resize) -> Pixels:
-    """As `fit`, of uint8 (height, width, 3) to uint8 (size, size, 3)."""
+    """Like `fit`, for arrays: uint8 (height, width, 3) to uint8 (size, size, 3)."""
     return np.asarray(fit(Image.fromarray(pixels), size, how))
 
 
 def prepare(source: Path | bytes | IO[bytes], size: int, how: Resize, most: int = MAX_PIXELS) -> Pixels:
-    """What the network gets of an image, in training and ever after: uint8 (size, size, 3). most: as `load` says."""
+    """Decode and resize an image for training or prediction: uint8 (size, size, 3). most: see `load`."""
     with budget.turn():
         return np.asarray(fit(load(source, size, most).image, size, how))
 
 
 def _set_upright(image: Image.Image) -> int:
-    """Apply the EXIF orientation; an image whose EXIF data are broken is left as it lies, as viewers show it."""
+    """Apply the EXIF orientation and return it. If the EXIF data are broken, the image stays as it is."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         ImageOps.exif_transpose(image, in_place=True)
@@ -236,7 +241,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _in_strips(image: Image.Image, mode: str, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """An image converted to a mode some rows at a time, so that what `convert` needs in between stays small."""
+    """An image converted to a mode a few rows at a time, so that `convert` needs little memory."""
     out = Image.new(mode, image.size)
     for top, part in _strips(image):
         out.paste(convert(part), (0, top))
@@ -251,7 +256,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 
 def _grey(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """What makes 8-bit grey of a part of a 16-bit or float image."""
+    """A function that converts a part of a 16-bit or float image to 8-bit grey."""
     top = 65535.0
     if image.mode == "F":
         top = max(float(np.nanmax(np.asarray(part), initial=1.0)) for _, part in _strips(image))
@@ -269,9 +274,9 @@ def _over_white(part: Image.Image) -> Image.Image:
 
 
 def jpeg_digest(data: bytes, orientation: int) -> bytes | None:
-    """SHA-256 of what fixes a JPEG's pixels: its orientation and its segments, without those that only say things.
+    """SHA-256 of the parts of a JPEG that its pixels depend on: the orientation, and all segments except metadata.
 
-    So a comment or a date that is added changes nothing. None where it is no JPEG. Source of the format: ITU-T T.81,
+    So adding a comment or a date does not change it. None if the file is not a JPEG. Source of the format: ITU-T T.81,
     annex B.
     """
     if data[:3] != b"\xff\xd8\xff":
@@ -279,11 +284,11 @@ def jpeg_digest(data: bytes, orientation: int) -> bytes | None:
     sha = hashlib.sha256(b"JPEG" + bytes([orientation]))
     place = 2
     while data[place : place + 1] == b"\xff" and (marker := data[place + 1 : place + 2]) not in (b"", b"\xda"):
-        if marker == b"\xff":  # a byte of filling
+        if marker == b"\xff":  # a fill byte
             place += 1
             continue
         end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        # Application data and comments, but Adobe's, which says how colours are coded.
+        # Skip application data and comments, except Adobe's segment, which says how colours are coded.
         if not (0xE0 <= marker[0] <= 0xEF or marker == b"\xfe") or marker == b"\xee":
             sha.update(data[place:end])
         place = end

@@ -1,12 +1,12 @@
-"""Decoded images as fixed-size `.npy` shards with a Parquet index: decoded once, memory-mapped ever after.
+"""Decoded images as fixed-size `.npy` shards with a Parquet index: decoded once, then memory-mapped.
 
 folder/
 ├── images-00000.npy ...   uint8 (rows, size, size, 3); every shard but the last holds the same number of rows
-├── index.parquet          one row an image: path, label (class number), sha256 (of the original, see `reading`),
-│                          digest (of the pixels as they are here)
+├── index.parquet          one row per image: path, label (class number), sha256 (of the original, see `reading`),
+│                          digest (of the pixels in the shard)
 └── meta.json              classes, image_size, resize, rows_per_shard, digest; CRC-32 of each file, and of all this
 
-What a file holds is compared with its checksum once in a process, before it is used.
+Each process compares every file with its checksum once, before it uses the file.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 INDEX = "index.parquet"
 SHARD_BYTES = 64 * 2**20
-PIECE = 4096  # rows of an index that are written at a time
-RESIDENT = 4 * SHARD_BYTES  # of the images that a stage without a budget of its own has read
+PIECE = 4096  # rows of the index that are written at a time
+RESIDENT = 4 * SHARD_BYTES  # images in memory, for a stage without its own limit
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What all images of a data set share: the class names in label order, side in pixels, way of resizing."""
+    """The properties of a data set: class names in label order, side of the images in pixels, way of resizing."""
 
     classes: tuple[str, ...]
     image_size: int
@@ -47,7 +47,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Shards:
-    """A folder of shards, opened for reading; an array-like of uint8 (n, size, size, 3)."""
+    """A folder of shards, opened for reading. It is array-like: uint8 (n, size, size, 3)."""
 
     folder: Path
     layout: Layout
@@ -58,8 +58,10 @@ class Shards:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row an image, in the order of the shards: path, label (int), sha256, digest. Raises DataError where it is
-        damaged."""
+        """One row per image, in the order of the shards: path, label (int), sha256, digest.
+
+        Raises DataError if the file is damaged.
+        """
         import pandas as pd
 
         self._require_sound(INDEX)
@@ -72,14 +74,14 @@ class Shards:
 
     @cached_property
     def identities(self) -> NDArray[np.bytes_]:
-        """What tells images apart wherever they lie: the first 32 hex digits of each one's digest, `S32` (n,)."""
+        """An identity of each image that depends only on its pixels: 32 hex digits of its digest, `S32` (n,)."""
         return self.index["digest"].str.slice(stop=32).to_numpy("S32")
 
     @cached_property
     def pieces(self) -> Pieces:
-        """The memory-mapped shards. Raises DataError where one that is read is damaged."""
+        """The memory-mapped shards. Reading a damaged one raises DataError."""
         names = sorted(name for name in self.checksums if name != INDEX)
-        arrays = _Lazily([partial(self._shard, name) for name in names])
+        arrays = _LazyArrays([partial(self._shard, name) for name in names])
         shard, row = np.divmod(np.arange(len(self)), self.rows_per_shard)
         side = self.layout.image_size
         return Pieces(arrays, shard, row, (side, side, 3), np.dtype(np.uint8), self.memory)
@@ -105,27 +107,27 @@ class Shards:
             raise DataError(f"{path}: is damaged ({reason}); remove {self.folder}, then run `dvc repro`")
 
     def source_digest(self) -> str:
-        """Digest of which original images these are, under which names of classes; free of order, size and resizing.
+        """Digest of the original images and their class names. It does not depend on order, size or resizing.
 
-        Two test sets with the same one hold the same images, however they were prepared.
+        Two test sets with the same digest hold the same images, even if they were prepared in different ways.
         """
         names = np.asarray(self.layout.classes, object)[self.labels]
         return digest.of_value(sorted(zip(self.index["sha256"], names, strict=True)))
 
 
-class _Lazily(Sequence[Pixels]):
-    """Arrays that are opened when they are first asked for."""
+class _LazyArrays(Sequence[Pixels]):
+    """Arrays that are opened when they are first used."""
 
     def __init__(self, openers: Sequence[Callable[[], Pixels]]) -> None:
-        self._openers, self._opened = openers, dict[int, Pixels]()
+        self._openers, self._arrays = openers, dict[int, Pixels]()
 
     def __len__(self) -> int:
         return len(self._openers)
 
     def __getitem__(self, number: Any) -> Any:
-        if number not in self._opened:
-            self._opened[number] = self._openers[number]()
-        return self._opened[number]
+        if number not in self._arrays:
+            self._arrays[number] = self._openers[number]()
+        return self._arrays[number]
 
 
 def write(
@@ -133,30 +135,30 @@ def write(
     layout: Layout,
     index: pd.DataFrame,
     images: Iterable[Pixels],
-    known: Sequence[str] | None = None,
+    pixel_digests: Sequence[str] | None = None,
 ) -> Shards:
-    """Write images, streamed one by one, into an existing empty folder.
+    """Write images, one at a time, into an existing empty folder.
 
-    index: columns path, label, sha256, one row an image. known: the images' digests (hex SHA-256 of their bytes), where
-    they were computed already. Raises ValueError where images and rows differ in number, or an image is not uint8
-    (size, size, 3).
+    index: columns path, label, sha256, one row per image. pixel_digests: the digests of the images (hex SHA-256 of
+    their bytes), None to compute them. Raises ValueError if the numbers of images and rows differ, or if an image is
+    not uint8 (size, size, 3).
     """
     size = layout.image_size
     per_shard = max(1, SHARD_BYTES // (size * size * 3))
-    digests = list(known) if known is not None else []
+    digests = list(pixel_digests) if pixel_digests is not None else []
     checksums: dict[str, str] = {}
     stream = iter(images)
     for number, start in enumerate(range(0, len(index), per_shard)):
         rows = min(per_shard, len(index) - start)
         name = f"images-{number:05d}.npy"
-        with (folder / name).open("wb") as opened:
-            file = checksum.Summed(opened)
+        with (folder / name).open("wb") as raw_file:
+            file = checksum.Summed(raw_file)
             header = {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size, 3)}
             np.lib.format.write_array_header_1_0(file, header)
             for image in _exactly(rows, stream):
                 if image.dtype != np.uint8 or image.shape != (size, size, 3):
                     raise ValueError(f"an image is {image.dtype} {image.shape}, not uint8 ({size}, {size}, 3)")
-                if known is None:
+                if pixel_digests is None:
                     digests.append(hashlib.sha256(np.ascontiguousarray(image).data).hexdigest())
                 file.write(np.ascontiguousarray(image).data)
         checksums[name] = file.sum
@@ -175,9 +177,9 @@ def write(
     }
     meta["checksum"] = _checksum(meta)
     (folder / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    made = open_folder(folder)
-    vars(made)["index"] = index  # cached: it need not be read to be known
-    return made
+    shards = open_folder(folder)
+    vars(shards)["index"] = index  # cached, so that it need not be read
+    return shards
 
 
 def _checksum(meta: dict[str, Any]) -> str:
@@ -185,7 +187,7 @@ def _checksum(meta: dict[str, Any]) -> str:
 
 
 def _save(index: pd.DataFrame, path: Path) -> None:
-    """Write an index a piece at a time, so that memory holds it once."""
+    """Write an index in pieces, so that memory holds it only once."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -196,7 +198,7 @@ def _save(index: pd.DataFrame, path: Path) -> None:
 
 
 def open_folder(folder: Path, memory: Memory | None = None) -> Shards:
-    """Open a folder of shards. memory: bounds what of it stays resident. Raises DataError where it is none."""
+    """Open a folder of shards. memory: limits how much of it is in memory. Raises DataError if it has no shards."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta.pop("checksum") != _checksum(meta):

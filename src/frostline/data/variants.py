@@ -1,4 +1,4 @@
-"""Stored variants: the augmented copies of the training split, row by row alike, and what they look like."""
+"""Stored variants of the training split, with the same rows, and a contact sheet of them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from frostline.errors import DataError
 from frostline.params.schema import AugmentSection
 
 SHEET_ROWS, SHEET_VARIANTS = 8, 7
-SHEET_SIDE = 256  # images of twice that side and more are thinned out on the sheet
+SHEET_SIDE = 256  # on the sheet, images of twice this side or more are reduced
 
 
 def write(settings: AugmentSection, train: shards.Shards, seed: int, folder: Path) -> None:
-    """Make the stored variants of the training split, none where they are drawn live, in an empty folder."""
+    """Write the stored variants of the training split into an empty folder. There are none if variants are live."""
     policy = Policy.of(settings)
     for variant in range(1, (settings.copies if settings.stored else 0) + 1):
         place = folder / f"variant-{variant:05d}"
         place.mkdir()
-        images = progress.track(_drawn(train, policy, variant, seed), len(train), f"augment {variant}")
+        images = progress.track(_make_variant(train, policy, variant, seed), len(train), f"augment {variant}")
         shards.write(place, train.layout, train.index, images)
 
 
 def stored(folder: Path, settings: AugmentSection, train: shards.Shards) -> list[shards.Shards]:
-    """The variants in a folder, of exactly these training images; none where they are drawn live.
+    """Open the variants of exactly these training images. There are none if variants are live.
 
-    Raises DataError where `augment` has not run for them.
+    Raises DataError if `augment` has not run for these images.
     """
     copies = settings.copies if settings.stored else 0
     variants = [shards.open_folder(path, train.memory) for path in sorted(folder.glob("variant-*"))]
@@ -46,22 +46,22 @@ def stored(folder: Path, settings: AugmentSection, train: shards.Shards) -> list
     return variants
 
 
-def _drawn(train: shards.Shards, policy: Policy, variant: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+def _make_variant(train: shards.Shards, policy: Policy, variant: int, seed: int) -> Iterator[NDArray[np.uint8]]:
     """One variant of every training image, in the order of the shards."""
     digests = train.index["sha256"].tolist()
 
     def make(row: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        drawn = augmentation.draw(policy, digests[row], variant, seed)
-        return augmentation.apply(pixels, drawn, policy.fill_mode)
+        transform = augmentation.draw(policy, digests[row], variant, seed)
+        return augmentation.apply(pixels, transform, policy.fill_mode)
 
-    with ThreadPoolExecutor(machine.cores()) as pool:  # SciPy lets go of the interpreter lock
+    with ThreadPoolExecutor(machine.cores()) as pool:  # SciPy releases the interpreter lock
         for start in range(0, len(train), 64):
             rows = np.arange(start, min(start + 64, len(train)))
             yield from pool.map(make, rows.tolist(), train.take(rows))
 
 
 def contact_sheet(settings: AugmentSection, train: shards.Shards, seed: int) -> Image.Image:
-    """A row an image, spread over the classes: the original first, then its variants."""
+    """An overview with one row per image, of all classes: the original first, then its variants."""
     policy = Policy.of(settings)
     variants = range(1, 1 + (SHEET_VARIANTS if settings.mode == "live" else min(settings.copies, SHEET_VARIANTS)))
     rows = np.argsort(train.labels, kind="stable")
@@ -69,9 +69,9 @@ def contact_sheet(settings: AugmentSection, train: shards.Shards, seed: int) -> 
     step = max(1, train.layout.image_size // SHEET_SIDE)
     lines = []
     for row, pixels in zip(rows, train.take(rows), strict=True):
-        drawn = [augmentation.draw(policy, train.index["sha256"].iat[row], v, seed) for v in variants]
-        made = [pixels, *(augmentation.apply(pixels, d, policy.fill_mode) for d in drawn)]
-        line = [image[::step, ::step] for image in made]
+        transforms = [augmentation.draw(policy, train.index["sha256"].iat[row], v, seed) for v in variants]
+        images = [pixels, *(augmentation.apply(pixels, d, policy.fill_mode) for d in transforms)]
+        line = [image[::step, ::step] for image in images]
         lines.append(np.concatenate([np.pad(p, ((2, 2), (2, 2), (0, 0)), constant_values=255) for p in line], axis=1))
     sheet = Image.fromarray(np.concatenate(lines))
     scale = max(1, round(96 / train.layout.image_size))

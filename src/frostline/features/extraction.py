@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline.core import progress
+from frostline.core import progress, suggest
 from frostline.data.shards import Shards
 from frostline.errors import ParamsError
 from frostline.features import prefix
@@ -61,8 +60,8 @@ def extractor(backbone: Backbone, layer: str, pooling: str) -> Extractor:
     body = backbone.model
     operations = {each.name: each for each in body.operations if not isinstance(each, keras.layers.InputLayer)}
     if layer not in operations:
-        near = get_close_matches(layer, operations, n=1, cutoff=0.0)[0]
-        raise ParamsError(f"--layer: {layer!r} is no layer of {body.name}; did you mean {near}?")
+        hint = suggest.hint(layer, operations, cutoff=0.0)
+        raise ParamsError(f"--layer: {layer!r} is not a layer of {body.name}; {hint}")
     cut = keras.Model(body.input, operations[layer].output, name=body.name)
     shape = cut.output.shape[1:]
     pool = heads.POOLS[pooling if len(shape) == 3 else "flatten"](name="pool")

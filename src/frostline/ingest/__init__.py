@@ -1,7 +1,7 @@
-"""From whatever a person has (folders, tables, archives, cards) to checked, deduplicated and split images.
+"""From a data source (folder, table, archive or card) to checked, deduplicated and split images.
 
-It may use data, and knows no Keras. Start with sources.py; decoding.py reads all images over all cores, checks.py
-says what is wrong with them, splits.py who is trained on.
+The package may import data, but not Keras. Start with sources.py. decoding.py decodes all images on all cores,
+checks.py lists what is wrong with them, and splits.py decides which of them are trained on.
 """
 
 __all__ = ["checks", "decoding", "folders", "gathering", "report", "sources", "splits"]

@@ -1,4 +1,4 @@
-"""Archives as sources: .zip and .tar files, unpacked without trusting what they say."""
+"""Archives as sources: .zip and .tar files, unpacked without trusting them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ from frostline.ingest.problems import Problem
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MEMBER_BYTES = 10**9  # no image is larger; a few kilobytes of an archive can claim terabytes
-PACKED, FREE = 100, 10**9  # all members may have so many times the archive's own bytes, and that many in any archive
+EXPANSION, FREE = 100, 10**9  # all members together: up to 100 times the bytes of the archive, plus 1 GB
 BLOCK = 1 << 20
 
 
 class _RefusedError(Exception):
-    """A member that is not unpacked: kind and reason."""
+    """A member must not be unpacked. Arguments: the kind and the reason of the problem."""
 
 
 class _BombError(Exception):
-    """The members are too large together."""
+    """All members together are too large."""
 
 
 @dataclass(frozen=True)
 class _Member:
-    """name: as the archive has it; kind: folder, file or other; open: gives its content."""
+    """A member of an archive.
+
+    name: as in the archive; kind: folder, file or other; open: opens the content.
+    """
 
     name: str
     kind: str
@@ -41,30 +44,30 @@ class _Member:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file's name ends like an archive's."""
+    """Whether the file name ends with the suffix of an archive."""
     return path.name.lower().endswith(SUFFIXES)
 
 
 def unpack(archive: Path, folder: Path) -> list[Problem]:
-    """Unpack an archive into an existing empty folder; the members that are left out, links and devices among them.
+    """Unpack an archive into an existing empty folder. Returns the members left out, such as links and devices.
 
-    No member is written outside the folder. Raises DataError where the archive itself is damaged, unpacks to more than
-    archives of images do, or the disk is full.
+    No member is written outside the folder. Raises DataError if the archive itself is damaged, if it unpacks to far
+    more than its own size, or if the disk is full.
     """
     problems = []
-    left = FREE + PACKED * archive.stat().st_size
+    remaining = FREE + EXPANSION * archive.stat().st_size
     try:
-        with (_zipped if archive.suffix.lower() == ".zip" else _tarred)(archive, left) as members:
+        with (_zip_members if archive.suffix.lower() == ".zip" else _tar_members)(archive, remaining) as members:
             for member in progress.track(members, len(members), "unpack"):
                 try:
-                    left -= _write(member, folder)
+                    remaining -= _write(member, folder)
                 except _RefusedError as refusal:
                     kind, reason = refusal.args
                     problems.append(Problem(readable(member.name), None, kind, reason))
-                _require_bounded(left)
+                _require_bounded(remaining)
     except _BombError:
         raise DataError(
-            f"{archive}: unpacks to more than {PACKED} times its size; check where it comes from, or unpack it and "
+            f"{archive}: unpacks to more than {EXPANSION} times its size; check where it comes from, or unpack it and "
             "name the folder"
         ) from None
     except OSError as error:
@@ -74,14 +77,14 @@ def unpack(archive: Path, folder: Path) -> list[Problem]:
             f"{folder}: has no space left to unpack {archive}; free some, or name another disk by TMPDIR"
         ) from error
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{archive}: can't be unpacked ({said}); fetch it again") from error
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{archive}: can't be unpacked ({message}); fetch it again") from error
     return problems
 
 
 def _write(member: _Member, folder: Path) -> int:
-    """Unpack one member; its bytes. Raises _RefusedError where it is none to unpack."""
-    target = folder / _inside(member.name)
+    """Unpack one member and return its size in bytes. Raises _RefusedError if it must not be unpacked."""
+    target = folder / _safe_path(member.name)
     if member.kind == "other":
         raise _RefusedError("not_a_file", "a link or device")
     try:
@@ -104,12 +107,12 @@ def _write(member: _Member, folder: Path) -> int:
         raise
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
         target.unlink()
-        said = "encrypted" if "password" in str(error) else " ".join(str(error).split())
-        raise _RefusedError("unreadable", f"can't be unpacked ({said})") from None
+        message = "encrypted" if "password" in str(error) else " ".join(str(error).split())
+        raise _RefusedError("unreadable", f"can't be unpacked ({message})") from None
 
 
-def _require_bounded(left: int) -> None:
-    if left < 0:
+def _require_bounded(remaining: int) -> None:
+    if remaining < 0:
         raise _BombError
 
 
@@ -122,8 +125,8 @@ def _copy(content: IO[bytes], file: IO[bytes]) -> int:
     raise _RefusedError("too_large", f"holds more than {MEMBER_BYTES // 10**9} GB")
 
 
-def _inside(name: str) -> Path:
-    """The member's place below the folder. Raises _RefusedError where its name leads elsewhere."""
+def _safe_path(name: str) -> Path:
+    """The path of the member relative to the folder. Raises _RefusedError if its name leads out of the folder."""
     path = PurePosixPath(name.replace("\\", "/") if "/" not in name else name)
     has_drive = bool(path.parts) and path.parts[0].endswith(":")
     if path.is_absolute() or has_drive or ".." in path.parts or "\0" in name:
@@ -132,27 +135,27 @@ def _inside(name: str) -> Path:
 
 
 @contextmanager
-def _zipped(archive: Path, left: int) -> Iterator[list[_Member]]:
-    with zipfile.ZipFile(archive) as opened:
-        _require_bounded(left - sum(info.file_size for info in opened.infolist()))
+def _zip_members(archive: Path, remaining: int) -> Iterator[list[_Member]]:
+    with zipfile.ZipFile(archive) as file:
+        _require_bounded(remaining - sum(info.file_size for info in file.infolist()))
         members = []
-        for info in opened.infolist():
+        for info in file.infolist():
             is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
             kind = "folder" if info.is_dir() else "other" if is_link else "file"
-            members.append(_Member(info.filename, kind, partial(opened.open, info)))
+            members.append(_Member(info.filename, kind, partial(file.open, info)))
         yield members
 
 
 @contextmanager
-def _tarred(archive: Path, left: int) -> Iterator[list[_Member]]:
-    with tarfile.open(archive) as opened:
+def _tar_members(archive: Path, remaining: int) -> Iterator[list[_Member]]:
+    with tarfile.open(archive) as file:
         members = []
-        for info in opened:
-            left -= info.size
-            _require_bounded(left)  # at once: to pass a member over, it has to be unpacked
-            # A hard link's content is another member's.
+        for info in file:
+            remaining -= info.size
+            _require_bounded(remaining)  # checked at once, because even skipping a member unpacks it
+            # The content of a hard link is the content of another member.
             kind = "folder" if info.isdir() else "file" if info.isreg() or info.islnk() else "other"
-            members.append(_Member(info.name, kind, partial(_content, opened, info)))
+            members.append(_Member(info.name, kind, partial(_content, file, info)))
         yield members
 
 
@@ -162,5 +165,5 @@ def _content(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
     except KeyError:
         content = None
     if content is None:
-        raise _RefusedError("not_a_file", "a link to what the archive does not hold")
+        raise _RefusedError("not_a_file", "a link to a file that is not in the archive")
     return content

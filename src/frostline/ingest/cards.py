@@ -1,4 +1,4 @@
-"""Cards as sources: small YAML files that say what is built in, generated or fetched."""
+"""Cards as sources: small YAML files that name a built-in, generated or downloaded data set."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from frostline.ingest import synthetic
 from frostline.ingest.folders import ListedImage, Listing
 from frostline.ingest.reading import ReadImage
 
-MOST = 10_000_000  # images that a card may ask for
+MOST = 10_000_000  # images of one card
 
 
 @dataclass(frozen=True)
 class ArrayReader:
-    """Images that are already an array, uint8 (n, height, width, 3); a path ends with the number of one."""
+    """Reads images from an array, uint8 (n, height, width, 3). A path ends with the number of the image."""
 
     pixels: Pixels
 
     def read(self, path: str, least: int | None) -> ReadImage:
-        """As `reading.Reader` says."""
+        """See `reading.SourceReader.read`."""
         return ReadImage.of_pixels(Image.fromarray(self.pixels[int(path.rpartition("/")[2])]))
 
 
 @dataclass(frozen=True)
 class SyntheticReader:
-    """Images drawn by formula when they are read; a path is the class and the number of one."""
+    """Generates images when they are read. A path is the class and the number of the image."""
 
     images: synthetic.Synthetic
 
     def read(self, path: str, least: int | None) -> ReadImage:
-        """As `reading.Reader` says."""
+        """See `reading.SourceReader.read`."""
         label, _, number = path.rpartition("/")
         return ReadImage.of_pixels(Image.fromarray(self.images.image(self.images.classes.index(label), int(number))))
 
@@ -53,7 +53,7 @@ class DigitsCard(_Card):
     kind: Literal["digits"]
 
     def open(self) -> tuple[Listing, ArrayReader]:
-        """Its images."""
+        """The images of the card, and their reader."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()
@@ -64,7 +64,7 @@ class DigitsCard(_Card):
 
 
 class SyntheticCard(_Card):
-    """`kind: synthetic`: fractals and letters; `size` in pixels."""
+    """`kind: synthetic`: fractals and letters. The unit of `size` is pixels."""
 
     kind: Literal["synthetic"]
     fractals: Annotated[int, Field(ge=0, le=100_000)]
@@ -80,20 +80,20 @@ class SyntheticCard(_Card):
         return self
 
     def open(self) -> tuple[Listing, SyntheticReader]:
-        """Its images."""
+        """The images of the card, and their reader."""
         images = synthetic.Synthetic(self.fractals, self.letters, self.size, self.seed)
         rows = [ListedImage(f"{name}/{i:05d}", name) for name in images.classes for i in range(self.images_per_class)]
         return Listing(rows), SyntheticReader(images)
 
 
 class KaggleCard(_Card):
-    """`kind: kaggle`: a data set of kaggle.com, `owner/name` or, so that it never changes, `owner/name/versions/3`."""
+    """`kind: kaggle`: a data set of kaggle.com, `owner/name`, or `owner/name/versions/3` for a fixed version."""
 
     kind: Literal["kaggle"]
     dataset: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+(/versions/\d+)?$")]
 
     def fetch(self) -> Path:
-        """The folder of its files, by kagglehub, which keeps what it fetched. Raises DataError, with the fix."""
+        """Download the files with kagglehub, which caches them. Returns their folder. Raises DataError on failure."""
         try:
             import kagglehub
         except ImportError:
@@ -102,10 +102,10 @@ class KaggleCard(_Card):
             ) from None
         try:
             return Path(kagglehub.dataset_download(self.dataset))
-        except Exception as error:  # of the network, of the service, or of what it sent
-            said = " ".join(str(error).split()) or type(error).__name__
+        except Exception as error:  # the network, the service or its answer may fail
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(
-                f"{self.dataset}: can't be fetched from Kaggle ({said}); see to the name, the network, and "
+                f"{self.dataset}: can't be fetched from Kaggle ({reason}); check the name, the network, and "
                 "KAGGLE_API_TOKEN or ~/.kaggle/kaggle.json"
             ) from error
 
@@ -120,7 +120,7 @@ CARDS: dict[str, type[DigitsCard] | type[SyntheticCard] | type[KaggleCard]] = {
 
 
 def load(path: Path) -> Card:
-    """Read a card. Raises DataError, naming the file and the key, where it is none."""
+    """Read a card. Raises DataError, naming the file and the key, if it is not a valid card."""
     from ruamel.yaml.error import YAMLError
 
     try:
@@ -128,7 +128,7 @@ def load(path: Path) -> Card:
     except YAMLError as error:
         raise DataError(f"{path}: is not YAML; fix it") from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is no card ({getattr(error, 'strerror', None) or error}); fix it") from error
+        raise DataError(f"{path}: is not a card ({getattr(error, 'strerror', None) or error}); fix it") from error
     kind = values.get("kind") if isinstance(values, dict) else None
     if not isinstance(kind, str) or kind not in CARDS:
         raise DataError(f"{path}: kind is {repr(kind)[:40]}; use one of {', '.join(CARDS)}")

@@ -1,4 +1,4 @@
-"""What is wrong with a source once its images were decoded: what is left out, and what a person should look at."""
+"""Checks of a source whose images are decoded: what is left out, and what a person should look at."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from frostline.ingest import duplicates, splits
 from frostline.ingest.folders import nearest
 from frostline.ingest.problems import Problem
 
-IMBALANCED = 10  # times as many training images of one class as of another
-# Of a class's images, and at least so many: a larger set of near-copies, or half a class, is one of lookalikes.
+IMBALANCED = 10  # warn if the largest class has that many times the training images of the smallest
+# A set of near-copies with more than this share of a class, and more than this number of images, or with more than half
+# of a class, is taken for a set of lookalikes.
 CROWD, CROWD_LEAST = 0.1, 20
 Pairs = NDArray[np.int64]
 
 
 @dataclass
 class Findings:
-    """usable: the rows that are left, with the column `together`; problems: what is left out.
+    """The result of the checks.
 
-    warnings: what is kept but should be looked at, records of kind and reason; near_copies: the paths of each set.
+    usable: the rows that are left, with the column `together`; problems: what is left out; warnings: records of kind
+    and reason, about images that are kept but should be looked at; near_copies: the paths of each set.
     """
 
     usable: pd.DataFrame
@@ -33,24 +35,24 @@ class Findings:
     near_copies: list[list[str]] = field(default_factory=list)
 
     def drop(self, rows: pd.DataFrame) -> None:
-        """Leave rows out; they have the columns `kind` and `reason`."""
+        """Leave rows out and note them as problems. rows: with the columns `kind` and `reason`."""
         columns = (rows[name].tolist() for name in ("path", "label", "kind", "reason"))
         self.problems += [Problem(*values) for values in zip(*columns, strict=True)]
         self.usable = self.usable.drop(index=rows.index)
 
     def keep(self, mask: NDArray[np.bool_]) -> int:
-        """Keep those of the usable rows; how many others there were."""
+        """Keep only these of the usable rows. Returns the number of the others. mask: bool (usable rows,)."""
         self.usable = self.usable[mask]
         return int((~mask).sum())
 
     @property
     def counts(self) -> pd.DataFrame:
-        """Images by split (rows, all three) and class (columns); the rows have their final split."""
+        """Number of images by split (rows, all three) and class (columns). The usable rows must have a split."""
         sizes = self.usable.groupby(["split", "label"]).size()
         return sizes.unstack(fill_value=0).reindex(splits.SPLITS, fill_value=0)
 
     def warn(self, kind: str, reason: str) -> None:
-        """Note what is kept."""
+        """Add a warning about images that are kept."""
         self.warnings.append({"kind": kind, "reason": reason})
 
 
@@ -58,41 +60,42 @@ def copies(
     readable: pd.DataFrame,
     problems: list[Problem],
     pairs: Pairs,
-    is_near_wanted: bool,
+    near_duplicates: bool,
     pixel_digests: Callable[[list[str]], list[bytes]],
 ) -> Findings:
-    """Leave out copies, and what lies on two sides of given splits.
+    """Leave out copies, and images that belong together but lie in different splits of the source.
 
     readable: columns path, label, split, group, sha256, prepared, is_coded, width and height; problems: of other files;
-    pairs: near-copies, int64 (pairs, 2), by the number of their row; pixel_digests: of the images of some paths,
-    decoded at their own size.
+    pairs: near-copies, int64 (pairs, 2), by the number of their row; near_duplicates: whether near-copies count;
+    pixel_digests: computes the digests of the images of some paths, decoded at their own size.
     """
-    found = Findings(readable, list(problems))
+    findings = Findings(readable, list(problems))
     table = readable.assign(same=_same(readable, pairs, pixel_digests))
     ties = duplicates.ties(table["same"])
-    if is_near_wanted:
-        pairs = _without_crowds(found, table, pairs)
+    if near_duplicates:
+        pairs = _without_crowds(findings, table, pairs)
         alike = duplicates.together(table.assign(group=None), np.concatenate([ties, pairs]))
     else:
         pairs = pairs[:0]
-    found.usable = table = table.assign(together=duplicates.together(table, np.concatenate([ties, pairs])))
-    found.drop(duplicates.exact(table))
-    if is_near_wanted:
-        _note_near_copies(found, alike[found.usable.index])
-    found.drop(duplicates.straddling(found.usable, _among(pairs, table.index.isin(found.usable.index))))
-    _drop_unlearnable(found)
-    told = {problem.label for problem in found.problems if problem.kind == "empty_class"}
-    named = {problem.label for problem in found.problems if problem.label is not None}
-    for label in sorted(named - told - set(found.usable["label"])):
-        found.problems.append(Problem(label, label, "empty_class", "no image of the class is left"))
-    return found
+    findings.usable = table = table.assign(together=duplicates.together(table, np.concatenate([ties, pairs])))
+    findings.drop(duplicates.exact(table))
+    if near_duplicates:
+        _note_near_copies(findings, alike[findings.usable.index])
+    findings.drop(duplicates.straddling(findings.usable, _among(pairs, table.index.isin(findings.usable.index))))
+    _drop_unlearnable(findings)
+    reported = {problem.label for problem in findings.problems if problem.kind == "empty_class"}
+    labels = {problem.label for problem in findings.problems if problem.label is not None}
+    for label in sorted(labels - reported - set(findings.usable["label"])):
+        findings.problems.append(Problem(label, label, "empty_class", "no image of the class is left"))
+    return findings
 
 
 def _same(readable: pd.DataFrame, pairs: Pairs, pixel_digests: Callable[[list[str]], list[bytes]]) -> pd.Series:
-    """What images with the same pixels have in common.
+    """A digest for each row that is equal for images with the same pixels.
 
-    That is their sha256, but where one image may have been coded in two ways: as a JPEG, which is known by its code,
-    and as a PNG of the same pixels, or as two JPEGs of which one was rearranged. Those few are decoded once more.
+    It is the sha256, unless the same image may be coded in two ways: as a JPEG, whose sha256 is that of its coded
+    image, and as a PNG of the same pixels, or as two JPEGs of which one was rearranged. Those few images are decoded
+    again.
     """
     coded, size = readable["is_coded"].to_numpy(), readable[["width", "height"]].to_numpy()
     one, two = pairs.T
@@ -108,70 +111,72 @@ def _same(readable: pd.DataFrame, pairs: Pairs, pixel_digests: Callable[[list[st
 
 
 def _differ(values: pd.Series, others: pd.Series) -> pd.Series:
-    """Which rows share their value with one that has another other."""
+    """Which rows share their value with a row that differs in `others`."""
     is_shared = values.duplicated(keep=False)
     shared = others[is_shared].groupby(values[is_shared]).transform("nunique") > 1
     return shared.reindex(values.index, fill_value=False)
 
 
-def _among(pairs: Pairs, is_left: NDArray[np.bool_]) -> Pairs:
-    """Pairs of which both rows are left, by their new numbers."""
-    number = np.cumsum(is_left) - 1
-    return number[pairs[is_left[pairs].all(axis=1)]]
+def _among(pairs: Pairs, is_usable: NDArray[np.bool_]) -> Pairs:
+    """The pairs of which both rows are left, with the new row numbers."""
+    number = np.cumsum(is_usable) - 1
+    return number[pairs[is_usable[pairs].all(axis=1)]]
 
 
-def _drop_unlearnable(found: Findings) -> None:
-    """Leave out classes that given splits have for validation or test alone: they can't be learned."""
-    table = found.usable
+def _drop_unlearnable(findings: Findings) -> None:
+    """Leave out classes that the source has only in validation or test: they can't be learned."""
+    table = findings.usable
     is_train = table["split"].isna() | (table["split"] == "train")
     if not is_train.any():
-        return  # refused as a whole
-    known = sorted(set(table.loc[is_train, "label"]))
-    strange = table[~table["label"].isin(known)]
+        return  # the whole source is refused later
+    classes = sorted(set(table.loc[is_train, "label"]))
+    unlearnable = table[~table["label"].isin(classes)]
     reasons = {
-        label: f"class {label!r} has no image in train{nearest(label, known)}" for label in set(strange["label"])
+        label: f"class {label!r} has no image in train{nearest(label, classes)}" for label in set(unlearnable["label"])
     }
-    found.drop(strange.assign(kind="class_not_in_train", reason=strange["label"].map(reasons)))
+    findings.drop(unlearnable.assign(kind="class_not_in_train", reason=unlearnable["label"].map(reasons)))
 
 
-def _without_crowds(found: Findings, table: pd.DataFrame, pairs: Pairs) -> Pairs:
-    """Pairs but those of sets so large that they are no copies but a class of lookalikes, of which is warned."""
+def _without_crowds(findings: Findings, table: pd.DataFrame, pairs: Pairs) -> Pairs:
+    """The pairs without those of very large sets, which are lookalikes, not copies. Warns of each set."""
     alike = duplicates.together(table.assign(group=None), pairs)
-    # Exact copies count once; of a set over several classes the largest class counts.
-    size, sizes = (table.groupby(by)["same"].transform("nunique") for by in (alike, "label"))
-    of = sizes.groupby(alike).transform("max")
-    is_crowd = (size > 2) & ((size > of / 2) | (size > np.maximum(CROWD * of, CROWD_LEAST)))
+    # Exact copies count once. If a set has several classes, the largest class counts.
+    set_size, class_size = (table.groupby(by)["same"].transform("nunique") for by in (alike, "label"))
+    largest_class = class_size.groupby(alike).transform("max")
+    is_crowd = (set_size > 2) & (
+        (set_size > largest_class / 2) | (set_size > np.maximum(CROWD * largest_class, CROWD_LEAST))
+    )
     for _, rows in table[is_crowd].groupby(alike[is_crowd], sort=False):
-        found.warn(
+        findings.warn(
             "crowd",
-            f"{rows['path'].min()} and {len(rows) - 1} others look like near-copies of each other; so many are taken "
-            "for lookalikes, and split like all others",
+            f"{rows['path'].min()} and {len(rows) - 1} others look like near-copies of each other; that many are "
+            "taken for lookalikes, and split like all other images",
         )
     return pairs[~is_crowd.to_numpy()[pairs[:, 0]]]
 
 
-def _note_near_copies(found: Findings, alike: pd.Series) -> None:
-    """Every set of near-copies, and those under several labels. alike: the set of each row."""
-    table = found.usable[alike.duplicated(keep=False)]
+def _note_near_copies(findings: Findings, alike: pd.Series) -> None:
+    """Note every set of near-copies, and warn of sets with several labels. alike: the number of each row's set."""
+    table = findings.usable[alike.duplicated(keep=False)]
     for _, rows in table.groupby(alike[table.index], sort=False):
         paths = sorted(rows["path"])
-        found.near_copies.append(paths)
+        findings.near_copies.append(paths)
         labels = sorted(set(rows["label"]))
         if len(labels) > 1:
-            said = ", ".join(repr(label) for label in labels)
-            found.warn("near_label_conflict", f"{paths[0]} and {len(paths) - 1} near-copies have the labels {said}")
-    found.near_copies.sort()
+            names = ", ".join(repr(label) for label in labels)
+            findings.warn("near_label_conflict", f"{paths[0]} and {len(paths) - 1} near-copies have the labels {names}")
+    findings.near_copies.sort()
 
 
-def balance(found: Findings) -> None:
-    """Note what the splits lack, and classes of very different size; the rows have their final split."""
-    counts = found.counts
+def balance(findings: Findings) -> None:
+    """Warn of classes that a split lacks, and of classes of very different size. The usable rows must have a split."""
+    counts = findings.counts
     for name in ("val", "test"):
         for label in counts.columns[(counts.loc[name] == 0).to_numpy()]:
-            found.warn("class_not_in_split", f"class {label!r} has no image in {name}")
+            findings.warn("class_not_in_split", f"class {label!r} has no image in {name}")
     train = counts.loc["train"]
     if train.max() >= IMBALANCED * train.min():
-        found.warn(
+        findings.warn(
             "imbalance",
             f"train has {train.max():,} images of {train.idxmax()!r} and {train.min():,} of {train.idxmin()!r}; "
             "finetune.class_weight: balanced weighs them alike",
@@ -179,5 +184,5 @@ def balance(found: Findings) -> None:
 
 
 def as_records(problems: list[Problem]) -> list[dict[str, Any]]:
-    """Problems as reports/data.json has them, by path."""
+    """The problems as in reports/data.json, sorted by path."""
     return [problem._asdict() for problem in sorted(problems, key=lambda problem: (problem.path, problem.reason))]

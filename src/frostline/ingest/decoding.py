@@ -1,4 +1,4 @@
-"""Decode images over all cores into one scratch file, each once, with memory that stays flat."""
+"""Decode each image once, on all cores, into one scratch file, with constant memory."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from frostline.errors import InternalError
 from frostline.ingest import reading, thumbnails
 from frostline.ingest.reading import SourceReader
 
-CHUNK = 32  # images a task
-INLINE = 200  # up to so many images the start of worker processes costs more than it saves
+CHUNK = 32  # images per task
+INLINE = 200  # up to that many images, the start of worker processes costs more than it saves
 
 DIGEST = 32  # bytes of SHA-256
 
 
 class Decoded(NamedTuple):
-    """What is known of an image once it was decoded, or why it is unusable.
+    """Facts about a decoded image, or the reason why it is unusable.
 
-    sha256: as `reading.Read` has it, 32 bytes, empty where it is unusable; prepared: a number that images share whose
-    prepared pixels are the same; size: the original's width and height; kind and reason: of the problem, empty where
-    there is none.
+    sha256, is_coded: see `reading.ReadImage`, sha256 is empty if the image is unusable; prepared: a number, equal for
+    images with the same prepared pixels; size: the width and height of the original; kind and reason: of the problem,
+    empty if there is none.
     """
 
     sha256: bytes = b""
@@ -50,11 +50,11 @@ class Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoder:
-    """How one image becomes one fixed-size record of the scratch file.
+    """Decodes each image into one fixed-size record of the scratch file.
 
-    A record is the prepared pixels, their SHA-256 and the thumbnail, so that memory holds none of them.
+    A record holds the prepared pixels, their SHA-256 and the thumbnail, so that memory holds none of them.
 
-    size: in pixels, of the side of prepared images; min_side: what is smaller is unusable.
+    size: side of the prepared images in pixels; min_side: images with a smaller side, in pixels, are unusable.
     """
 
     reader: SourceReader
@@ -74,11 +74,11 @@ class Decoder:
         return self.size * self.size * 3
 
     def run(self, first: int, paths: Sequence[str]) -> list[Decoded]:
-        """Decode images into the records from number `first` on."""
+        """Decode images into the records `first`, `first + 1` and so on."""
         file = os.open(self.scratch, os.O_WRONLY)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's, which name no file
+                warnings.simplefilter("ignore")  # Pillow's warnings name no file
                 return [self._one(file, row, path) for row, path in enumerate(paths, first)]
         finally:
             os.close(file)
@@ -91,15 +91,15 @@ class Decoder:
                     width, height = original.size
                     reason = f"{width}x{height} pixels, smaller than data.min_side = {self.min_side}"
                     raise images.UnreadableImageError(reason, "too_small")
-                fitted = images.fit(original.image, self.size, self.resize)
-                original = original._replace(image=fitted)  # the large one goes before its turn ends
-            small = np.asarray(fitted)
+                square = images.fit(original.image, self.size, self.resize)
+                original = original._replace(image=square)  # frees the large image before the turn ends
+            small = np.asarray(square)
             digest = hashlib.sha256(small.data).digest()
-            os.pwritev(file, [small.data, digest, thumbnails.draw(fitted).data], row * self.record)
+            os.pwritev(file, [small.data, digest, thumbnails.draw(square).data], row * self.record)
         except images.UnreadableImageError as error:
             return Decoded(kind=error.kind, reason=str(error))
-        except MemoryError:  # not the image's fault: what is dropped must not depend on the machine
-            raise InternalError(f"{path}: memory was too short to decode it; free some and repeat") from None
+        except MemoryError:  # not a problem of the image: which images are dropped must not depend on the machine
+            raise InternalError(f"{path}: not enough memory to decode it; free some and repeat") from None
         prepared = int.from_bytes(digest[:8], "big", signed=True)
         return Decoded(original.sha256, prepared, original.is_coded, original.size)
 
@@ -107,11 +107,11 @@ class Decoder:
         """SHA-256 of the pixels of readable images, decoded at their own size, 32 bytes each."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = (reading.pixel_digest(self.reader.read(path, None).image) for path in paths)
-            return list(progress.track(found, len(paths), "compare"))
+            digests = (reading.pixel_digest(self.reader.read(path, None).image) for path in paths)
+            return list(progress.track(digests, len(paths), "compare"))
 
     def all(self, paths: Sequence[str]) -> Iterator[Decoded]:
-        """Decode everything; what is found of each image, in order."""
+        """Decode all images. Yields a result for each, in order."""
         self.scratch.touch()
         starts = range(0, len(paths), CHUNK)
         chunks = [paths[start : start + CHUNK] for start in starts]
@@ -119,7 +119,7 @@ class Decoder:
         if len(paths) <= INLINE or workers == 1:
             yield from _tracked(map(self.run, starts, chunks), len(paths))
             return
-        # Handed over as a file: through the pipe of a worker that dies while it starts, the parent would wait for ever.
+        # The workers get the decoder as a file: if a worker died while it reads a pipe, the parent would wait forever.
         handover = self.scratch.with_name("decoder.pickle")
         handover.write_bytes(pickle.dumps(self))
         context = get_context(_start_method())
@@ -128,9 +128,9 @@ class Decoder:
             with ProcessPoolExecutor(workers, context, _begin, (handover, os.getpid(), shared)) as pool:
                 yield from _tracked(pool.map(_task, starts, chunks), len(paths))
         except BrokenProcessPool:
-            raise InternalError("a decoding process died, probably for want of memory; free some and repeat") from None
+            raise InternalError("a decoding process died, probably for lack of memory; free some and repeat") from None
         finally:
-            handover.unlink()  # only now: a worker may start after the others have done all the work
+            handover.unlink()  # not earlier: a worker may start when the others have done all the work
 
     def pixels(self, rows: Iterable[int]) -> Iterator[Pixels]:
         """Read prepared images back, uint8 (size, size, 3) each."""
@@ -153,7 +153,7 @@ class Decoder:
 
 
 def _start_method() -> str:
-    """How worker processes start: forked within milliseconds, but where threads run that don't survive a fork."""
+    """How worker processes start: by fork, in milliseconds, unless threads run that don't survive a fork."""
     is_alone = threading.active_count() == 1 and not {"tensorflow", "jax", "torch"} & sys.modules.keys()
     return "fork" if is_alone and sys.platform == "linux" else "spawn"
 
@@ -167,7 +167,7 @@ _decoder: Decoder  # set once in each worker process, so that it is not sent wit
 
 
 def _budget() -> float:
-    """Bytes that all workers together may decode in."""
+    """The memory that all workers together may use to decode, in bytes."""
     return max(2**30, machine.free_memory() / 4)
 
 
@@ -179,7 +179,7 @@ def _begin(handover: Path, parent: int, shared: tuple[float, Any, Any]) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this worker when its parent is killed: it would wait for the next task for ever."""
+    """End this worker when its parent is killed: otherwise it would wait for the next task forever."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Copies: of each image one is kept, and what belongs together never lies on both sides of a split."""
+"""Copies: one of each set of copies is kept, and images that belong together never lie in two splits."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-# Which of two places is kept: a test image that is also in train is taken out of train.
+# The split with the lower rank keeps the image: a test image that is also in train is removed from train.
 RANK = {"test": 0, "val": 1, "train": 2}
 
 
 def exact(table: pd.DataFrame) -> pd.DataFrame:
-    """Choose one of each set of images with the same pixels.
+    """Keep one of each set of images with the same pixels.
 
-    table: columns path, label, split (a split's name or None) and same (what images with the same pixels share).
-    Returns the rows to leave out, with columns `kind` and `reason`. Copies under different labels all go, since nobody
-    knows which label is right; of copies in given splits the one in test stays, else the one in val.
+    table: columns path, label, split (a split's name or None) and same (equal for images with the same pixels). Returns
+    the rows to leave out, with columns `kind` and `reason`. Copies with different labels are all left out, since nobody
+    knows which label is right. Of copies in several splits the one in test stays, otherwise the one in val.
     """
     copies = table[table.duplicated("same", keep=False)]
     if copies.empty:
@@ -23,18 +23,18 @@ def exact(table: pd.DataFrame) -> pd.DataFrame:
     ordered = copies.assign(rank=_rank(copies)).sort_values(["rank", "path"])
     keeper = ordered.groupby("same")["path"].transform("first")
     conflicting = ordered.groupby("same")["label"].transform("nunique") > 1
-    said = np.where(conflicting, "same image under another label as ", "same image as ")
-    # A copy is told apart by its keeper; of conflicting ones, those that share the keeper's label by another's.
+    phrase = np.where(conflicting, "same image under another label as ", "same image as ")
+    # The reason names the keeper. A conflicting copy with the keeper's label names a copy with another label instead.
     keeper_label = ordered.groupby("same")["label"].transform("first")
-    stranger = ordered[ordered["label"] != keeper_label].groupby("same")["path"].first()
-    other = keeper.where(~conflicting | (ordered["label"] != keeper_label), ordered["same"].map(stranger))
+    other_label_path = ordered[ordered["label"] != keeper_label].groupby("same")["path"].first()
+    other = keeper.where(~conflicting | (ordered["label"] != keeper_label), ordered["same"].map(other_label_path))
     kind = np.where(conflicting, "label_conflict", "duplicate")
-    ordered = ordered.assign(kind=kind, reason=said + other)
+    ordered = ordered.assign(kind=kind, reason=phrase + other)
     return ordered[conflicting | (ordered["path"] != keeper)].drop(columns="rank").sort_index()
 
 
 def ties(same: pd.Series) -> NDArray[np.int64]:
-    """Each row that has a value in common with an earlier one, with the first that has it: int64 (ties, 2)."""
+    """Pairs of the first row with a value and a later row with the same value: int64 (ties, 2)."""
     value = pd.factorize(same)[0]
     _, first = np.unique(value, return_index=True)
     pairs = np.stack([first[value], np.arange(len(value))], axis=1).reshape(-1, 2)
@@ -42,18 +42,18 @@ def ties(same: pd.Series) -> NDArray[np.int64]:
 
 
 def together(table: pd.DataFrame, pairs: NDArray[np.int64]) -> pd.Series:
-    """Number the sets of images that belong on one side: near-copies, and those of one group.
+    """Number the sets of images that must lie in one split: near-copies, and the images of one group.
 
-    table: column group (a name or None); pairs: int64 (pairs, 2), numbers of rows, not labels of the index.
-    Returns the set's number for each row; a set may be a single image.
+    table: column group (a name or None); pairs: int64 (pairs, 2), row numbers, not index labels.
+    Returns the number of each row's set. A set may be a single image.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     group, names = pd.factorize(table["group"])
-    named = np.flatnonzero(group >= 0)
-    # A group is one more node, to which its images are tied.
-    ties = np.concatenate([pairs, np.stack([named, len(table) + group[named]], axis=1)])
+    rows = np.flatnonzero(group >= 0)
+    # Each group is one more node of the graph, connected with its images.
+    ties = np.concatenate([pairs, np.stack([rows, len(table) + group[rows]], axis=1)])
     nodes = len(table) + len(names)
     graph = coo_array((np.ones(len(ties), np.bool_), (ties[:, 0], ties[:, 1])), shape=(nodes, nodes))
     _, number = connected_components(graph, directed=False)
@@ -61,24 +61,24 @@ def together(table: pd.DataFrame, pairs: NDArray[np.int64]) -> pd.Series:
 
 
 def straddling(table: pd.DataFrame, pairs: NDArray[np.int64]) -> pd.DataFrame:
-    """Of sets that given splits tear apart: the rows to leave out, with columns `kind` and `reason`.
+    """The rows to leave out of sets that lie in several splits of the source, with columns `kind` and `reason`.
 
-    table: columns path, split, group and together (as `together` numbers them); pairs: as there. What stays is the
-    part in test, or else the one in val.
+    table: columns path, split, group and together (the result of `together`); pairs: see `together`. The part of the
+    set in test stays, otherwise the part in val.
     """
     rank = _rank(table)
     best = rank.groupby(table["together"]).transform("min")
-    out = table[rank > best]
-    if out.empty:
-        return out.assign(kind=pd.Series(dtype=str), reason=pd.Series(dtype=str))
+    surplus = table[rank > best]
+    if surplus.empty:
+        return surplus.assign(kind=pd.Series(dtype=str), reason=pd.Series(dtype=str))
     splits = {number: name for name, number in RANK.items()}
     partner = _partners(table, pairs, rank)
-    kept = table[rank == best]
-    first = kept.groupby("together")["path"].first()
-    beside = kept.dropna(subset="group").groupby("group")["path"].first()
+    rest = table[rank == best]
+    first = rest.groupby("together")["path"].first()
+    beside = rest.dropna(subset="group").groupby("group")["path"].first()
     kinds, reasons = [], []
-    for row, there in zip(out.itertuples(), best[out.index], strict=True):
-        side = splits[int(there)]
+    for row, rank_of_set in zip(surplus.itertuples(), best[surplus.index], strict=True):
+        side = splits[int(rank_of_set)]
         near = partner.get(row.Index)
         if near is None and row.group in beside:
             kinds.append("group_straddles")
@@ -86,19 +86,19 @@ def straddling(table: pd.DataFrame, pairs: NDArray[np.int64]) -> pd.DataFrame:
         else:
             kinds.append("near_duplicate")
             reasons.append(f"near-copy of {near or first[row.together]}, which is in {side}")
-    return out.assign(kind=kinds, reason=reasons)
+    return surplus.assign(kind=kinds, reason=reasons)
 
 
 def _partners(table: pd.DataFrame, pairs: NDArray[np.int64], rank: pd.Series) -> dict[int, str]:
-    """For rows of the index that have a direct near-copy in a better place: that one's path."""
+    """Index label of a row -> path of its near-copy in a split of lower rank, if it has one."""
     ranks, index, paths = rank.to_numpy(), table.index.to_numpy(), table["path"].to_numpy()
     both = np.concatenate([pairs, pairs[:, ::-1]])
     worse = both[ranks[both[:, 0]] > ranks[both[:, 1]]]
     ordered = worse[np.argsort(ranks[worse[:, 1]], kind="stable")]
-    found: dict[int, str] = {}
+    partner: dict[int, str] = {}
     for row, other in ordered.tolist():
-        found.setdefault(int(index[row]), paths[other])
-    return found
+        partner.setdefault(int(index[row]), paths[other])
+    return partner
 
 
 def _rank(table: pd.DataFrame) -> pd.Series:

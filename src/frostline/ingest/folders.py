@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
+from frostline.core import suggest
 from frostline.errors import DataError
 from frostline.ingest.problems import Problem
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-# What programs leave behind beside the images.
+# Folders that other programs leave beside the images.
 LEFT_BEHIND = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
 IMAGES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp"}
 
 
 class ListedImage(NamedTuple):
-    """An image of a source. path: unique, relative to the source; split and group: None where the source names none.
+    """An image of a source. path: unique, relative to the source; split and group: None if the source names none.
 
-    Images of one group (a patient, a product) stay on one side of the split.
+    Images of one group (a patient, a product) all go to the same split.
     """
 
     path: str
@@ -32,35 +32,36 @@ class ListedImage(NamedTuple):
 
 @dataclass
 class Listing:
-    """What a source names, before any image is opened."""
+    """The images of a source and its problems, before any image is opened."""
 
     rows: list[ListedImage] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
     def leave_out(self, path: str, label: str | None, kind: str, reason: str) -> None:
-        """Note a file or folder that is none of the images."""
+        """Note a file or folder that is not used as an image."""
         self.problems.append(Problem(readable(path), label, kind, reason))
 
 
 def listed(root: Path) -> Listing:
-    """The images below a folder of class folders, or of splits of them, or below the only folder in it.
+    """The images of a folder of class folders, or of split folders with class folders.
 
-    Raises DataError where there is no class folder at all.
+    If the folder has a single subfolder with further folders, that one is searched instead. Raises DataError if there
+    is no class folder.
     """
     listing = Listing()
     start = root
     while True:
         tops = list(_subfolders(root, start, listing))
         splits = {name: SPLIT_FOLDERS[name.lower()] for name in tops if name.lower() in SPLIT_FOLDERS}
-        # An archive, or whoever unpacked it, often puts one folder around everything.
+        # Archives often have one folder around everything.
         if len(tops) != 1 or splits or not _has_folders(start / tops[0]):
             break
         start /= tops[0]
     if not tops:
         raise DataError(f"{root}: has no subfolders; a source needs one folder of images a class")
-    is_split = "train" in splits.values() and all(_has_folders(start / name) for name in splits)
+    has_splits = "train" in splits.values() and all(_has_folders(start / name) for name in splits)
     _outside(root, start, listing)
-    if not is_split:
+    if not has_splits:
         for name in tops:
             _class(root, start / name, name, None, listing)
         return listing
@@ -76,7 +77,7 @@ def listed(root: Path) -> Listing:
 
 
 def readable(path: str) -> str:
-    """A path as it can be written in UTF-8: bytes that are none are escaped."""
+    """A path that can be written in UTF-8: other bytes are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -85,7 +86,7 @@ def _below(root: Path, path: Path) -> str:
 
 
 def _subfolders(root: Path, folder: Path, listing: Listing) -> Iterator[str]:
-    """Names of the folders that may be splits or classes, links to folders elsewhere among them."""
+    """Names of the subfolders that may be splits or classes, including links to folders elsewhere."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -118,20 +119,20 @@ def _has_folders(folder: Path) -> bool:
 
 
 def _outside(root: Path, folder: Path, listing: Listing) -> None:
-    """Images that lie beside class folders; other files, a README or a licence, are nobody's mistake."""
+    """Note images beside the class folders. Other files, such as a README or a licence, are not problems."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if not Path(entry).is_dir())
     except OSError:
-        return  # noted where its class folders were looked for
+        return  # `_subfolders` has noted it
     for name in names:
         if not name.startswith(".") and Path(name).suffix.lower() in IMAGES:
             listing.leave_out(_below(root, folder / name), None, "outside", "lies in no class folder")
 
 
 def _class(root: Path, folder: Path, label: str, split: str | None, listing: Listing) -> None:
-    """All files below a class folder but hidden ones.
+    """Add all files below a class folder, except hidden ones.
 
-    Links to folders are not followed below it, so that a loop of links ends.
+    Links to folders below it are not followed, so that a loop of links ends.
     """
 
     def unlistable(error: OSError) -> None:
@@ -157,8 +158,8 @@ def _class(root: Path, folder: Path, label: str, split: str | None, listing: Lis
         listing.leave_out(_below(root, folder), label, "empty_class", "an empty class folder")
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """` (did you mean NAME?)` where a known name is much like this one, else nothing."""
-    lower = {other.lower(): other for other in known}
-    near = get_close_matches(name.lower(), lower, n=1)
-    return f" (did you mean {lower[near[0]]!r}?)" if near else ""
+def nearest(name: str, names: list[str]) -> str:
+    """` (did you mean NAME?)` if one of the names is similar, ignoring case, otherwise an empty string."""
+    lower = {other.lower(): other for other in names}
+    near = suggest.nearest(name.lower(), lower)
+    return "" if near is None else f" (did you mean {lower[near]!r}?)"

@@ -1,4 +1,4 @@
-"""From a source to the images that can be used: decoded, without copies, and enough of them to learn from."""
+"""From a source to its usable images: decoded, without copies, and enough of them to train on."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from frostline.params.schema import DataSection
 
 
 def usable(
-    readable: pd.DataFrame, problems: list[Problem], given: set[str], decoder: Decoder, data: DataSection
+    readable: pd.DataFrame, problems: list[Problem], source_splits: set[str], decoder: Decoder, data: DataSection
 ) -> Findings:
     """The images that can be used, and what is wrong with the others.
 
-    readable, problems: as `decoded` gives them; given: the splits that the source names. Raises DataError where nothing
-    can be learned from what is left, and for any problem where `data.on_problem` says so.
+    readable, problems: the result of `decoded`; source_splits: the splits that the source names. Raises DataError if
+    the usable images are not enough to train on, and for any problem if `data.on_problem` is error.
     """
     pairs = _near_copies(readable, decoder)
     findings = checks.copies(readable, problems, pairs, data.near_duplicates, decoder.pixel_digests)
-    _require_classes(findings, given, data)
+    _require_classes(findings, source_splits, data)
     return findings
 
 
 def decoded(source: Source, decoder: Decoder) -> tuple[pd.DataFrame, list[Problem]]:
-    """The readable images with the columns sha256, prepared, is_coded, width and height; all others' problems."""
+    """The readable images, with the new columns sha256, prepared, is_coded, width and height, and all problems."""
     table, problems = source.table, list(source.problems)
     paths, labels = table["path"].to_numpy(), table["label"].to_numpy()
     rows = []
@@ -43,24 +43,24 @@ def decoded(source: Source, decoder: Decoder) -> tuple[pd.DataFrame, list[Proble
         rows.append(row)
         shas[row] = image.sha256.hex()
         numbers[row] = image.prepared, image.is_coded, *image.size
-    known = pd.DataFrame(numbers, columns=["prepared", "is_coded", "width", "height"]).astype({"is_coded": bool})
-    known.insert(0, "sha256", pd.Series(shas, dtype=object))
-    return pd.concat([table, known], axis=1).iloc[rows], problems
+    facts = pd.DataFrame(numbers, columns=["prepared", "is_coded", "width", "height"]).astype({"is_coded": bool})
+    facts.insert(0, "sha256", pd.Series(shas, dtype=object))
+    return pd.concat([table, facts], axis=1).iloc[rows], problems
 
 
 def _near_copies(readable: pd.DataFrame, decoder: Decoder) -> NDArray[np.int64]:
-    """Pairs of near-copies by the number of their row; what is smaller than a thumbnail can't be told from its like."""
+    """Pairs of near-copies by the number of their row. Images smaller than a thumbnail can't be compared."""
     places = np.flatnonzero(readable[["width", "height"]].min(axis=1) >= thumbnails.SIDE)
     records = readable.index.to_numpy()[places]
 
-    def read(chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.stack(list(decoder.thumbnails(records[chosen].tolist())))
+    def thumbnails_of(numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack(list(decoder.thumbnails(records[numbers].tolist())))
 
-    return places[near_copies.find(len(places), read)]
+    return places[near_copies.find(len(places), thumbnails_of)]
 
 
-def _require_classes(findings: Findings, given: set[str], data: DataSection) -> None:
-    """Refuse what nothing can be learned from, and where `data.on_problem` says so, any problem."""
+def _require_classes(findings: Findings, source_splits: set[str], data: DataSection) -> None:
+    """Raise DataError if the images are not enough to train on, or for any problem if `data.on_problem` is error."""
     problems = checks.as_records(findings.problems)
     if problems and data.on_problem == "error":
         first, more = problems[0], f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -73,7 +73,7 @@ def _require_classes(findings: Findings, given: set[str], data: DataSection) -> 
         raise DataError(f"{data.source}: holds no usable image{why}; add class folders with images")
     if findings.usable["split"].notna().all() and "train" not in set(findings.usable["split"]):
         raise DataError(f"{data.source}: no image is in train{why}; add some, or leave all splits to data.split")
-    lost = sorted(given - set(findings.usable["split"].dropna()))
+    lost = sorted(source_splits - set(findings.usable["split"].dropna()))
     if lost:
         raise DataError(
             f"{data.source}: no image of the given split {lost[0]!r} is usable; fix its files or remove the split"

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 
 class Problem(NamedTuple):
-    """A file, folder or archive member that is left out. A million of them may be held, so this is a bare tuple.
+    """A file, folder or archive member that is left out. It is a plain tuple, since there may be a million of them.
 
-    path: relative to the source; label: its class where it has one; kind: a word that a program can look for;
-    reason: for a person, without the path.
+    path: relative to the source; label: its class, if it has one; kind: a word for programs; reason: a text for people,
+    without the path.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""One image of a source: its pixels, and the digest by which it is known wherever it lies, whatever its name."""
+"""Read one image of a source: its pixels, and a digest that does not depend on its path or name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from frostline.data import images
 class ReadImage(NamedTuple):
     """An image that was read.
 
-    image: upright, of mode RGB, a JPEG maybe at a fraction of its size; size: the original's width and height;
-    sha256: of a JPEG's coded image, of any other the digest of its pixels; is_coded: whether it is the former.
+    image: upright, of mode RGB, a JPEG possibly at a fraction of its size; size: the width and height of the original;
+    sha256: of the coded image if it is a JPEG, otherwise of the pixels; is_coded: whether sha256 is that of the coded
+    image.
     """
 
     image: Image.Image
@@ -28,27 +29,27 @@ class ReadImage(NamedTuple):
 
     @classmethod
     def of_pixels(cls, image: Image.Image) -> ReadImage:
-        """An image that is known by its pixels."""
+        """An image whose sha256 is that of its pixels."""
         return cls(image, image.size, pixel_digest(image), False)
 
 
 class SourceReader(Protocol):
-    """Gives the images of a source. It travels to worker processes, so it is small and holds no open file."""
+    """Reads the images of a source. It is sent to worker processes, so it is small and holds no open file."""
 
     def read(self, path: str, least: int | None) -> ReadImage:
-        """The image of that path. least: as `images.load` says. Raises images.UnreadableImageError."""
+        """Read the image with that path. least: see `images.load`. Raises images.UnreadableImageError."""
         ...
 
 
 @dataclass(frozen=True)
 class FileReader:
-    """Image files; their paths are relative to a folder, or absolute."""
+    """Reads image files. Their paths are relative to a folder, or absolute."""
 
     root: Path
 
     def read(self, path: str, least: int | None) -> ReadImage:
-        """As `Reader` says; whatever is not a regular file is not touched."""
-        data = images.read_file(os.path.join(self.root, path))  # noqa: PTH118  a million times, and faster
+        """See `SourceReader.read`. A path that is not a regular file is not opened."""
+        data = images.read_file(os.path.join(self.root, path))  # noqa: PTH118  faster, and called a million times
         loaded = images.load(data, least)
         coded = images.jpeg_digest(data, loaded.orientation)
         return ReadImage(loaded.image, loaded.size, coded or pixel_digest(loaded.image), coded is not None)

@@ -1,4 +1,4 @@
-"""reports/data.json and the table on the terminal: what a source held, and what was wrong with it."""
+"""reports/data.json and the table on the terminal: what a source contains, and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ WIDEST = 60  # characters of a path or reason in the table
 
 
 def build(
-    data: DataSection, found: Findings, classes: tuple[str, ...], spare: int, digests: dict[str, Any]
+    data: DataSection, findings: Findings, classes: tuple[str, ...], spare: int, digests: dict[str, Any]
 ) -> dict[str, Any]:
-    """reports/data.json. spare: images that `data.train_per_class` left unused."""
-    counts = found.counts
-    problems = as_records(found.problems)
+    """The content of reports/data.json. spare: number of images that `data.train_per_class` left unused."""
+    counts = findings.counts
+    problems = as_records(findings.problems)
     return {
         "source": data.source,
         "classes": list(classes),
@@ -31,14 +31,14 @@ def build(
         "on_problem": data.on_problem,
         "problem_counts": dict(Counter(problem["kind"] for problem in problems).most_common()),
         "problems": problems,
-        "warnings": found.warnings,
-        "near_duplicates": found.near_copies if data.near_duplicates else None,  # not looked for
+        "warnings": findings.warnings,
+        "near_duplicates": findings.near_copies if data.near_duplicates else None,  # None: not searched
         "digests": digests,
     }
 
 
 def table(report: dict[str, Any]) -> str:
-    """What came out, a few lines for a person: counts, then each kind of problem with its first file."""
+    """A summary of a few lines for people: counts, then each kind of problem with its first file."""
     sizes = ", ".join(f"{name} {count:,}" for name, count in report["images"].items())
     lines = [f"prepare: {len(report['classes'])} classes; {sizes}"]
     if report["problems"]:
@@ -55,11 +55,11 @@ def table(report: dict[str, Any]) -> str:
         copies = sum(map(len, sets))
         lines.append(f"  {copies:,} near-copies in {len(sets):,} sets, each on one side of the split")
     if len(lines) > 1:
-        lines.append(f"  {paths.DATA_REPORT} names each")
+        lines.append(f"  {paths.DATA_REPORT} lists all of them")
     return "\n".join(lines)
 
 
 def _short(text: str, widest: int = WIDEST) -> str:
-    """On one line, its middle left out where it is long."""
+    """The text on one line, without its middle if it is too long."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= widest else f"{line[: widest // 2 - 1]}...{line[-widest // 2 + 2 :]}"

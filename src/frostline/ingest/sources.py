@@ -1,7 +1,7 @@
-"""What a data source holds: a table of images with their labels, and how to read each.
+"""Open a data source: a table of images with their labels, and a reader for them.
 
-A source is a folder of class folders, such a folder already split into train/val/test, a table (CSV or Parquet), a
-folder with such a table, an archive of any of these, or a card.
+A source is a folder of class folders, a folder with the splits train/val/test of class folders, a table (CSV or
+Parquet), a folder with a table, an archive of any of these, or a card.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ KINDS = "a folder of class folders, a table (.csv, .parquet), an archive (.zip, 
 class Source:
     """Images with labels.
 
-    table: one row an image: path (unique, what the reader reads it by), label (class name), split (name or None),
-    group (name or None). problems: what else was found in the source.
+    table: one row per image: path (unique, for the reader), label (class name), split (name or None), group (name or
+    None); reader: reads an image by its path; problems: what is wrong with other files of the source.
     """
 
     table: pd.DataFrame
@@ -34,9 +34,9 @@ class Source:
 
 
 def open_source(path: Path, scratch: Path) -> Source:
-    """Open `data.source`. scratch: an existing folder, where an archive is unpacked; the source needs it.
+    """Open `data.source`. scratch: an existing folder where an archive is unpacked, and which the source then needs.
 
-    Raises DataError, naming the path and the fix, where it is no source.
+    Raises DataError, naming the path and the fix, if it is not a source.
     """
     try:
         if path.is_dir():
@@ -58,14 +58,14 @@ def open_source(path: Path, scratch: Path) -> Source:
 
 
 def _source(listing: Listing, reader: SourceReader) -> Source:
-    # As objects from the start: inferred as strings and turned back, every row would get a label of its own.
+    # As objects from the start: if pandas inferred strings, every row would get its own copy of the label.
     table = pd.DataFrame(sorted(listing.rows), columns=["path", "label", "split", "group"], dtype=object)
     return Source(table, reader, listing.problems)
 
 
 def _folder(root: Path, is_foreign: bool = False) -> Source:
-    """A folder, as a table in it says or as it is laid out. is_foreign: no path may lead out of it."""
-    table = tables.found_in(root)
+    """Open a folder by a table in it, or by its class folders. is_foreign: no path may lead out of it."""
+    table = tables.find_table(root)
     if table is None:
         return _source(folders.listed(root), FileReader(root))
     return _source(tables.listed(table, root if is_foreign else None), FileReader(root))
@@ -76,16 +76,16 @@ def _archive(path: Path, scratch: Path) -> Source:
     root.mkdir()
     problems = archives.unpack(path, root)
     try:
-        source = _folder(_unwrapped(root), is_foreign=True)
+        source = _folder(_without_wrapper(root), is_foreign=True)
     except DataError as error:
         raise DataError(str(error).replace(str(root), str(path))) from None
     return Source(source.table, source.reader, [*problems, *source.problems])
 
 
-def _unwrapped(root: Path) -> Path:
-    """The folder that holds everything: an archive often has a single one around a table and its images."""
+def _without_wrapper(root: Path) -> Path:
+    """The folder that holds everything, since an archive often has one folder around a table and its images."""
     entries = [entry for entry in root.iterdir() if entry.name.lower() not in folders.LEFT_BEHIND]
-    if len(entries) == 1 and entries[0].is_dir() and tables.found_in(entries[0]):
+    if len(entries) == 1 and entries[0].is_dir() and tables.find_table(entries[0]):
         return entries[0]
     return root
 
@@ -93,5 +93,5 @@ def _unwrapped(root: Path) -> Path:
 def _card(path: Path) -> Source:
     card = cards.load(path)
     if isinstance(card, cards.KaggleCard):
-        return _folder(_unwrapped(card.fetch()), is_foreign=True)
+        return _folder(_without_wrapper(card.fetch()), is_foreign=True)
     return _source(*card.open())

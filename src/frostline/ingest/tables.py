@@ -1,4 +1,4 @@
-"""Tables as sources: a CSV or Parquet file with the columns path, label and, where wanted, split and group."""
+"""Tables as sources: a CSV or Parquet file with the columns path and label, and optionally split and group."""
 
 from __future__ import annotations
 
@@ -14,60 +14,60 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = {".csv", ".tsv", ".parquet"}
-NEEDED, OPTIONAL = ("path", "label"), ("split", "group")
+REQUIRED, OPTIONAL = ("path", "label"), ("split", "group")
 
 
-def found_in(folder: Path) -> Path | None:
-    """The table that says what a folder's images are: manifest.csv or .parquet, or the only one with its columns.
+def find_table(folder: Path) -> Path | None:
+    """The table that lists the images of a folder: the one called manifest, or the only one with the required columns.
 
-    Raises DataError where the folder can't be listed.
+    Returns None if there is none, or more than one. Raises OSError if the folder can't be listed.
     """
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    named = [path for path in tables if path.stem == "manifest"]
-    fitting = named or [path for path in tables if set(NEEDED) <= set(_columns(path))]
-    return fitting[0] if len(fitting) == 1 else None
+    manifests = [path for path in tables if path.stem == "manifest"]
+    candidates = manifests or [path for path in tables if set(REQUIRED) <= set(_columns(path))]
+    return candidates[0] if len(candidates) == 1 else None
 
 
 def listed(table: Path, inside: Path | None = None) -> Listing:
-    """The images that a table names; their paths are relative to its folder, or absolute.
+    """The images that a table lists. Their paths are relative to its folder, or absolute.
 
-    inside: a folder that no path may lead out of. Raises DataError, naming the file and the fix, where it is no such
-    table; rows that can't be used are problems of the listing.
+    inside: a folder that no path may lead out of. Raises DataError, naming the file and the fix, if the table can't be
+    used. Rows that can't be used become problems of the listing.
     """
     frame = _read(table)
     listing = Listing()
     labels: dict[str, str] = {}
-    torn: set[str] = set()  # paths under two labels, of which nobody knows which is right
+    ambiguous: set[str] = set()  # paths with two labels, since nobody knows which is right
     empty = [""] * len(frame)
-    columns = [frame[name].tolist() if name in frame else empty for name in (*NEEDED, *OPTIONAL)]
+    columns = [frame[name].tolist() if name in frame else empty for name in (*REQUIRED, *OPTIONAL)]
     for number, (path, label, split, group) in enumerate(zip(*columns, strict=True), 2):
-        where = f"row {number} of {table.name}"
-        known = SPLIT_FOLDERS.get(split.lower()) if split else None
-        if "\0" in path + label + split + group:  # a torn or binary line; no file has such a name
-            listing.leave_out(where, None, "not_text", "has a NUL character")
+        place = f"row {number} of {table.name}"
+        known_split = SPLIT_FOLDERS.get(split.lower()) if split else None
+        if "\0" in path + label + split + group:  # a damaged or binary line, since no file name has a NUL
+            listing.leave_out(place, None, "not_text", "has a NUL character")
         elif not path:
-            listing.leave_out(where, label or None, "no_path", "has no path")
+            listing.leave_out(place, label or None, "no_path", "has no path")
         elif path in labels:
-            same = "named again"
+            reason = "named again"
             if labels[path] != label:
-                torn.add(path)
-                same = f"named again under another label, {labels[path]!r}"
-            listing.leave_out(path, label, "named_twice", f"{same} in {where}")
+                ambiguous.add(path)
+                reason = f"named again under another label, {labels[path]!r}"
+            listing.leave_out(path, label, "named_twice", f"{reason} in {place}")
         elif not label:
-            listing.leave_out(path, None, "no_label", f"has no label in {where}")
-        elif split and known is None:
+            listing.leave_out(path, None, "no_label", f"has no label in {place}")
+        elif split and known_split is None:
             fix = nearest(split, list(SPLIT_FOLDERS)) or "; use train, val or test"
-            listing.leave_out(path, label, "split", f"its split in {where} is {split!r}{fix}")
+            listing.leave_out(path, label, "split", f"its split in {place} is {split!r}{fix}")
         elif inside is not None and not _is_inside(inside, table.parent / path):
             listing.leave_out(path, label, "outside", "leads out of the archive")
         else:
             labels[path] = label
-            listing.rows.append(ListedImage(path, label, known, group or None))
+            listing.rows.append(ListedImage(path, label, known_split, group or None))
             continue
         labels.setdefault(path, label)
-    for row in [row for row in listing.rows if row.path in torn]:
+    for row in [row for row in listing.rows if row.path in ambiguous]:
         listing.leave_out(row.path, row.label, "named_twice", "named again under another label")
-    listing.rows = [row for row in listing.rows if row.path not in torn]
+    listing.rows = [row for row in listing.rows if row.path not in ambiguous]
     return listing
 
 
@@ -83,7 +83,7 @@ def _columns(table: Path) -> list[str]:
 
 
 def _read(table: Path, head: bool = False) -> pd.DataFrame:
-    """A table of words; labels like `NA` and `007` stay what they are. head: the columns alone."""
+    """Read a table as strings, so that labels like `NA` and `007` stay as they are. head: read only the columns."""
     import pandas as pd
 
     try:
@@ -99,19 +99,21 @@ def _read(table: Path, head: bool = False) -> pd.DataFrame:
             frame = pd.read_csv(table, nrows=0 if head else None, index_col=False, **options)
     except OSError as error:
         raise DataError(f"{table}: can't be read ({error.strerror}); fix its permissions") from error
-    except Exception as error:  # whatever a parser of pandas' or pyarrow's trips over
-        said = " ".join(str(error).split())
-        raise DataError(f"{table}: is no table that can be read ({said}); write it as CSV in UTF-8") from None
+    except Exception as error:  # the parsers of pandas and pyarrow raise many kinds of errors
+        reason = " ".join(str(error).split())
+        raise DataError(f"{table}: is not a table that can be read ({reason}); write it as CSV in UTF-8") from None
     frame.columns = [str(name).strip() for name in frame.columns]
-    missing = [name for name in NEEDED if name not in frame]
-    if missing:
-        has = ", ".join(frame.columns[:8])
-        raise DataError(f"{table}: has no column {missing[0]!r} but {has}; name its columns path, label, split, group")
+    missing_columns = [name for name in REQUIRED if name not in frame]
+    if missing_columns:
+        columns = ", ".join(frame.columns[:8])
+        raise DataError(
+            f"{table}: has no column {missing_columns[0]!r} but {columns}; name its columns path, label, split, group"
+        )
     return frame
 
 
 def _separator(table: Path) -> str:
-    """What separates the columns: a comma, unless another sign is more frequent in the first line."""
+    """The separator of the columns: a comma, unless a semicolon or tab is more frequent in the first line."""
     with table.open(encoding="utf-8-sig", newline="") as file:
         head = next(csv.reader(file, delimiter="\n"), [""])
     first = head[0] if head else ""

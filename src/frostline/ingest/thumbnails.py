@@ -1,4 +1,4 @@
-"""The small image by which copies of an image are known again."""
+"""Thumbnails: small images by which near-copies are recognised."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ BYTES = SIDE * SIDE * 3
 
 
 def draw(image: Image.Image) -> Pixels:
-    """Average an image's blocks: uint8 (SIDE, SIDE, 3) of an image of mode RGB."""
+    """The thumbnail of an image of mode RGB: averages of its blocks, uint8 (SIDE, SIDE, 3)."""
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))

@@ -1,7 +1,7 @@
-"""Networks: backbones, the weights they start from, the freeze line through them, and the bundle they are saved as.
+"""Networks: backbones, the weights they start from, the freeze line, and the bundle that a classifier is saved as.
 
-It may use data for the sizes of images. Start with backbones.py, a table; freezing.py is the freeze line,
-assembly.py joins backbone and head, bundles.py saves them, backend.py is what is asked of TensorFlow or JAX directly.
+The package may import data, for the sizes of images. Start with backbones.py, a table. freezing.py has the freeze line,
+assembly.py joins backbone and head, bundles.py saves them, and backend.py calls TensorFlow or JAX directly.
 """
 
 __all__ = [

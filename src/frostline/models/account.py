@@ -1,4 +1,4 @@
-"""A bundle's own account of itself, `bundle.json`: read and checked before its network is loaded.
+"""The description of a bundle, `bundle.json`, called its account. It is checked before the network is loaded.
 
 It ends with `digest`, over the rest of it and the bytes of `model.keras`, so that one changed bit is noticed.
 """
@@ -26,14 +26,17 @@ RESIZES = ["crop", "pad", "stretch"]
 
 @dataclass(frozen=True)
 class Account:
-    """layout: classes in label order, and how images are resized; made_from: all that the network came from."""
+    """The content of bundle.json.
+
+    layout: classes in label order, and how images are resized; made_from: all that the network was made from.
+    """
 
     layout: Layout
     made_from: MadeFrom
 
 
 def write(folder: Path, account: Account) -> None:
-    """Write the account of the network that already lies in the folder."""
+    """Write the account of the network that is already in the folder."""
     values = {**asdict(account.layout), "made_from": account.made_from.recorded()}
     values["classes"] = list(account.layout.classes)
     whole = {**values, "digest": _digest(folder, values)}
@@ -41,29 +44,28 @@ def write(folder: Path, account: Account) -> None:
 
 
 def read(folder: Path) -> Account:
-    """What a bundle says of itself. Raises DataError where it is damaged, is none, or holds what is not loaded from a
-    stranger."""
+    """Read the account of a bundle. Raises DataError if there is none, or if it is damaged or not safe to load."""
     try:
         values = _values(folder)
-        known = _account(values)
+        account = _account(values)
         _check_model(folder, values)
     except (OSError, ValueError) as error:
         raise unusable(folder, getattr(error, "strerror", None) or first_line(error)) from error
-    return known
+    return account
 
 
 def unusable(folder: Path, reason: str) -> DataError:
-    """What is said of a folder that holds no bundle, or one that can't be loaded."""
+    """The error for a folder that holds no bundle, or a bundle that can't be loaded."""
     return DataError(f"{folder}: holds no classifier ({reason}); run `dvc repro`, or name another one")
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its kind where it has none."""
+    """The first line of an error's text, or its class if it has no text."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def peek(folder: Path) -> Account:
-    """As `read`, without a look at the network, which may be large. Raises OSError or ValueError where it is none."""
+    """Like `read`, but does not check the network, which may be large. Raises OSError or ValueError."""
     return _account(_values(folder))
 
 
@@ -73,10 +75,10 @@ def _values(folder: Path) -> dict[str, Any]:
     if not stat.S_ISREG(status.st_mode) or status.st_size > LONGEST:
         raise ValueError(f"{ACCOUNT} is not a regular file of at most {LONGEST // 2**20} MB")
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{ACCOUNT} is damaged: {error}") from None
-    return read if isinstance(read, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def _account(values: dict[str, Any]) -> Account:
@@ -99,12 +101,12 @@ def _check_model(folder: Path, values: dict[str, Any]) -> None:
     weight_files.require_safe(folder / MODEL)
 
 
-def _faults(read: dict[str, Any]) -> Iterator[tuple[bool, str]]:
-    missing = [key for key in ("classes", "image_size", "resize", "made_from") if key not in read]
-    yield bool(missing), f"no {', '.join(missing)}"
-    classes, size, resize = read["classes"], read["image_size"], read["resize"]
+def _faults(values: dict[str, Any]) -> Iterator[tuple[bool, str]]:
+    missing_keys = [key for key in ("classes", "image_size", "resize", "made_from") if key not in values]
+    yield bool(missing_keys), f"no {', '.join(missing_keys)}"
+    classes, size, resize = values["classes"], values["image_size"], values["resize"]
     is_names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    yield not is_names or len(classes) < 2, "classes that are no list of two names or more"
+    yield not is_names or len(classes) < 2, "classes that are not a list of two or more names"
     yield len(set(classes)) < len(classes), "a class that is named twice"
     yield type(size) is not int or size not in SIDES, f"an image_size that is not 1 to {SIDES[-1]}"
     yield resize not in RESIZES, f"a resize that is not one of {', '.join(RESIZES)}"

@@ -1,4 +1,4 @@
-"""Backbone and head as models: the prefix before a cut, the suffix behind it, the whole."""
+"""Backbone and head as models: the prefix before a cut, the suffix behind it, and the whole."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from frostline.models.heads import Head, trained_logits
 
 
 def segment(backbone: Backbone, head: Head, start: CutPoint | None, end: CutPoint) -> keras.Model:
-    """What crosses one cut (None: images) -> what crosses a deeper one, in inference mode.
+    """A model from one cut (None: images) to a deeper one, in inference mode.
 
-    Behind the last layer, where nothing is left to train, the pooled vector crosses. The weights are copies.
+    At the end of the body, the output is the pooled vector. The weights are copies.
     """
     body = backbone.model
     crossing = _images(body) if start is None else keras.Input(start.tensor.shape[1:], name="crossing")
@@ -30,26 +30,26 @@ def segment(backbone: Backbone, head: Head, start: CutPoint | None, end: CutPoin
 
 
 def crossing_shape(backbone: Backbone, head: Head, cut: CutPoint) -> tuple[int, ...]:
-    """Shape of what crosses a cut, of one image."""
+    """Shape of the tensor at a cut, for one image. At the end of the body it is the pooled vector."""
     shape = cut.tensor.shape
     return tuple((head.pool.compute_output_shape(shape) if _is_end(backbone.model, cut) else shape)[1:])
 
 
 def keys(backbone: Backbone, head: Head, cuts: Sequence[CutPoint]) -> list[str]:
-    """Digest of all that the features at each cut depend on besides the image; the engine's version is not in it."""
+    """Digest of all that the features at each cut depend on besides the image, without the version of the backend."""
     images = _images(backbone.model)
     pooled = head.pool(backbone.model(backbone.preprocess(images)))
-    found = graph.tensor_keys(keras.Model(images, pooled))
-    return [found[id(pooled if _is_end(backbone.model, cut) else cut.tensor)] for cut in cuts]
+    digests = graph.tensor_keys(keras.Model(images, pooled))
+    return [digests[id(pooled if _is_end(backbone.model, cut) else cut.tensor)] for cut in cuts]
 
 
 def suffix(
     backbone: Backbone, head: Head, cut: CutPoint | None, augmenter: keras.layers.Layer | None = None
 ) -> keras.Model:
-    """What crosses the cut -> logits; without a cut, images -> logits. Shares its layers with the backbone.
+    """A model from the tensor at a cut to logits, or from images if there is no cut. It shares the backbone's layers.
 
-    It is for training, after `freezing.freeze`: what is frozen then is computed the quickest way. augmenter: images
-    -> their variants in training, where there is no cut.
+    It is for training. Call it after `freezing.freeze`, because it computes frozen layers in a faster way. augmenter:
+    images -> their variants in training, used if there is no cut.
     """
     body = backbone.model
     if cut is None:
@@ -65,14 +65,14 @@ def suffix(
 
 
 def whole(backbone: Backbone, head: Head) -> keras.Model:
-    """Images -> probabilities, float32 whatever the precision of training; what a bundle is saved as."""
+    """The model of a bundle: images -> probabilities, float32 whatever the precision of training."""
     images = _images(backbone.model)
     logits = head.top(head.pool(backbone.model(backbone.preprocess(images))))
     return squashed(keras.Model(images, logits), temperature=1.0)
 
 
 def squashed(logits: keras.Model, temperature: float) -> keras.Model:
-    """A model that gives logits -> one that gives probabilities, float32: a sigmoid of one unit, a softmax of more."""
+    """Turn a model of logits into one of probabilities, float32: the sigmoid of one unit, or the softmax of several."""
     x = logits.output
     if temperature != 1:
         x = keras.layers.Rescaling(1 / temperature, dtype="float32", name="temperature")(x)
@@ -83,7 +83,7 @@ def squashed(logits: keras.Model, temperature: float) -> keras.Model:
 
 
 def outputs(model: keras.Model, images: Shards) -> NDArray[np.float32]:
-    """What a model of images gives for prepared ones, float32 (n, units)."""
+    """The outputs of a model for prepared images, float32 (n, units)."""
     raw = np.empty((len(images), model.output.shape[-1]), np.float32)
     size = backend.batch_rows()
     for start in progress.track(range(0, len(images), size), len(images), "predict", size):
@@ -93,7 +93,7 @@ def outputs(model: keras.Model, images: Shards) -> NDArray[np.float32]:
 
 
 def by_class(raw: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A model's output, (n, units), as probabilities (n, classes): a sigmoid's is that of the second of two."""
+    """A model's output (n, units) as probabilities (n, classes). A sigmoid's output is that of the second class."""
     return np.concatenate([1 - raw, raw], axis=1) if raw.shape[1] == 1 else raw
 
 

@@ -1,7 +1,7 @@
-"""The backbones: a table, not branches.
+"""The backbones, as a table.
 
 A backbone is a Keras application without its top, or frostnet. Its preprocessing belongs to it and becomes part of
-the model graph, so that images always go in as they are, uint8 or float in [0, 255].
+the model graph, so that the input is always raw images, uint8 or float in [0, 255].
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from frostline.core import suggest
 from frostline.errors import ParamsError, WeightsError
 from frostline.models import frostnet
 from frostline.models.made_from import LoadedWeights
@@ -37,8 +37,9 @@ class Spec:
 
     preprocessing: `tf` scales to [-1, 1]; `caffe` flips RGB to BGR and subtracts ImageNet's means; `torch` scales to
     [0, 1], then subtracts ImageNet's means and divides by its deviations (the names are those of
-    `keras.applications.imagenet_utils.preprocess_input`); `included`: the body begins with it, and takes [0, 255].
-    native, smallest: sides in pixels. alphas: the widths that have ImageNet weights; none where there is one width.
+    `keras.applications.imagenet_utils.preprocess_input`); `included`: it is part of the body, which takes [0, 255].
+    native, smallest: sides of images in pixels. alphas: the widths that have ImageNet weights; empty if there is one
+    width.
     """
 
     preprocessing: str
@@ -93,7 +94,7 @@ TABLE: dict[str, Spec] = {
 
 
 class Size(NamedTuple):
-    """What a backbone counts at its native size; parameters are scalars."""
+    """The numbers of layers, parameters (scalars) and cut points of a backbone at its native size."""
 
     layers: int
     parameters: int
@@ -101,18 +102,18 @@ class Size(NamedTuple):
 
 
 def sizes() -> dict[str, Size]:
-    """The sizes by name, as `benchmarks/backbone_sizes.py` counted them: building all takes minutes."""
+    """The sizes by name. `benchmarks/backbone_sizes.py` counts them, since building all backbones takes minutes."""
     with SIZES.open(encoding="utf-8", newline="") as file:
         return {name: Size(*map(int, counts)) for name, *counts in list(csv.reader(file))[1:]}
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A body ready to be frozen.
+    """A body whose layers can be frozen, with its preprocessing.
 
-    model: a functional model, float32 (n, size, size, 3) preprocessed -> the last feature map, with the layers that
-    keras.applications gives it; preprocess: raw pixels -> what the model expects, as Keras operations; loaded: what a
-    file gave it, None where its weights are no file's.
+    model: a functional model, preprocessed float32 (n, size, size, 3) -> the last feature map, with the layers of
+    keras.applications; preprocess: raw pixels -> the input of the model, as Keras operations; loaded: the layers that
+    a file of weights set, None if the weights are not from a file.
     """
 
     name: str
@@ -123,13 +124,12 @@ class Backbone:
 
 
 def check(name: str, weights: str, size: int, alpha: float | None = None) -> Spec:
-    """The table's row, after checking what can be checked without loading Keras.
+    """Check all that can be checked without loading Keras. Returns the backbone's row of the table.
 
     Raises ParamsError or WeightsError, one line with the fix.
     """
     if name not in TABLE:
-        near = get_close_matches(name, TABLE, n=1, cutoff=0.5)
-        fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(TABLE)}"
+        fix = suggest.hint(name, TABLE, otherwise=f"use one of {', '.join(TABLE)}", cutoff=0.5)
         raise ParamsError(f"params.yaml: backbone.name {name!r} is not known; {fix}")
     spec = TABLE[name]
     if size < spec.smallest:
@@ -150,7 +150,7 @@ def check(name: str, weights: str, size: int, alpha: float | None = None) -> Spe
 
 
 def of_section(section: BackboneSection, locate: Locate, size: int) -> Backbone:
-    """The backbone that params.yaml names. locate: where its weights lie on this machine. Raises as `build` does."""
+    """The backbone that params.yaml names. locate: finds its weights on this machine. Raises the errors of `build`."""
     return build(section.name, locate(section.weights), size, section.until, section.alpha)
 
 
@@ -159,11 +159,11 @@ def build(name: str, weights: str, size: int, until: str | None = None, alpha: f
 
     weights: `none`, `builtin` (frostnet), `imagenet`, a bundle's folder, or a file: `.weights.h5`, `.keras`, `.h5`, or
     frostnet's `.npz`. until: name of the layer, or operation, whose output is the last feature map; None for the whole
-    body. alpha: width, None for the backbone's own. Raises ParamsError, or WeightsError where nothing of a file fits.
+    body. alpha: width, None for the backbone's own. Raises ParamsError, or WeightsError if no layer of a file fits.
     """
     check(name, weights, size, alpha)
-    known = weights if weights in KEYWORDS else "none"
-    model = frostnet.build(size) if name == "frostnet" else _application(name, known, size, alpha)
+    constructor_weights = weights if weights in KEYWORDS else "none"
+    model = frostnet.build(size) if name == "frostnet" else _application(name, constructor_weights, size, alpha)
     body = model if until is None else _cut(model, until)
     loaded = None
     if weights == "builtin" or weights.endswith(".npz"):
@@ -176,7 +176,7 @@ def build(name: str, weights: str, size: int, until: str | None = None, alpha: f
 
 
 def preprocessing(name: str) -> Preprocess:
-    """Raw pixels -> what that backbone expects, as Keras operations."""
+    """The preprocessing of a backbone: raw pixels -> the input of its body, as Keras operations."""
     return _PREPROCESSING[TABLE[name].preprocessing]
 
 
@@ -184,14 +184,14 @@ def _load_frostnet(model: keras.Model, name: str, weights: str) -> None:
     path = frostnet.WEIGHTS if weights == "builtin" else Path(weights)
     try:
         frostnet.load_weights(model, path)
-    except Exception as error:  # NumPy raises many kinds for a foreign or short file
+    except Exception as error:  # NumPy raises many kinds of errors for a file that is not its own
         raise _unfit(str(path), name, _first_line(error)) from error
 
 
 def _load(model: keras.Model, name: str, weights: str) -> LoadedWeights:
     try:
         return load(model, Path(weights))
-    except Exception as error:  # h5py and Keras raise OSError, ValueError, KeyError and more for a foreign file
+    except Exception as error:  # h5py and Keras raise OSError, ValueError, KeyError and more for other files
         raise _unfit(weights, name, _first_line(error)) from error
 
 
@@ -210,16 +210,16 @@ def _application(name: str, weights: str, size: int, alpha: float | None) -> ker
         if weights == "none":
             try:
                 return constructor(weights=None)
-            except ValueError as error:  # a layer of no channels
+            except ValueError as error:  # a layer without channels
                 if alpha is None:
                     raise
                 raise ParamsError(
-                    f"params.yaml: backbone.alpha {alpha:g} is no width of {name} "
+                    f"params.yaml: backbone.alpha {alpha:g} is not a width of {name} "
                     f"({_first_line(error)}); use a larger one"
                 ) from error
         try:
             return constructor(weights=weights)
-        except Exception as error:  # keras.utils.get_file raises a bare Exception where the download fails
+        except Exception as error:  # keras.utils.get_file raises a bare Exception if the download fails
             raise WeightsError(
                 f"{name}'s ImageNet weights are not available ({_first_line(error)}); connect once, "
                 "or set backbone.weights to a *_notop.h5 file"
@@ -228,7 +228,7 @@ def _application(name: str, weights: str, size: int, alpha: float | None) -> ker
 
 @contextmanager
 def _own_names() -> Iterator[None]:
-    """Number layers as in a process of their own: the names are in the bundle, and freeze and until name them."""
+    """Let Keras number layers from 1, as in a new process, since bundles, `freeze` and `until` use the names."""
     from keras.src.backend.common import global_state
 
     key = "object_name_uids"
@@ -248,11 +248,11 @@ def _first_line(error: Exception) -> str:
 def _cut(model: keras.Model, until: str) -> keras.Model:
     import keras
 
-    found = {operation.name: operation for operation in model.operations}
-    if until not in found:
-        near = get_close_matches(until, found, n=1, cutoff=0.0)
-        raise ParamsError(f"params.yaml: backbone.until {until!r} is no layer of {model.name}; did you mean {near[0]}?")
-    body = keras.Model(model.input, found[until].output, name=model.name)
+    operations = {operation.name: operation for operation in model.operations}
+    if until not in operations:
+        fix = suggest.hint(until, operations, cutoff=0.0)
+        raise ParamsError(f"params.yaml: backbone.until {until!r} is not a layer of {model.name}; {fix}")
+    body = keras.Model(model.input, operations[until].output, name=model.name)
     if len(body.output.shape) != 4:
         raise ParamsError(f"params.yaml: backbone.until {until!r} gives no feature map; name a convolution or a sum")
     if not body.weights:

@@ -1,4 +1,4 @@
-"""Keras's engine: starting it without its chatter, and what it computes on."""
+"""The backend of Keras, here called its engine: import it quietly, and call what Keras itself does not offer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from frostline.errors import UserError
 if TYPE_CHECKING:
     import keras
 
-# Images in one call of a network that only predicts. On a CPU few, so that a layer's output stays in the processor's
-# cache, and a multiple of 4, 6, 8, 12, 16 and 24: a kernel of matrix products takes so many rows at a time (how many
-# depends on the processor) and computes rows that are left over in another order, which rounds them otherwise.
+# Images in one call of a network that only predicts. On a CPU it is small, so that a layer's output stays in the cache,
+# and a multiple of 4, 6, 8, 12, 16 and 24: kernels of matrix products take that many rows at a time, depending on the
+# processor, and compute the remaining rows in another order, which rounds them differently.
 CPU_ROWS, GPU_ROWS = 48, 256
 
 
@@ -28,31 +28,31 @@ ENGINES = {"tensorflow", "keras", "jax", "jaxlib"}
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Import Keras inside this block, or the C++ half of TensorFlow prints lines that look like errors and are none.
+    """Import Keras inside this block. Otherwise TensorFlow's C++ code prints lines that look like errors but are not.
 
-    They go to file descriptor 2 before any log level counts, so the descriptor itself is turned away for the time of
-    the import. Python's own exceptions and warnings about the import are not affected. Raises UserError where Keras is
-    to run on a backend that is not supported.
+    They go to file descriptor 2 before any log level has an effect, so the descriptor itself is redirected during the
+    import. Python's own exceptions and warnings about the import are not affected. Raises UserError if KERAS_BACKEND
+    names a backend that is not supported.
     """
-    chosen = os.environ.get("KERAS_BACKEND", SUPPORTED[0])
-    if chosen not in SUPPORTED:
-        raise UserError(f"KERAS_BACKEND: {chosen} is not supported; set it to one of {', '.join(SUPPORTED)}")
+    name = os.environ.get("KERAS_BACKEND", SUPPORTED[0])
+    if name not in SUPPORTED:
+        raise UserError(f"KERAS_BACKEND: {name} is not supported; set it to one of {', '.join(SUPPORTED)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow leaves oneDNN off on processors without AVX-512; it is quicker there too.
+    # TensorFlow does not use oneDNN on processors without AVX-512, although it is faster there too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that every new segment is compiled
-    kept = os.dup(2)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every compilation
+    stderr = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def has_gpu() -> bool:
-    """Whether Keras's engine computes on a GPU here."""
+    """Whether the engine computes on a GPU."""
     import keras
 
     if keras.backend.backend() == "jax":
@@ -65,12 +65,12 @@ def has_gpu() -> bool:
 
 
 def batch_rows() -> int:
-    """Images in one call of a network that only predicts; fewer are filled up to as many by `predict`."""
+    """Images in one call of a network that only predicts. `predict` fills up smaller batches."""
     return GPU_ROWS if has_gpu() else CPU_ROWS
 
 
 def best_precision() -> str:
-    """The fastest dtype policy of Keras that trains well here: mixed on a GPU with fast units for it, else float32."""
+    """The fastest dtype policy of Keras that trains well: mixed on a GPU with units for it, otherwise float32."""
     import keras
 
     if not has_gpu():
@@ -89,7 +89,7 @@ def best_precision() -> str:
 
 
 def make_deterministic(seed: int) -> None:
-    """Seed everything that Keras draws from; on a CPU make TensorFlow's own order of operations fixed too."""
+    """Seed all random numbers of Keras. On a CPU, also make TensorFlow's order of operations deterministic."""
     import keras
 
     keras.utils.set_random_seed(seed)
@@ -100,26 +100,26 @@ def make_deterministic(seed: int) -> None:
 
 
 def is_its_own(error: Exception) -> bool:
-    """Whether an error comes from the engine at work: memory that is used up, shapes that don't fit.
+    """Whether an error comes from the engine, such as for too little memory, or shapes that don't fit.
 
-    Many of them are plain ValueErrors, so what counts is where one was raised: in the engine's code, or in ours.
+    Many of its errors are plain ValueErrors, so the place decides: an error counts if the engine's code raised it.
     """
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
-    raised_in = place.tb_frame.f_globals.get("__name__", "") if place is not None else ""
-    packages = {name.partition(".")[0] for name in (type(error).__module__, raised_in)}
+    module = place.tb_frame.f_globals.get("__name__", "") if place is not None else ""
+    packages = {name.partition(".")[0] for name in (type(error).__module__, module)}
     return isinstance(error, MemoryError) or not packages.isdisjoint(ENGINES)
 
 
 def predict(model: keras.Model, batch: NDArray[Any], rows: int) -> NDArray[Any]:
-    """A model's output for a batch of at most `rows`; a shorter one is filled up, so that one shape is compiled."""
+    """A model's output for a batch of at most `rows` rows. The batch is filled up, so that one shape is compiled."""
     full = batch if len(batch) == rows else batch[np.resize(np.arange(len(batch)), rows)]
     return np.asarray(model.predict_on_batch(full))[: len(batch)]
 
 
 def rounds_alike(run: Callable[[NDArray[Any]], NDArray[Any]], batch: NDArray[Any]) -> bool:
-    """Whether a row's output is the same to the last bit wherever in a batch the row lies, as tried on one batch.
+    """Whether a row's output is the same to the last bit at any place in a batch, tried with one batch.
 
     run: the network, rows (n, ...) -> outputs (n, ...); batch: rows that differ.
     """
@@ -127,26 +127,26 @@ def rounds_alike(run: Callable[[NDArray[Any]], NDArray[Any]], batch: NDArray[Any
 
 
 def values(variables: Sequence[keras.Variable]) -> list[NDArray[Any]]:
-    """Copies of what variables hold, in the host's memory."""
-    if _is_tensorflow():  # past Keras's own layers, which take longer than small variables do
+    """Copies of the values of variables, in the host's memory."""
+    if _is_tensorflow():  # without Keras, which takes longer than the copy of a small variable
         return [np.asarray(variable.value.numpy()) for variable in variables]
     return [np.array(variable) for variable in variables]
 
 
 def tensors(variables: Sequence[keras.Variable]) -> list[Any]:
-    """What variables hold, as tensors where they are; later changes of the variables don't reach them."""
+    """The values of variables as tensors on their device. Later changes of the variables don't change them."""
     if _is_tensorflow():
         return [variable.value.read_value() for variable in variables]
     return [variable.value for variable in variables]
 
 
-def assign(variables: Sequence[keras.Variable], given: Sequence[Any]) -> None:
+def assign(variables: Sequence[keras.Variable], arrays: Sequence[Any]) -> None:
     """Set variables to arrays or tensors of their shapes."""
-    for variable, value in zip(variables, given, strict=True):
+    for variable, array in zip(variables, arrays, strict=True):
         if _is_tensorflow():
-            variable.value.assign(value, read_value=False)
+            variable.value.assign(array, read_value=False)
         else:
-            variable.assign(value)
+            variable.assign(array)
 
 
 def _is_tensorflow() -> bool:
@@ -156,7 +156,7 @@ def _is_tensorflow() -> bool:
 
 
 def add_bias(x: Any, bias: Any) -> Any:
-    """x + bias, bias by the last axis: in TensorFlow the operation that it fuses with the convolution before it."""
+    """x + bias, along the last axis, by an operation that TensorFlow fuses with the convolution before it."""
     if _is_tensorflow():
         import tensorflow as tf
 

@@ -23,7 +23,7 @@ from frostline.models.backbones import Backbone
 from frostline.models.heads import Head
 from frostline.models.made_from import MadeFrom
 
-# The day zip files begin with: a bundle's bytes must not tell when it was saved.
+# The earliest date of a zip file: the bytes of a bundle must not depend on the time of saving.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -40,27 +40,27 @@ class Bundle:
 
     @property
     def temperature(self) -> float:
-        """What the model divides its logits by; 1 where it was never calibrated."""
+        """The number by which the model divides its logits. It is 1 if the model is not calibrated."""
         return 1.0 if self.made_from.temperature is None else self.made_from.temperature
 
     @property
     def logits(self) -> keras.Model:
-        """What the model computes before temperature and squashing: images -> logits (n, units)."""
-        named = {layer.name: layer for layer in self.model.layers}
-        return keras.Model(self.model.input, named.get("temperature", named["probabilities"]).input)
+        """The model before temperature and sigmoid or softmax: images -> logits (n, units)."""
+        layers = {layer.name: layer for layer in self.model.layers}
+        return keras.Model(self.model.input, layers.get("temperature", layers["probabilities"]).input)
 
     def calibrated(self, temperature: float) -> Bundle:
-        """The same weights with logits divided by a temperature in (0, inf), whatever they were divided by before."""
+        """The same weights with this temperature, in (0, inf), instead of the one before."""
         model = assembly.squashed(self.logits, temperature)
         return Bundle(model, self.layout, replace(self.made_from, temperature=temperature))
 
     def probabilities(self, images: Shards) -> NDArray[np.float32]:
-        """Probabilities by class, float32 (n, classes), of prepared images."""
+        """Probabilities of the classes for prepared images, float32 (n, classes)."""
         return assembly.by_class(assembly.outputs(self.model, images))
 
 
 def parts(bundle: Bundle) -> tuple[Backbone, Head]:
-    """The backbone and head that a bundle was made of, sharing its weights."""
+    """The backbone and head of a bundle. They share its weights."""
     origin = bundle.made_from.backbone
     model = bundle.model
     body = next(layer for layer in model.layers if isinstance(layer, keras.Model) and layer.name != "head")
@@ -70,7 +70,7 @@ def parts(bundle: Bundle) -> tuple[Backbone, Head]:
 
 
 def save(folder: Path, bundle: Bundle) -> None:
-    """Write a bundle into an existing folder; its bytes depend on its content alone."""
+    """Write a bundle into an existing folder. The bytes depend only on its content."""
     path = folder / account.MODEL
     bundle.model.save(path)
     _make_reproducible(path)
@@ -78,20 +78,20 @@ def save(folder: Path, bundle: Bundle) -> None:
 
 
 def load(folder: Path) -> Bundle:
-    """Load a bundle, Keras's safe mode on. Raises DataError where the folder holds none."""
-    known = account.read(folder)
+    """Load a bundle, with Keras's safe mode on. Raises DataError if the folder holds no bundle."""
+    record = account.read(folder)
     try:
         model = keras.saving.load_model(folder / account.MODEL, compile=False, safe_mode=True)
-    except Exception as error:  # whatever Keras trips over in a foreign archive
+    except Exception as error:  # Keras raises many kinds of errors for other archives
         raise account.unusable(folder, account.first_line(error)) from error
-    return Bundle(model, known.layout, known.made_from)
+    return Bundle(model, record.layout, record.made_from)
 
 
 def _make_reproducible(path: Path) -> None:
-    """Rewrite a .keras archive so that its bytes depend on the model alone.
+    """Rewrite a .keras archive so that its bytes depend only on the model.
 
-    Keras writes the date, zip writes the time of every member, and objects that are shared are numbered by their
-    addresses in memory: the first two go, the third are numbered in the order of their appearance.
+    Keras writes the date, zip writes the time of every member, and shared objects are numbered by their addresses in
+    memory. The date and times are removed, and the objects are numbered in the order of their appearance.
     """
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}

@@ -1,7 +1,7 @@
-"""The freeze line: which layers of a backbone stand still, where the graph can be cut, and the proof that they did.
+"""The freeze line: which layers of a backbone are frozen, where the graph can be cut, and the proof that they stayed.
 
-A freeze rule counts layers as Python slices do (`5` is `layers[:5]`, `-15` is `layers[:-15]`). A *cut point* is a
-tensor that is the only live one at its place in the graph: before it lies the prefix, behind it the suffix.
+A freeze rule counts layers like a Python slice (`5` is `layers[:5]`, `-15` is `layers[:-15]`). A *cut point* is a
+tensor that is the only live one at its place in the graph: the prefix is before it, the suffix behind it.
 """
 
 from __future__ import annotations
@@ -9,32 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import keras
 import numpy as np
 
-from frostline.core import digest
+from frostline.core import digest, suggest
 from frostline.errors import InternalError, ParamsError
 from frostline.models import backend, graph
 from frostline.models.made_from import Audit
 
 Freeze = int | str | list[int | str]
 
-# What may be said beside a line, or instead of one.
+# Words that a freeze rule may have in addition to a line, or instead of one.
 WORDS = ("gradual", "discriminative")
 
-# What layers call the rate of what they drop: Dropout, and ConvNeXt's StochasticDepth.
+# The attributes with a layer's drop rate: of Dropout, and of ConvNeXt's StochasticDepth.
 NOISE = ("rate", "drop_path_rate")
 
 
 @dataclass(frozen=True)
 class CutPoint:
-    """A place to cut.
+    """A place where the graph can be cut.
 
-    depth: layers before the cut, so `layers[:depth]` is the prefix; layer: name of the layer before it, or of the
-    operation, as of ConvNeXt's sums; tensor: what crosses it.
+    depth: number of layers before the cut, so `layers[:depth]` is the prefix; layer: name of the layer before it, or of
+    an operation, such as a sum of ConvNeXt; tensor: the tensor that crosses the cut.
     """
 
     depth: int
@@ -44,9 +43,12 @@ class CutPoint:
 
 @dataclass(frozen=True)
 class FreezeRule:
-    """What `finetune.freeze` says. line: `none`, `all`, a number or a layer's name; is_gradual: what is above the line
-    thaws block by block from the top (Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification",
-    ACL 2018, section 3.3); is_discriminative: each block learns slower than the one above it (section 3.2)."""
+    """The value of `finetune.freeze`.
+
+    line: `none`, `all`, a number or a layer's name; is_gradual: the layers above the line thaw block by block from the
+    top (Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018, section 3.3);
+    is_discriminative: each block learns slower than the one above it (section 3.2).
+    """
 
     line: int | str
     is_gradual: bool
@@ -54,24 +56,26 @@ class FreezeRule:
 
 
 def parse(freeze: Freeze) -> FreezeRule:
-    """The rule that params.yaml describes: a line, `gradual`, `discriminative`, or a list of several of these; without
-    a line, nothing stays frozen. Raises ParamsError for a list with two lines."""
-    given = freeze if isinstance(freeze, list) else [freeze]
-    lines = [one for one in given if one not in WORDS]
+    """Parse a freeze rule: a line, `gradual`, `discriminative`, or a list of several of these.
+
+    Without a line, no layer stays frozen. Raises ParamsError for a list with two lines.
+    """
+    words = freeze if isinstance(freeze, list) else [freeze]
+    lines = [word for word in words if word not in WORDS]
     if len(lines) > 1:
         raise ParamsError(
             f"params.yaml: finetune.freeze {freeze!r} names {len(lines)} lines; give one of them, with "
             f"{' and '.join(WORDS)} as you like"
         )
-    return FreezeRule(lines[0] if lines else "none", WORDS[0] in given, WORDS[1] in given)
+    return FreezeRule(lines[0] if lines else "none", WORDS[0] in words, WORDS[1] in words)
 
 
 def depth(model: keras.Model, freeze: Freeze) -> int:
-    """How many of `model.layers` the rule leaves frozen in the end, 0 to len(layers).
+    """How many of `model.layers` stay frozen until the end of training, 0 to len(layers).
 
-    freeze: `none`, `all`, an integer with a slice's meaning, a layer's or operation's name (frozen up to and including
-    it), or what else `parse` reads. Raises ParamsError for a name that no layer has, and for one that `backbone.until`
-    cut away.
+    freeze: `none`, `all`, an integer with the meaning of a slice, the name of a layer or operation (frozen up to and
+    including it), or any other rule that `parse` reads. Raises ParamsError for a name that no layer has, and for a
+    layer that `backbone.until` cut away.
     """
     freeze = parse(freeze).line
     total = len(model.layers)
@@ -88,22 +92,21 @@ def depth(model: keras.Model, freeze: Freeze) -> int:
             f"params.yaml: finetune.freeze {freeze!r} lies behind {names[-1]!r}, where backbone.until cuts; name a "
             "layer up to that one in finetune.freeze, or a deeper one in backbone.until"
         )
-    near = get_close_matches(freeze, names, n=1, cutoff=0.0)[0]
     raise ParamsError(
-        f"params.yaml: finetune.freeze {freeze!r} is no layer of {model.name}; use none, all, a number, "
-        f"gradual, discriminative or a layer's name (did you mean {near}?)"
+        f"params.yaml: finetune.freeze {freeze!r} is not a layer of {model.name}; use none, all, a number, "
+        f"gradual, discriminative or a layer's name ({suggest.hint(freeze, names, cutoff=0.0)})"
     )
 
 
 def _cut_away(model: keras.Model) -> set[str]:
-    """Names of the operations behind the output of a body that was cut out of a larger network."""
-    found: dict[str, Any] = {}
+    """Names of the operations behind the output of a body that is part of a larger network."""
+    operations: dict[str, Any] = {}
     ahead = [model.output._keras_history.operation]
     while ahead:
         after = [node.operation for node in ahead.pop()._outbound_nodes]
-        ahead += [operation for operation in after if operation.name not in found]
-        found |= {operation.name: operation for operation in after}
-    return set(found)
+        ahead += [operation for operation in after if operation.name not in operations]
+        operations |= {operation.name: operation for operation in after}
+    return set(operations)
 
 
 def cut_points(model: keras.Model) -> list[CutPoint]:
@@ -126,42 +129,41 @@ def cut_points(model: keras.Model) -> list[CutPoint]:
 
 
 def deepest_cut(model: keras.Model, frozen: int) -> CutPoint | None:
-    """The last cut point with nothing but frozen layers before it; None where not even the first layer is frozen."""
+    """The last cut point that has only frozen layers before it; None if there is no such cut point."""
     return next((cut for cut in reversed(cut_points(model)) if cut.depth <= frozen), None)
 
 
 def frozen_share(model: keras.Model, rule: Freeze) -> float:
-    """Which share of the backbone's parameters a freeze rule leaves untrained, 0 to 1."""
+    """The share of the backbone's parameters that a freeze rule does not train, 0 to 1."""
     counts = [layer.count_params() for layer in model.layers]
     return float(sum(counts[: depth(model, rule)]) / max(1, sum(counts)))
 
 
 def spread(model: keras.Model, count: int) -> list[int | str]:
-    """`count` freeze rules from `none` to `all`, spread evenly by the compute that they leave to be trained.
+    """`count` freeze rules from `none` to `all`, spread evenly by the compute of their trained layers.
 
-    Of the cut points near an even place the one with the smallest tensor is taken, quickest to store and to read; of
-    several the deepest.
-    Fewer where the model has fewer cut points.
+    Of the cut points near an even place, it takes the one with the smallest tensor, which is the fastest to store and
+    read; of several, the deepest one. It returns fewer rules if the model has fewer cut points.
     """
     cuts = cut_points(model)
     work = np.cumsum([_multiplications(layer) for layer in model.layers], dtype=float)
     inner = {cut.depth: work[cut.depth - 1] / work[-1] for cut in cuts if cut.depth < len(model.layers)}
     size = {cut.depth: int(np.prod(cut.tensor.shape[1:])) for cut in cuts}
-    chosen: list[int] = []
+    depths: list[int] = []
     for share in np.linspace(0, 1, count)[1:-1]:
-        near = [depth for depth in inner if abs(inner[depth] - share) <= 0.25 / (count - 1) and depth not in chosen]
+        near = [depth for depth in inner if abs(inner[depth] - share) <= 0.25 / (count - 1) and depth not in depths]
         if not near:
-            near = sorted(inner.keys() - set(chosen), key=lambda depth: abs(inner[depth] - share))[:1]
-        chosen += [min(near, key=lambda depth: (size[depth], -depth))] if near else []
+            near = sorted(inner.keys() - set(depths), key=lambda depth: abs(inner[depth] - share))[:1]
+        depths += [min(near, key=lambda depth: (size[depth], -depth))] if near else []
     names = {cut.depth: cut.layer for cut in cuts}
-    return ["none", *(names[depth] for depth in sorted(chosen)), "all"]
+    return ["none", *(names[depth] for depth in sorted(depths)), "all"]
 
 
 def freeze(model: keras.Model, frozen: int, train_batch_norm: bool) -> None:
-    """Set what is trained: nothing in `layers[:frozen]`; above it everything, BatchNorm only where that is asked for.
+    """Freeze `layers[:frozen]` and train all layers above, BatchNorm layers only if `train_batch_norm` is true.
 
     A BatchNorm layer with `trainable = False` also runs in inference mode, which `base(x, training=False)` does not
-    ensure: `fit` overrides that argument. Models must be compiled after this call, or it has no effect.
+    ensure: `fit` overrides that argument. Models must be compiled after this call, otherwise it has no effect.
     """
     for place, layer in enumerate(model.layers):
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
@@ -170,9 +172,9 @@ def freeze(model: keras.Model, frozen: int, train_batch_norm: bool) -> None:
 
 @contextmanager
 def without_noise(model: keras.Model, frozen: int) -> Iterator[None]:
-    """Keep Dropout and drop-connect below the line from acting while the block trains.
+    """Switch off Dropout and drop-connect below the line inside this block.
 
-    Freezing does not silence them. Their rates are put back afterwards, so that the saved model is as it was.
+    Freezing does not switch them off. Their rates are restored afterwards, so that the saved model has them.
     """
     noisy = [(layer, key) for layer in model.layers[:frozen] for key in NOISE if getattr(layer, key, 0)]
     rates = [getattr(layer, key) for layer, key in noisy]
@@ -186,22 +188,22 @@ def without_noise(model: keras.Model, frozen: int) -> Iterator[None]:
 
 
 def fingerprint(model: keras.Model) -> dict[str, str]:
-    """Digest of every weight that must not change, by its path."""
+    """The digest of every weight that must not change, by the weight's path."""
     weights = _frozen_weights(model)
     return {w.path: digest.of_array(value) for w, value in zip(weights, backend.values(weights), strict=True)}
 
 
 def audit(body: keras.Model, whole: keras.Model, frozen: int, before: dict[str, str]) -> Audit:
-    """Prove that training moved no frozen weight, and count what stood still.
+    """Check that training changed no frozen weight, and count the frozen layers and parameters.
 
     body: the backbone; whole: backbone and head; before: `fingerprint(body)` from before training.
-    Raises InternalError where a frozen weight differs in a single bit.
+    Raises InternalError if a frozen weight differs in a single bit.
     """
     after = fingerprint(body)
-    moved = sorted(path for path, value in before.items() if after.get(path) != value)
-    if moved:
+    changed_paths = sorted(path for path, value in before.items() if after.get(path) != value)
+    if changed_paths:
         raise InternalError(
-            f"{len(moved)} of {len(before)} frozen weights changed in training, the first is {moved[0]}"
+            f"{len(changed_paths)} of {len(before)} frozen weights changed in training, the first is {changed_paths[0]}"
         )
     norms = [layer for layer in body.layers if isinstance(layer, keras.layers.BatchNormalization)]
     trainable = sum(int(np.prod(weight.shape)) for weight in whole.trainable_weights)
@@ -217,7 +219,7 @@ def audit(body: keras.Model, whole: keras.Model, frozen: int, before: dict[str, 
 
 
 def _multiplications(layer: keras.layers.Layer) -> float:
-    """Multiply-adds of a layer with kernels, for one image; 0 for others."""
+    """The number of multiply-adds of a layer for one image; 0 for a layer without kernels."""
     kernels = [weight for weight in layer.weights if "kernel" in weight.name]
     shape = layer.output.shape if kernels else ()
     places = np.prod(shape[1:-1]) if len(shape) > 2 else 1.0
@@ -225,5 +227,5 @@ def _multiplications(layer: keras.layers.Layer) -> float:
 
 
 def _frozen_weights(model: keras.Model) -> list[keras.Variable]:
-    """The weights of layers that are switched off; a training BatchNorm's moving statistics are not among them."""
+    """The weights of frozen layers. The moving statistics of a BatchNorm layer that trains are not included."""
     return [weight for layer in model.layers if not layer.trainable for weight in layer.weights]

@@ -1,9 +1,9 @@
 """frostnet: the embedded backbone, small enough to ship inside the package and to train on two CPU cores.
 
-A plain residual network (He et al., "Deep Residual Learning", CVPR 2016): a stem and four stages of two basic
-blocks. Every block ends in one live tensor, so each of its 8 blocks is a place where the freeze line can lie.
-Its weights come from `pretrain/`, this package's own pipeline run on formula-driven images; they lie beside this
-file as float16, which is exact enough: rounding moves a logit by about 1e-3.
+It is a plain residual network (He et al., "Deep Residual Learning", CVPR 2016): a stem and four stages of two basic
+blocks. Every block ends in one live tensor, so the freeze line can be behind each of the 8 blocks. Its weights come
+from `pretrain/`, this package's own pipeline run on generated images. They are beside this file as float16, which is
+exact enough: rounding changes a logit by about 1e-3.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ def build(size: int) -> keras.Model:
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
-    """Write the weights of a frostnet as float16 arrays named by layer and variable; the bytes depend on them alone."""
+    """Write the weights of a frostnet as float16 arrays, by their paths. The bytes depend only on the weights."""
     arrays: dict[str, Any] = {w.path: np.asarray(w).astype(np.float16) for w in model.weights}
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
 def load_weights(model: keras.Model, path: Path = WEIGHTS) -> None:
-    """Set the weights of a frostnet from `save_weights`' file.
+    """Set the weights of a frostnet from a file that `save_weights` wrote.
 
-    Raises ValueError where the file was written for other layers.
+    Raises ValueError if the file is of a network with other layers.
     """
     weight_files.require_safe(path)
-    with np.load(path) as stored:
+    with np.load(path) as archive:
         names = {w.path for w in model.weights}
-        if names != set(stored.files):
-            odd = sorted(names.symmetric_difference(stored.files))
-            raise ValueError(f"{len(odd)} weights differ in name, the first is {odd[0]}")
+        if names != set(archive.files):
+            unequal = sorted(names.symmetric_difference(archive.files))
+            raise ValueError(f"{len(unequal)} weights differ in name, the first is {unequal[0]}")
         for weight in model.weights:
-            weight.assign(stored[weight.path].astype(np.float32))
+            weight.assign(archive[weight.path].astype(np.float32))

@@ -1,4 +1,4 @@
-"""A functional Keras model as a graph: its nodes in order, what its tensors depend on, and quicker ways to run it."""
+"""A functional Keras model as a graph: its nodes in order, digests of its tensors, and faster ways to run it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ FOLDS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Separab
 
 
 def nodes(model: keras.Model) -> list[Any]:
-    """The graph's nodes, one for each call of an operation, in topological order."""
+    """The nodes of the graph, one for each call of an operation, in topological order."""
     own = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
     return [node for operation in model.operations for node in operation._inbound_nodes if id(node) in own]
 
 
-def tensor_keys(model: keras.Model, given: dict[int, str] | None = None) -> dict[int, str]:
-    """Digest of all that each tensor depends on: the operations before it, their settings, weights and order.
+def tensor_keys(model: keras.Model, input_keys: dict[int, str] | None = None) -> dict[int, str]:
+    """The key of each tensor: a digest of the operations before it, their settings, weights and order.
 
-    It is a Merkle tree: a tensor's key is made of its operation and the keys of what goes in. Names don't count,
-    nor what is trainable, nor whether a part is wrapped in a model of its own; so the same prefix has the same key in
-    whatever model it is met. given: keys of tensors by `id`, for the inputs; an input that is not given is known by
-    its shape and dtype. Returns keys by `id` of the tensors, those inside nested models too.
+    It is a Merkle tree: the key of a tensor is a digest of its operation and the keys of the inputs. It does not depend
+    on names, on what is trainable, or on whether a part is wrapped in a nested model, so the same prefix has the same
+    key in every model. input_keys: the keys of inputs by `id` of the tensor; the key of any other input depends on its
+    shape and dtype. Returns keys by `id` of the tensors, including those inside nested models.
     """
-    keys = dict(given or {})
+    keys = dict(input_keys or {})
     for node in nodes(model):
         operation = node.operation
         if isinstance(operation, keras.layers.InputLayer):
@@ -38,73 +38,74 @@ def tensor_keys(model: keras.Model, given: dict[int, str] | None = None) -> dict
             keys.setdefault(id(tensor), digest.of_value(["input", tensor.shape[1:], str(tensor.dtype)]))
             continue
         if isinstance(operation, keras.Model) and hasattr(operation, "operations"):
-            fed = zip(operation.inputs, node.input_tensors, strict=True)
-            inner = tensor_keys(operation, {id(inside): keys[id(outside)] for inside, outside in fed})
+            pairs = zip(operation.inputs, node.input_tensors, strict=True)
+            inner = tensor_keys(operation, {id(inside): keys[id(outside)] for inside, outside in pairs})
             keys |= inner
-            made = [inner[id(tensor)] for tensor in operation.outputs]
+            output_keys = [inner[id(tensor)] for tensor in operation.outputs]
         else:
             call = _call(node, keys)
             weights = [digest.of_array(value) for value in backend.values(getattr(operation, "weights", []))]
             base = digest.of_value([_settings(operation), weights, call])
-            made = [digest.of_value([base, number]) for number in range(len(node.output_tensors))]
-        keys |= {id(tensor): key for tensor, key in zip(node.output_tensors, made, strict=True)}
+            output_keys = [digest.of_value([base, number]) for number in range(len(node.output_tensors))]
+        keys |= {id(tensor): key for tensor, key in zip(node.output_tensors, output_keys, strict=True)}
     return keys
 
 
 def inference_twin(start: keras.KerasTensor, end: keras.KerasTensor) -> keras.Model:
-    """A model of its own that computes from `start` to `end` what inference mode does, faster.
+    """A separate, faster model that computes the same as inference mode from `start` to `end`.
 
     A BatchNorm whose only input is a convolution (or Dense layer) without activation is folded into it (Jacob et al.,
     "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018, section
     3.2): w' = w * s and b' = (b - mean) * s + beta, where s = gamma / sqrt(variance + epsilon). The weights are copies,
-    so the twin is right for as long as the original stands still. Equal to about 1e-6 of the values' size in float32.
+    so the twin is valid as long as the original does not change. It is equal to about 1e-6 of the values' size in
+    float32.
     """
     model = keras.Model(start, end)
-    folded = _folded_norms(model)
-    replaced = {id(norm) for norm in folded.values()}
+    norms = _foldable_norms(model)
+    norm_ids = {id(norm) for norm in norms.values()}
     by_id = {id(layer): layer for layer in model.layers}
     twins: dict[int, Any] = {}
 
     def clone(operation: Any) -> Any:
-        if id(operation) in replaced or not isinstance(operation, keras.layers.Layer):
+        if id(operation) in norm_ids or not isinstance(operation, keras.layers.Layer):
             return operation
         if id(operation) not in twins:
             config = operation.get_config()
-            if id(operation) in folded:
+            if id(operation) in norms:
                 config["use_bias"] = True
             twins[id(operation)] = type(operation).from_config(config)
         return twins[id(operation)]
 
     def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if id(operation) in replaced else operation(*args, **kwargs)
+        return args[0] if id(operation) in norm_ids else operation(*args, **kwargs)
 
     twin = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for key, layer in twins.items():
         original = by_id[key]
-        values = _fold(original, folded[key]) if key in folded else backend.values(original.weights)
+        values = _fold(original, norms[key]) if key in norms else backend.values(original.weights)
         layer.set_weights(values)
-        if hasattr(layer, "finalize_state"):  # a Normalization layer computes with values of its own until then
+        if hasattr(layer, "finalize_state"):  # until then, a Normalization layer computes with other values
             layer.finalize_state()
     twin.trainable = False
     return twin
 
 
 class Fused(keras.layers.Layer):
-    """A model that trains, with its frozen BatchNorm layers computed as part of the convolutions before them.
+    """A model for training that computes its frozen BatchNorm layers as part of the convolutions before them.
 
-    BatchNorm that stands still is y = s * x + t with constants s and t for each channel. Behind a convolution, s is
-    multiplied into the kernel for the time of the step, which is one small product instead of two passes over a large
-    tensor, there and on the way back. The convolution's own kernel is what is trained, by the same gradient. Equal to
-    the model itself to rounding. Norms that are `trainable` when this is made are left as they are; what the others
-    hold by then is what they go on with.
+    A frozen BatchNorm is y = s * x + t with constants s and t for each channel. If it follows a convolution, s is
+    multiplied into the kernel in each step, which is one small product instead of two passes over a large tensor,
+    forward and backward. The convolution's own kernel is trained, by the same gradient. The output is equal to that of
+    the model to rounding. Norms that are `trainable` when this layer is created do not change; the others keep the
+    values that they have then.
     """
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__()
         self.model = model
-        found = _folded_norms(model)
-        self.norms = {layer: norm for layer, norm in found.items() if not norm.trainable}
-        self._still = {layer: _Still.of(norm) for layer, norm in self.norms.items()}
+        norms = _foldable_norms(model)
+        self.norms = {layer: norm for layer, norm in norms.items() if not norm.trainable}
+        self._frozen_norms = {layer: _FrozenNorm.of(norm) for layer, norm in self.norms.items()}
         self.built = True
 
     def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
@@ -112,67 +113,68 @@ class Fused(keras.layers.Layer):
         return keras.KerasTensor((x.shape[0], *output.shape[1:]), output.dtype)
 
     def call(self, x: Any, training: bool | None = None) -> Any:
-        taken_in = {id(norm) for norm in self.norms.values()}
+        norm_ids = {id(norm) for norm in self.norms.values()}
         tensors = {id(self.model.inputs[0]): x}
         for node in nodes(self.model):
             operation = node.operation
             if isinstance(operation, keras.layers.InputLayer):
                 continue
             args, kwargs = node.arguments.fill_in(tensors)
-            if id(operation) in taken_in:
+            if id(operation) in norm_ids:
                 out = args[0]
             elif id(operation) in self.norms:
-                out = _scaled(operation, self._still[id(operation)], args[0])
+                out = _call_with_norm(operation, self._frozen_norms[id(operation)], args[0])
             else:
                 if "training" in signature(operation.call).parameters:
-                    kwargs["training"] = training  # in place of that of the call which made the node
+                    kwargs["training"] = training  # instead of the argument of the call that made the node
                 out = operation(*args, **kwargs)
-            made = zip(node.output_tensors, keras.tree.flatten(out), strict=True)
-            tensors |= {id(tensor): value for tensor, value in made}
+            outputs = zip(node.output_tensors, keras.tree.flatten(out), strict=True)
+            tensors |= {id(tensor): value for tensor, value in outputs}
         return tensors[id(self.model.outputs[0])]
 
 
 @dataclass(frozen=True)
-class _Still:
-    """A BatchNorm that stands still, scale * (x - mean) + beta, as arrays over its channels: no part of the step."""
+class _FrozenNorm:
+    """A frozen BatchNorm, scale * (x - mean) + beta, as constant arrays over its channels."""
 
     scale: NDArray[np.float32]
     mean: NDArray[np.float32]
     beta: NDArray[np.float32]
 
     @classmethod
-    def of(cls, norm: Any) -> _Still:
+    def of(cls, norm: Any) -> _FrozenNorm:
         scale = keras.ops.rsqrt(norm.moving_variance + norm.epsilon)
         scale = np.asarray(scale * norm.gamma if norm.scale else scale)
         mean = np.asarray(norm.moving_mean)
         return cls(scale, mean, np.asarray(norm.beta) if norm.center else np.zeros_like(mean))
 
     def shift(self, layer: Any) -> Any:
-        """What is added behind the scaled layer. Its bias may be trained, so what depends on it is."""
+        """The term to add after the layer with the scaled kernel. It depends on the layer's bias, which may train."""
         if layer.use_bias:
             return (layer.bias - self.mean) * self.scale + self.beta
         return self.beta - self.mean * self.scale
 
 
-def _scaled(layer: Any, norm: _Still, x: Any) -> Any:
-    """What a layer and the frozen BatchNorm behind it make of x."""
+def _call_with_norm(layer: Any, norm: _FrozenNorm, x: Any) -> Any:
+    """The output of a layer and the frozen BatchNorm behind it for the input x."""
     ops = keras.ops
     dtype = layer.compute_dtype
     x, scale, shift = (ops.cast(value, dtype) for value in (x, norm.scale, norm.shift(layer)))
     if isinstance(layer, keras.layers.Dense):
         return backend.add_bias(ops.matmul(x, ops.cast(layer.kernel, dtype) * scale), shift)
-    how = {name: getattr(layer, name) for name in ("strides", "padding", "dilation_rate", "data_format")}
+    options = {name: getattr(layer, name) for name in ("strides", "padding", "dilation_rate", "data_format")}
     if isinstance(layer, keras.layers.SeparableConv2D):
         pointwise = ops.cast(layer.pointwise_kernel, dtype) * scale
-        return backend.add_bias(ops.separable_conv(x, ops.cast(layer.depthwise_kernel, dtype), pointwise, **how), shift)
+        depthwise = ops.cast(layer.depthwise_kernel, dtype)
+        return backend.add_bias(ops.separable_conv(x, depthwise, pointwise, **options), shift)
     kernel = ops.cast(layer.kernel, dtype)
     if isinstance(layer, keras.layers.DepthwiseConv2D):
-        return backend.add_bias(ops.depthwise_conv(x, kernel * ops.reshape(scale, kernel.shape[-2:]), **how), shift)
-    return backend.add_bias(ops.conv(x, kernel * scale, **how), shift)
+        return backend.add_bias(ops.depthwise_conv(x, kernel * ops.reshape(scale, kernel.shape[-2:]), **options), shift)
+    return backend.add_bias(ops.conv(x, kernel * scale, **options), shift)
 
 
-def _folded_norms(model: keras.Model) -> dict[int, Any]:
-    """The BatchNorm layer that each layer can take in, by the layer's id."""
+def _foldable_norms(model: keras.Model) -> dict[int, Any]:
+    """The BatchNorm layer that can be folded into each layer, by the layer's id."""
     readers: dict[int, list[Any]] = {}
     calls: dict[int, int] = {}
     for node in nodes(model):
@@ -198,7 +200,7 @@ def _folded_norms(model: keras.Model) -> dict[int, Any]:
 
 
 def _fold(layer: Any, norm: Any) -> list[np.ndarray]:
-    """The weights of a layer that has taken in the BatchNorm behind it; computed in float64, given in float32."""
+    """The weights of a layer with the BatchNorm behind it folded in, computed in float64, as float32."""
     mean, variance = (np.asarray(value, np.float64) for value in (norm.moving_mean, norm.moving_variance))
     scale = 1 / np.sqrt(variance + norm.epsilon)
     if norm.scale:
@@ -206,33 +208,33 @@ def _fold(layer: Any, norm: Any) -> list[np.ndarray]:
     shift = np.asarray(norm.beta, np.float64) if norm.center else 0.0
     *others, kernel, bias = (*layer.weights, None) if not layer.use_bias else layer.weights
     before = np.asarray(bias, np.float64) if bias is not None else 0.0
-    scaled = np.asarray(kernel, np.float64)
+    new_kernel = np.asarray(kernel, np.float64)
     if isinstance(layer, keras.layers.DepthwiseConv2D):
-        scaled = scaled * scale.reshape(scaled.shape[-2:])
+        new_kernel = new_kernel * scale.reshape(new_kernel.shape[-2:])
     else:
-        scaled = scaled * scale
-    values = [*(np.asarray(weight) for weight in others), scaled, (before - mean) * scale + shift]
+        new_kernel = new_kernel * scale
+    values = [*(np.asarray(weight) for weight in others), new_kernel, (before - mean) * scale + shift]
     return [value.astype(np.float32) for value in values]
 
 
 def _call(node: Any, keys: dict[int, str]) -> Any:
-    """What an operation was called with: tensors by their keys."""
-    given = {name: value for name, value in node.arguments.kwargs.items() if value is not None}
+    """The arguments of an operation's call, with the keys of tensors instead of the tensors."""
+    kwargs = {name: value for name, value in node.arguments.kwargs.items() if value is not None}
     return keras.tree.map_structure(
         lambda value: keys[id(value)] if isinstance(value, keras.KerasTensor) else repr(value),
-        [node.arguments.args, given],
+        [node.arguments.args, kwargs],
     )
 
 
 def _settings(operation: Any) -> Any:
-    """An operation's class and configuration, without its names and without what only training reads."""
+    """An operation's class and configuration, without names and without settings that only training uses."""
     serialized = keras.saving.serialize_keras_object(operation)
-    return _without(serialized, {"name", "trainable", "build_config", "shared_object_id", "registered_name"})
+    return _drop_keys(serialized, {"name", "trainable", "build_config", "shared_object_id", "registered_name"})
 
 
-def _without(part: Any, keys: set[str]) -> Any:
+def _drop_keys(part: Any, keys: set[str]) -> Any:
     if isinstance(part, dict):
-        return {key: _without(value, keys) for key, value in part.items() if key not in keys}
+        return {key: _drop_keys(value, keys) for key, value in part.items() if key not in keys}
     if isinstance(part, (list, tuple)):
-        return [_without(value, keys) for value in part]
+        return [_drop_keys(value, keys) for value in part]
     return part if isinstance(part, (str, int, float, bool, type(None))) else repr(part)

@@ -1,4 +1,4 @@
-"""The head: what turns a backbone's feature map into logits."""
+"""The head: it turns a backbone's feature map into logits."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 import keras
 import numpy as np
 
-# What makes a vector of a feature map, by `head.pooling`.
+# The layer that turns a feature map into a vector, by `head.pooling`.
 POOLS: dict[str, type[keras.layers.Layer]] = {
     "avg": keras.layers.GlobalAveragePooling2D,
     "max": keras.layers.GlobalMaxPooling2D,
     "flatten": keras.layers.Flatten,
 }
 
-# A Dropout layer that is made with rate 0 has no generator of random numbers; this one is replaced at once.
+# A Dropout layer that is created with rate 0 has no generator of random numbers. This rate is replaced at once.
 PLACEHOLDER = 0.5
 
 
 @dataclass(frozen=True)
 class Head:
-    """pool: feature map -> vector; top: vector -> logits (n, units), a Sequential where it is trained as a part of the
-    network; units: 1 for a sigmoid, else one a class.
+    """A head.
 
-    rates: of the Dropout layers, variables, so that what is compiled for training serves any.
+    pool: feature map -> vector; top: vector -> logits (n, units), a Sequential if gradients train it; units: 1 for a
+    sigmoid, otherwise one per class.
     """
 
     pool: keras.layers.Layer
@@ -35,7 +35,7 @@ class Head:
 
     @cached_property
     def rates(self) -> dict[str, keras.Variable]:
-        """The rate of each Dropout layer, by the layer's name."""
+        """The rate of each Dropout layer, by its name: a variable, so that a new rate needs no compilation."""
         return {
             layer.name: keras.Variable(layer.rate, trainable=False, name=f"{layer.name}_rate")
             for layer in self.top.layers
@@ -43,15 +43,15 @@ class Head:
         }
 
     def set_dropout(self, rates: float | Sequence[float]) -> None:
-        """Drop that share, in [0, 1), of the activations in training from here on: one rate, or one for each layer."""
-        given = np.broadcast_to(rates, len(self.rates)).tolist()
-        for (name, variable), rate in zip(self.rates.items(), given, strict=True):
+        """Set the share of activations, in [0, 1), that training drops: one rate, or one for each layer."""
+        rate_list = np.broadcast_to(rates, len(self.rates)).tolist()
+        for (name, variable), rate in zip(self.rates.items(), rate_list, strict=True):
             variable.assign(rate)
             self.top.get_layer(name).rate = rate
 
 
 class _Dropout(keras.layers.Layer):
-    """One of a head's Dropout layers in training, its rate being the head's variable."""
+    """A Dropout layer of a head in training. Its rate is a variable of the head."""
 
     def __init__(self, layer: keras.layers.Dropout, rate: keras.Variable) -> None:
         super().__init__()
@@ -64,10 +64,10 @@ class _Dropout(keras.layers.Layer):
     def call(self, x: Any, training: bool | None = None) -> Any:
         if not training:
             return x
-        # Keras's own function asks the rate in Python whether it is 0.
+        # Keras's own function compares the rate with 0 in Python, which a variable does not allow.
         rate = keras.ops.cast(self.rate, x.dtype)
-        drawn = keras.random.uniform(keras.ops.shape(x), dtype=x.dtype, seed=self.seed_generator)
-        return keras.ops.where(drawn >= rate, x / (1 - rate), keras.ops.zeros_like(x))
+        noise = keras.random.uniform(keras.ops.shape(x), dtype=x.dtype, seed=self.seed_generator)
+        return keras.ops.where(noise >= rate, x / (1 - rate), keras.ops.zeros_like(x))
 
 
 def build(
@@ -80,15 +80,15 @@ def build(
     batch_norm: bool = False,
     l2: float = 0.0,
 ) -> Head:
-    """A head for feature maps of `shape` (height, width, channels), with nothing dropped as yet.
+    """A head for feature maps of `shape` (height, width, channels). Its dropout rates are 0.
 
-    hidden: widths of Dense layers, each followed by BatchNorm where that is asked for, `activation` and dropout; with
-    none, dropout acts on the pooled features. l2: what is added to the loss for each squared kernel weight of a Dense
-    layer. binary: one sigmoid unit, for two classes.
+    hidden: widths of Dense layers, each followed by BatchNorm (if `batch_norm`), `activation` and dropout; if there are
+    none, dropout acts on the pooled features. l2: is added to the loss for each squared kernel weight of a Dense layer.
+    binary: one sigmoid unit, for two classes.
     """
     pool = POOLS[pooling](name="pool")
     units = 1 if binary else classes
-    # Every name is given: Keras's own are numbered by what the process built before, and would end up in the bundle.
+    # Every layer has a name, because Keras's own names are in the bundle and depend on what the process built before.
     stack: list[keras.layers.Layer] = [keras.Input(pool.compute_output_shape((None, *shape))[1:], name="pooled")]
     for number, width in enumerate(hidden, 1):
         if batch_norm:
@@ -115,11 +115,11 @@ def _l2(factor: float) -> keras.regularizers.Regularizer | None:
 
 
 def trained_logits(head: Head, pooled: keras.KerasTensor) -> keras.KerasTensor:
-    """What the head makes of the pooled vector in training."""
-    if not isinstance(head.top, keras.Sequential):  # one of scikit-learn's classifiers, which is trained already
+    """The logits of the head for the pooled vector, in training."""
+    if not isinstance(head.top, keras.Sequential):  # a classifier of scikit-learn, which is trained already
         return head.top(pooled)
     x = pooled
     for layer in head.top.layers:
-        # Dropout layers have a generator, but for those of rate 0 in a bundle that was loaded.
+        # Dropout layers have a generator, except those with rate 0 in a loaded bundle.
         x = _Dropout(layer, head.rates[layer.name])(x) if hasattr(layer, "seed_generator") else layer(x)
     return x

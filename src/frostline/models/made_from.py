@@ -1,4 +1,4 @@
-"""What a classifier was made from, as its bundle records it: settings, weights, data, and what came of the training."""
+"""What a classifier was made from, as recorded in its bundle: settings, weights, data, and facts about the training."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-NAMED = 5  # layers that a line names, at most
+MOST_NAMES = 5  # layers that a message lists
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What a file of weights gave a body.
+    """The layers of a body that a file of weights set.
 
-    layers: so many of its layers with weights were set, of so many; missing: not in the file; mismatched: there with
-    other shapes. Both keep the weights that they began with.
+    layers: number of layers that were set; of: number of all layers with weights; missing: names of layers that are not
+    in the file; mismatched: names of layers that have other shapes there. Both keep their initial weights.
     """
 
     layers: int
@@ -25,7 +25,7 @@ class LoadedWeights:
     mismatched: list[str]
 
     def among(self, names: Sequence[str]) -> LoadedWeights:
-        """The same of a body that has only those layers."""
+        """The same for a body that has only these layers."""
         missing, mismatched = (
             [name for name in each if name in set(names)] for each in (self.missing, self.mismatched)
         )
@@ -33,19 +33,19 @@ class LoadedWeights:
 
     def __str__(self) -> str:
         parts = [f"weights: {self.layers} of {self.of} layers loaded"]
-        for what, names in (("not in the file", self.missing), ("of another shape", self.mismatched)):
+        for reason, names in (("not in the file", self.missing), ("of another shape", self.mismatched)):
             if names:
-                more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-                parts.append(f"{len(names)} {what}: {', '.join(names[:NAMED])}{more}")
+                more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+                parts.append(f"{len(names)} {reason}: {', '.join(names[:MOST_NAMES])}{more}")
         return "; ".join(parts)
 
 
 @dataclass(frozen=True)
 class BackboneOrigin:
-    """The section `backbone` of params.yaml, and what it led to.
+    """The section `backbone` of params.yaml, and the weights it led to.
 
-    weights_sha256: of the file or bundle that `weights` names, None for a keyword; loaded: what it gave, None where the
-    weights came from no file.
+    weights_sha256: of the file or bundle that `weights` names, None for a keyword; loaded: the layers that it set, None
+    if the weights are not from a file.
     """
 
     name: str
@@ -73,8 +73,8 @@ class Audit:
 class LayerGroup:
     """A block of a backbone, or the head, in the last epochs of a training.
 
-    learning_rate: of the schedule's height, 0 where it is frozen; thawed: the epoch of fine-tuning (from 1) from which
-    it is trained, 0 for never.
+    learning_rate: as a share of the schedule's, 0 if the group is frozen; thawed: the epoch of fine-tuning (from 1) in
+    which its training begins, 0 for never.
     """
 
     name: str
@@ -86,7 +86,7 @@ class LayerGroup:
 
 @dataclass(frozen=True)
 class SourceDigests:
-    """Digests of the images that were trained on and validated on."""
+    """Digests of the training images and the validation images."""
 
     train: str
     val: str
@@ -94,8 +94,11 @@ class SourceDigests:
 
 @dataclass(frozen=True)
 class MadeFrom:
-    """All of it. head, finetune, augment: those sections of params.yaml, as they were read then, `finetune.precision`
-    resolved; copies: stored variants of each training image; keras: its version; temperature: None for none."""
+    """All that a classifier was made from.
+
+    head, finetune, augment: sections of params.yaml at that time, with `finetune.precision` resolved; copies: number of
+    stored variants of each training image; keras: its version; temperature: None if it is not calibrated.
+    """
 
     seed: int
     backbone: BackboneOrigin
@@ -112,21 +115,21 @@ class MadeFrom:
 
     @property
     def classifier(self) -> str:
-        """`dense`, or which of scikit-learn's classifiers the head is."""
+        """`dense`, or the name of the scikit-learn classifier that is the head."""
         return str(self.head.get("classifier", "dense"))
 
     @property
     def is_dense(self) -> bool:
-        """Whether the head is one that gradients train."""
+        """Whether gradients train the head."""
         return self.classifier == "dense"
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether a temperature was fitted."""
+        """Whether the classifier has a fitted temperature."""
         return self.temperature is not None
 
     def recorded(self) -> dict[str, Any]:
-        """The values for bundle.json; what there is none of is left out."""
+        """The values for bundle.json, without `loaded` and `temperature` if they are None."""
         values = asdict(self)
         if values["backbone"]["loaded"] is None:
             del values["backbone"]["loaded"]
@@ -136,7 +139,7 @@ class MadeFrom:
 
 
 def read(values: Any) -> MadeFrom:
-    """What bundle.json holds. Raises ValueError, one line that names the value, where it is not that."""
+    """Check the values of bundle.json. Raises ValueError, one line that names the first wrong value."""
     try:
         return _SCHEMA.validate_python(values)
     except ValidationError as error:

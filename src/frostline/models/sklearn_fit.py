@@ -1,19 +1,19 @@
-"""scikit-learn's classifiers on frozen features: the one room that knows its estimators."""
+"""Fit scikit-learn's classifiers to frozen features. No other module uses its estimators."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from frostline.core import suggest
 from frostline.errors import ParamsError
 
-# Where scikit-learn's own default is bad for features of a network: too few iterations to converge.
+# Settings whose defaults in scikit-learn are bad for features of a network, such as too few iterations to converge.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "logistic_regression": {"max_iter": 1000},
     "linear_svm": {"max_iter": 5000},
@@ -21,14 +21,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "knn": {"n_jobs": -1},
 }
 
-# Which arguments of the nearest neighbours are known where they are computed as layers.
+# The arguments of nearest neighbours that the Keras layers support.
 NEIGHBOURS = ("n_neighbors", "weights")
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted classifier. estimator: scikit-learn's, of features that are x * scale + offset of the given ones, both
-    float64 (width,)."""
+    """A fitted classifier.
+
+    estimator: scikit-learn's, fitted to x * scale + offset for features x; scale, offset: float64 (width,).
+    """
 
     kind: str
     estimator: Any
@@ -37,14 +39,12 @@ class Fitted:
 
 
 def check(kind: str, arguments: Mapping[str, Any]) -> None:
-    """Raises ParamsError for an argument that the classifier does not have, naming the nearest."""
-    known = list(NEIGHBOURS) if kind == "knn" else list(signature(_estimator_class(kind)).parameters)
+    """Check the names of a classifier's arguments. Raises ParamsError for an unknown one, naming the most similar."""
+    names = list(NEIGHBOURS) if kind == "knn" else list(signature(_estimator_class(kind)).parameters)
     for name in arguments:
-        if name not in known:
-            near = get_close_matches(name, known, n=1, cutoff=0.0)
-            raise ParamsError(
-                f"params.yaml: head.classifier_args.{name} is no argument of {kind} here; did you mean {near[0]}?"
-            )
+        if name not in names:
+            fix = suggest.hint(name, names, cutoff=0.0)
+            raise ParamsError(f"params.yaml: head.classifier_args.{name} is not an argument of {kind} here; {fix}")
 
 
 def fit(
@@ -57,9 +57,9 @@ def fit(
 ) -> Fitted:
     """Fit a classifier to float32 features (n, width) and labels (n,).
 
-    kind: as `head.classifier` has it; arguments: of scikit-learn's constructor; balanced: classes weigh alike, where
-    the classifier has weights. All but the forest see features of mean 0 and variance 1. Raises ParamsError for
-    arguments that it does not take.
+    kind: a value of `head.classifier`; arguments: of scikit-learn's constructor; balanced: all classes have the same
+    weight, if the classifier supports weights. All classifiers except the forest are fitted to features of mean 0 and
+    variance 1. Raises ParamsError for arguments that the classifier does not accept.
     """
     check(kind, arguments)
     width = features.shape[1]
@@ -68,15 +68,15 @@ def fit(
         deviation = features.std(axis=0, dtype=np.float64)
         scale = 1 / np.where(deviation > 0, deviation, 1.0)
         offset = -features.mean(axis=0, dtype=np.float64) * scale
-    made = _estimator_class(kind)
-    given = {**DEFAULTS[kind], **arguments}
-    taken = signature(made).parameters
-    given |= {"random_state": seed} if "random_state" in taken else {}
-    given |= {"class_weight": "balanced"} if balanced and "class_weight" in taken else {}
+    estimator_class = _estimator_class(kind)
+    settings = {**DEFAULTS[kind], **arguments}
+    parameters = signature(estimator_class).parameters
+    settings |= {"random_state": seed} if "random_state" in parameters else {}
+    settings |= {"class_weight": "balanced"} if balanced and "class_weight" in parameters else {}
     x = features if kind == "random_forest" else (features * scale + offset).astype(np.float32)
     try:
-        estimator = made(**given).fit(x, labels)
-    except (ValueError, TypeError) as error:  # scikit-learn checks its arguments' values here
+        estimator = estimator_class(**settings).fit(x, labels)
+    except (ValueError, TypeError) as error:  # scikit-learn checks the values of its arguments here
         raise ParamsError(f"params.yaml: head.classifier_args: {str(error).splitlines()[0]}; fix it") from error
     if kind == "knn" and estimator.n_neighbors > len(x):
         raise ParamsError(

@@ -1,6 +1,6 @@
-"""params.yaml: its typed schema, what is wrong with it in one line, and editing it in place.
+"""params.yaml: its typed schema, error messages of one line, and editing it in place.
 
-It may use core. Start with schema.py; finetune.py and schedules.py are its longest sections.
+The package may import core. Start with schema.py; finetune.py and schedules.py have its longest sections.
 """
 
 __all__ = ["edit", "recipes", "schedules", "schema", "variables"]

@@ -7,16 +7,16 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from frostline.errors import ParamsError
-from frostline.params.schedules import Flat, Named, Written, meant
+from frostline.params.schedules import Flat, NamedSchedule, ScheduleValue, schedule_of
 from frostline.params.section import Count, Fraction, Positive, Section
 
 
 class HeadSection(Section):
-    """What stands on the backbone: pooling, hidden Dense layers each followed by dropout, one logit a class.
+    """The head on the backbone: pooling, hidden Dense layers each followed by dropout, one logit per class.
 
     `dropout`: one rate, or a list with one for each hidden layer; `batch_norm`: between a hidden layer and its
-    activation; `l2`: penalty on the kernels of all Dense layers, as Keras's `L2` has it. `classifier`: `dense`, or
-    one of scikit-learn's, with `classifier_args` for its constructor, trained on frozen features.
+    activation; `l2`: penalty on the kernels of all Dense layers, see Keras's `L2`; `classifier`: `dense`, or a
+    classifier of scikit-learn, trained on frozen features, with `classifier_args` for its constructor.
     """
 
     pooling: Literal["avg", "max", "flatten"]
@@ -31,7 +31,7 @@ class HeadSection(Section):
 
     @property
     def is_dense(self) -> bool:
-        """Whether gradients train it, and not scikit-learn."""
+        """Whether gradients train the head, and not scikit-learn."""
         return self.classifier == "dense"
 
     @model_validator(mode="after")
@@ -44,7 +44,7 @@ class HeadSection(Section):
         return self
 
     def require_fit(self, classes: int) -> None:
-        """Raises ParamsError for a binary head with other than 2 classes."""
+        """Raise ParamsError if the head is binary but there are not exactly 2 classes."""
         if self.binary and classes != 2:
             raise ParamsError(
                 f"params.yaml: head.binary is true, but data.source has {classes} classes; set it to false"
@@ -55,9 +55,9 @@ Monitor = Literal["val_loss", "val_accuracy"]
 
 
 class EarlyStopping(Section):
-    """Stop a phase after `patience` epochs without a better `monitor`; the best weights are restored.
+    """Stop a phase after `patience` epochs without a better `monitor`, and restore the best weights.
 
-    `min_delta`: an improvement must be more than this; `start_from_epoch`: epochs before that don't count.
+    `min_delta`: an improvement must be more than this; `start_from_epoch`: epochs before this one don't count.
     """
 
     monitor: Monitor
@@ -67,7 +67,7 @@ class EarlyStopping(Section):
 
 
 class _ReduceLROnPlateau(Section):
-    """Keras's callback: the learning rate times `factor` after `patience` epochs without a better `monitor`."""
+    """Keras's callback: multiply the learning rate by `factor` after `patience` epochs without a better `monitor`."""
 
     monitor: Monitor = "val_loss"
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -78,7 +78,7 @@ class _ReduceLROnPlateau(Section):
 
 
 class _LearningRateScheduler(Section):
-    """Keras's callback, with a table instead of a function: the learning rate from each epoch (from 0) on."""
+    """Keras's callback, with a table instead of a function: first epoch (from 0) -> learning rate from then on."""
 
     schedule: Annotated[dict[Count, Annotated[float, Field(gt=0)]], Field(min_length=1)]
 
@@ -90,21 +90,21 @@ class _ModelCheckpoint(Section):
 
 
 class _TensorBoard(Section):
-    """Keras's callback: the epochs' numbers for TensorBoard, in a folder for each training below `log_dir`."""
+    """Keras's callback: write the numbers of each epoch for TensorBoard, in a folder per training below `log_dir`."""
 
     log_dir: Annotated[str, Field(min_length=1)] = "logs"
 
 
 class Callbacks(Section):
-    """Keras's callbacks by their names, each with its arguments; what is left out has Keras's own default."""
+    """Keras's callbacks by their names, each with its arguments. Missing arguments have Keras's own defaults."""
 
     @model_validator(mode="before")
     @classmethod
     def _not_twice(cls, values: Any) -> Any:
         if isinstance(values, dict) and "EarlyStopping" in values:
-            raise ValueError("what EarlyStopping does is finetune.early_stopping here; move its arguments there")
+            raise ValueError("EarlyStopping is finetune.early_stopping here; move its arguments there")
         if isinstance(values, dict) and "TerminateOnNaN" in values:
-            raise ValueError("what TerminateOnNaN does, every training does here; remove it")
+            raise ValueError("every training does what TerminateOnNaN does; remove it")
         return values
 
     ReduceLROnPlateau: _ReduceLROnPlateau | None = None
@@ -114,7 +114,7 @@ class Callbacks(Section):
 
 
 class FinetuneSection(Section):
-    """Two phases: the head alone on frozen features, then everything above the freeze line."""
+    """The two phases of a training: first the head alone on frozen features, then all layers above the freeze line."""
 
     freeze: int | str | list[int | str]
     layer_decay: Annotated[float, Field(gt=0, le=1)]
@@ -127,7 +127,7 @@ class FinetuneSection(Section):
     learning_rate: Annotated[float, Field(gt=0)]
     momentum: Fraction
     weight_decay: Annotated[float, Field(ge=0)]
-    schedule: Written
+    schedule: ScheduleValue
     early_stopping: EarlyStopping | None
     callbacks: Callbacks
     loss: Literal["cross_entropy", "focal"]
@@ -139,23 +139,23 @@ class FinetuneSection(Section):
 
     @field_validator("schedule", mode="before")
     @classmethod
-    def _name_alone(cls, written: Any) -> Any:
-        """A name of Keras's stands for that schedule with all arguments left out."""
-        return {written: {}} if isinstance(written, str) and written in Named.model_fields else written
+    def _name_alone(cls, value: Any) -> Any:
+        """Turn the name of a Keras schedule into this schedule without arguments."""
+        return {value: {}} if isinstance(value, str) and value in NamedSchedule.model_fields else value
 
     @model_validator(mode="after")
     def _some_training(self) -> Self:
         if self.head_epochs + self.epochs == 0:
             raise ValueError("head_epochs and epochs are both 0, so nothing would be trained")
-        if not isinstance(meant(self.schedule), Flat) and self.callbacks.LearningRateScheduler:
+        if not isinstance(schedule_of(self.schedule), Flat) and self.callbacks.LearningRateScheduler:
             raise ValueError(
                 "finetune.schedule and finetune.callbacks.LearningRateScheduler both set the learning rate; set the "
                 "former to constant, or remove the latter"
             )
-        best = self.callbacks.ModelCheckpoint
-        if best and self.early_stopping and best.monitor != self.early_stopping.monitor:
+        checkpoint = self.callbacks.ModelCheckpoint
+        if checkpoint and self.early_stopping and checkpoint.monitor != self.early_stopping.monitor:
             raise ValueError(
                 "finetune.early_stopping.monitor and finetune.callbacks.ModelCheckpoint.monitor differ, so it is not "
-                "said which weights are the best; make them the same"
+                "clear which weights are the best; make them the same"
             )
         return self

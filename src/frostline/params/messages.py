@@ -1,28 +1,29 @@
-"""What is wrong with params.yaml, in one line that names the key and the fix."""
+"""Error messages for params.yaml: one line that names the key and the fix."""
 
 from __future__ import annotations
 
 import re
 import reprlib
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeGuard, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from frostline.core import suggest
+
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-# How pydantic calls the types that it tries where a key may have several.
+# Pydantic's names for the types that it tries if a key may have several types.
 BRANCH = re.compile(r"int|float|str|bool|none|\{\}|\[key\]|(constrained|nullable|list|dict|union|literal)\W.*")
 
 
 def one_line(text: str) -> str:
-    """A key or a value that spans lines must not break the message."""
+    """The text on one line, because a key or value of several lines must not break the message."""
     return " ".join(text.split())
 
 
-def broken(error: Exception) -> str:
-    """Where a file is no YAML, and why, in one line."""
+def yaml_problem(error: Exception) -> str:
+    """The line and the reason why a file is not YAML, on one line."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     if mark:
@@ -31,24 +32,23 @@ def broken(error: Exception) -> str:
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> str:
-    """The first problem in one line, with how many more there are."""
+    """The first problem on one line, with the number of further ones."""
     problems = error.errors()
-    # An unknown key first: a misspelt key is also a missing one, and only the former says what to fix.
+    # An unknown key goes first: a misspelt key is also a missing one, but only the message on the unknown key helps.
     first = min(problems, key=lambda p: p["type"] not in {"extra_forbidden", "invalid_key"})
     location = _location(first)
     key = ".".join(location)
     more = len({tuple(_location(problem)) for problem in problems}) - 1
     if location[:2] == ["sweep", "space"] and len(location) == 3:
-        said = [problem["msg"] for problem in problems if problem["type"] == "value_error"]
-        why = (
-            said[0].removeprefix("Value error, ")
-            if said
+        value_errors = [problem["msg"] for problem in problems if problem["type"] == "value_error"]
+        reason = (
+            value_errors[0].removeprefix("Value error, ")
+            if value_errors
             else ("must be {low: 1.0e-5, high: 1.0e-2, log: true}, a list of values, or for finetune.freeze {auto: 8}")
         )
-        text = f"{key}: {why}"
+        text = f"{key}: {reason}"
     elif first["type"] == "extra_forbidden":
-        near = get_close_matches(location[-1], _keys(schema, location[:-1]), n=1)
-        text = f"{key} is not a key; " + (f"did you mean {near[0]}?" if near else "remove it")
+        text = f"{key} is not a key; {suggest.hint(location[-1], _keys(schema, location[:-1]), 'remove it')}"
     elif first["type"] == "missing":
         text = f"{key} is missing; add it"
     else:
@@ -56,17 +56,17 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
         message = " or ".join(messages).removeprefix("Value error, ").replace(" or Input should be ", " or ")
         if first["type"] == "model_type":
             message = "should be a section of keys"
-        got = f", not {reprlib.repr(first['input'])}" if not isinstance(first["input"], dict) else ""
-        text = f"{key or 'the file'}: {message[0].lower()}{message[1:]}{got}"
+        actual = f", not {reprlib.repr(first['input'])}" if not isinstance(first["input"], dict) else ""
+        text = f"{key or 'the file'}: {message[0].lower()}{message[1:]}{actual}"
     return text + (f" (and {more} more)" if more else "")
 
 
 def _location(problem: ErrorDetails) -> list[str]:
-    """Where a problem is, as a person writes it: pydantic adds the tried type where a key may have several."""
+    """The key of a problem, without the types that pydantic adds to it if a key may have several types."""
     location = [str(part) for part in problem["loc"]]
     if location[:2] == ["sweep", "space"]:
         return location[:3]
-    key = location.pop() if problem["type"] == "extra_forbidden" else ""  # which may be called as a type is
+    key = location.pop() if problem["type"] == "extra_forbidden" else ""  # this key may have the name of a type
     return [part for part in location if not BRANCH.fullmatch(part)] + ([key] if key else [])
 
 
@@ -74,18 +74,18 @@ def _keys(schema: type[BaseModel], path: list[str]) -> list[str]:
     """The known keys of the section at `path`."""
     section = schema
     for name in path:
-        found = _section(section.model_fields[name].annotation)
-        if found is None:
+        subsection = _section(section.model_fields[name].annotation)
+        if subsection is None:
             return []
-        section = found
+        section = subsection
     return list(section.model_fields)
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section within a type such as `Section | None`."""
+    """The section within a type like `Section | None`."""
     if _is_section(annotation):
         return annotation
-    return next((found for one in get_args(annotation) if (found := _section(one)) is not None), None)
+    return next((section for one in get_args(annotation) if (section := _section(one)) is not None), None)
 
 
 def _is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:

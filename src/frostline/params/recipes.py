@@ -1,30 +1,30 @@
-"""Recipes: complete params.yaml files with a header that says when to use them; applying one keeps the user's data."""
+"""Recipes: complete params.yaml files with a header that explains when to use them."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
+from frostline.core import suggest
 from frostline.errors import ParamsError
 
-# Sections that say what a project is, and not how its classifier is trained.
-KEPT = ("data", "tracking", "registry")
+# Sections that describe the project, and not how its classifier is trained.
+PROJECT_SECTIONS = ("data", "tracking", "registry")
 
 SECTION = re.compile(r"^(\w+):", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """name: of its file; text: the whole file."""
+    """A recipe. name: of its file, without suffix; text: the whole file."""
 
     name: str
     text: str
 
     @property
     def header(self) -> str:
-        """The comment at the top, without its signs."""
+        """The comment at the top of the file, without the `#` signs."""
         lines = []
         for line in self.text.splitlines():
             if not line.startswith("#"):
@@ -34,43 +34,42 @@ class Recipe:
 
     @property
     def summary(self) -> str:
-        """The header's first paragraph: when to use it."""
+        """The first paragraph of the header: when to use the recipe."""
         return " ".join(self.header.partition("\n\n")[0].split())
 
 
 def every(folder: Path) -> list[Recipe]:
-    """The recipes of a folder, by name. Raises ParamsError where there are none."""
-    found = [Recipe(path.stem, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))]
-    if not found:
+    """The recipes of a folder, sorted by name. Raises ParamsError if there are none."""
+    recipes = [Recipe(path.stem, path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))]
+    if not recipes:
         raise ParamsError(f"{folder}/: holds no recipe; run from the project's folder")
-    return found
+    return recipes
 
 
-def named(folder: Path, name: str) -> Recipe:
-    """The recipe of that name. Raises ParamsError, naming the nearest, where there is none."""
-    found = {recipe.name: recipe for recipe in every(folder)}
-    if name not in found:
-        near = get_close_matches(name, found, n=1, cutoff=0.0)
-        raise ParamsError(f"{folder / name}.yaml: no such recipe; did you mean {near[0]}?")
-    return found[name]
+def find(folder: Path, name: str) -> Recipe:
+    """The recipe with this name. Raises ParamsError, naming the most similar one, if there is none."""
+    recipes = {recipe.name: recipe for recipe in every(folder)}
+    if name not in recipes:
+        raise ParamsError(f"{folder / name}.yaml: no such recipe; {suggest.hint(name, recipes, cutoff=0.0)}")
+    return recipes[name]
 
 
 def merged(recipe: str, present: str) -> str:
-    """A recipe as params.yaml, with the sections KEPT of the present file as they are written there.
+    """The text of a recipe with the PROJECT_SECTIONS of the present params.yaml.
 
-    Both are texts of params.yaml with its sections at the left margin; the header goes, for what it says holds no more
-    once values are changed.
+    recipe, present: texts of params.yaml files. The header of the recipe is removed, because it is no longer true when
+    values are changed.
     """
-    ours = _sections(present)
+    own_sections = _sections(present)
     parts = []
     for name, text in _sections(recipe).items():
-        kept = ours.get(name) if name in KEPT else None
-        parts.append(text if kept is None else kept.rstrip("\n") + "\n" * (len(text) - len(text.rstrip("\n"))))
+        own_text = own_sections.get(name) if name in PROJECT_SECTIONS else None
+        parts.append(text if own_text is None else own_text.rstrip("\n") + "\n" * (len(text) - len(text.rstrip("\n"))))
     return "".join(parts)
 
 
 def _sections(text: str) -> dict[str, str]:
-    """The text of each top-level key, with what follows it up to the next one."""
+    """The text of each top-level key, up to the next one."""
     starts = [(match[1], match.start()) for match in SECTION.finditer(text)]
     ends = [start for _, start in starts[1:]] + [len(text)]
     return {name: text[start:end] for (name, start), end in zip(starts, ends, strict=True)}

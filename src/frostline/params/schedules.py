@@ -1,8 +1,8 @@
 """The section `finetune.schedule`: a word, or one of Keras's learning-rate schedules with its arguments.
 
-Names and arguments are those of `keras.optimizers.schedules`. Where Keras counts steps one may count epochs instead:
-`decay_epochs` for `decay_steps`, and so on; boundaries are `boundary_steps` or `boundary_epochs`. The initial rate is
-the phase's learning rate. A decay that is not given a length ends with its phase.
+Names and arguments are those of `keras.optimizers.schedules`. Lengths can be in epochs instead of steps: `decay_epochs`
+instead of `decay_steps`, and so on; boundaries are `boundary_steps` or `boundary_epochs`. The initial rate is the
+learning rate of the phase. A decay without a length ends with its phase.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ Rates = Annotated[tuple[Rate, ...], Field(strict=False)]  # YAML has lists
 
 
 class Schedule(Section):
-    """A learning rate over the steps of a phase. A length is given in steps or in epochs, never in both."""
+    """A learning rate over the steps of a phase. A length is in steps or in epochs, never in both."""
 
     @model_validator(mode="after")
     def _in_one_unit(self) -> Self:
         for in_steps in self.model_fields_set:
             in_epochs = in_steps.replace("_steps", "_epochs")
             if in_epochs != in_steps and in_epochs in self.model_fields_set:
-                raise ValueError(f"{in_steps} and {in_epochs} say the same; remove one")
+                raise ValueError(f"{in_steps} and {in_epochs} have the same meaning; remove one")
         return self
 
 
 class Flat(Schedule):
-    """The phase's learning rate, from beginning to end."""
+    """The learning rate of the phase, without a change."""
 
 
 class Cosine(Schedule):
-    """Keras's `CosineDecay`; with a warm-up it begins at `initial_learning_rate`."""
+    """Keras's `CosineDecay`. A warm-up begins at `initial_learning_rate`."""
 
     decay_steps: Length | None = None
     decay_epochs: Length | None = None
@@ -90,7 +90,7 @@ class Polynomial(Schedule):
 
 
 class Piecewise(Schedule):
-    """Keras's `PiecewiseConstantDecay`: the learning rates themselves, each until a boundary, the last to the end."""
+    """Keras's `PiecewiseConstantDecay`: absolute learning rates, each until a boundary, the last one until the end."""
 
     boundary_steps: Rates | None = None
     boundary_epochs: Rates | None = None
@@ -102,12 +102,12 @@ class Piecewise(Schedule):
         if boundaries is None:
             raise ValueError("boundary_epochs is missing; add it")
         if len(self.values) != len(boundaries) + 1:
-            raise ValueError("values must be one more than the boundaries, for before the first of them")
+            raise ValueError("values must be one more than the boundaries; add or remove one")
         return self
 
 
-class Named(Section):
-    """One schedule under Keras's name of it."""
+class NamedSchedule(Section):
+    """A mapping with one key, Keras's name of a schedule, and the schedule's arguments."""
 
     Constant: Flat | None = None
     CosineDecay: Cosine | None = None
@@ -121,13 +121,13 @@ class Named(Section):
     def _is_one(self) -> Self:
         if len(self.model_fields_set) != 1:
             raise ValueError(
-                f"names {len(self.model_fields_set)} schedules; name one, as {{CosineDecay: {{warmup_epochs: 2}}}}"
+                f"names {len(self.model_fields_set)} schedules; name one, like {{CosineDecay: {{warmup_epochs: 2}}}}"
             )
         return self
 
     @property
     def schedule(self) -> Schedule:
-        """The one that is named."""
+        """The schedule."""
         (name,) = self.model_fields_set
         schedule: Schedule = getattr(self, name)
         return schedule
@@ -138,15 +138,15 @@ class Named(Section):
         return {name: self.schedule.model_dump(mode="json", exclude_unset=True)}
 
 
-# The tags stand in the places of errors; `messages` removes them.
-Written = Annotated[
-    Annotated[Literal["constant", "cosine"], Tag("str")] | Annotated[Named, Tag("{}")],
+# The tags appear in the keys of pydantic's errors; `messages` removes them.
+ScheduleValue = Annotated[
+    Annotated[Literal["constant", "cosine"], Tag("str")] | Annotated[NamedSchedule, Tag("{}")],
     Discriminator(lambda value: "str" if isinstance(value, str) else "{}"),
 ]
 
 
-def meant(written: Literal["constant", "cosine"] | Named) -> Schedule:
-    """The schedule that is meant by what params.yaml holds."""
-    if isinstance(written, Named):
-        return written.schedule
-    return Cosine() if written == "cosine" else Flat()
+def schedule_of(value: Literal["constant", "cosine"] | NamedSchedule) -> Schedule:
+    """The schedule for a value of `finetune.schedule`."""
+    if isinstance(value, NamedSchedule):
+        return value.schedule
+    return Cosine() if value == "cosine" else Flat()

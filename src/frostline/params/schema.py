@@ -1,7 +1,7 @@
 """The typed, frozen schema of params.yaml.
 
-Every key must be written in the file: no default hides in code, and an unknown key is refused. YAML is read as
-version 1.2, as DVC reads it, so `1e-3` is a number and `none` a word.
+Every key must be in the file: the code has no hidden defaults, and an unknown key is refused. The file is read as YAML
+1.2, like in DVC, so `1e-3` is a number and `none` is a string.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from frostline.params.section import Count, Fraction, Positive, Section
 
 
 class SplitSection(Section):
-    """Shares of the images that go to each split; they add up to 1."""
+    """The shares of the images that go to each split. They add up to 1."""
 
     train: Annotated[float, Field(gt=0, lt=1)]
     val: Annotated[float, Field(gt=0, lt=1)]
@@ -33,10 +33,11 @@ class SplitSection(Section):
 
 
 class DataSection(Section):
-    """What is learned from. `image_size`: side in pixels of the square every image is resized to.
+    """The images to learn from.
 
-    `min_side`: images with a shorter side, in pixels, are left out. `near_duplicates`: resized, recompressed or
-    brightened copies are looked for and kept on one side of the split.
+    `image_size`: side in pixels of the square to which images are resized; `min_side`: images with a shorter side, in
+    pixels, are left out; `near_duplicates`: whether to find near-copies (resized, recompressed or brightened images)
+    and put them into one split.
     """
 
     source: Annotated[str, Field(min_length=1)]
@@ -50,10 +51,10 @@ class DataSection(Section):
 
 
 class AugmentSection(Section):
-    """Ranges of the seeded variants; angles in degrees, shifts and zoom as shares of the side.
+    """Ranges of the seeded variants: angles in degrees, shifts and zoom as shares of the side.
 
-    `mode`: `stored` variants on the disk, `copies` of them, or `live` ones, drawn afresh for every batch. `mixup`,
-    `cutmix`: alpha of the Beta distribution that says how much of two images is mixed in a batch, 0 for none.
+    `mode`: `stored` variants on disk, `copies` of them, or `live` ones, drawn for each batch; `mixup`, `cutmix`: alpha
+    of the Beta distribution of the share in which two images of a batch are mixed, 0 for no mixing.
     """
 
     mode: Literal["stored", "live"]
@@ -79,7 +80,7 @@ class AugmentSection(Section):
 
     @property
     def stored(self) -> dict[str, Any] | None:
-        """What stored variants depend on; None where there are none."""
+        """The settings that stored variants depend on; None if there are no stored variants."""
         has_none = self.mode == "live" or self.copies == 0
         return None if has_none else self.model_dump(exclude={"mode", "mixup", "cutmix"})
 
@@ -91,9 +92,12 @@ class AugmentSection(Section):
 
 
 class BackboneSection(Section):
-    """`weights`: `imagenet`, `builtin` (frostnet), `none`, a file, a bundle's folder or a model of the registry
-    (`models:/NAME@ALIAS`). `alpha`: the width of backbones that have one, null for their own. `until`: cut the body
-    after this layer."""
+    """The backbone and its weights.
+
+    `weights`: `imagenet`, `builtin` (frostnet), `none`, a file, a bundle's folder or a model of the registry
+    (`models:/NAME@ALIAS`); `alpha`: the width of backbones that have one, null for the default; `until`: cut the body
+    after this layer.
+    """
 
     name: str
     weights: Annotated[str, Field(min_length=1)]
@@ -102,8 +106,10 @@ class BackboneSection(Section):
 
 
 class CacheSection(Section):
-    """The store of frozen activations, in gigabytes (10^9 bytes): `disk_gb` bounds its folder, `memory_gb` how much
-    of it and of the images stays in memory while a training reads them."""
+    """The activation store, with limits in gigabytes (10^9 bytes).
+
+    `disk_gb`: limit of its folder; `memory_gb`: limit of the features and images that a training keeps in memory.
+    """
 
     mode: Literal["auto", "always", "never"]
     disk_gb: Annotated[float, Field(gt=0)]
@@ -112,8 +118,11 @@ class CacheSection(Section):
 
 
 class EvaluateSection(Section):
-    """`top_k`: k of the top-k accuracy; `bootstrap`: resamples behind the 95% intervals; `calibrate`: what `finetune`
-    fits on the validation split and puts into the bundle."""
+    """Evaluation and calibration.
+
+    `top_k`: k of the top-k accuracy; `bootstrap`: number of resamples for the 95% intervals; `calibrate`: what
+    `finetune` fits on the validation split and puts into the bundle.
+    """
 
     top_k: Positive
     bootstrap: Annotated[int, Field(ge=100)]
@@ -121,8 +130,10 @@ class EvaluateSection(Section):
 
 
 class Range(Section):
-    """Numbers from `low` to `high`, both included; drawn evenly, or evenly in their logarithm. step: of a grid from
-    `low` on; without one, integers are drawn where both ends are integers."""
+    """Numbers from `low` to `high`, both included, with a uniform distribution, of their logarithms if `log`.
+
+    `step`: of a grid that begins at `low`; without a step, the numbers are integers if both ends are integers.
+    """
 
     low: int | float
     high: int | float
@@ -134,14 +145,14 @@ class Range(Section):
         if self.low >= self.high:
             raise ValueError("low must be less than high")
         if self.log and self.low <= 0:
-            raise ValueError("low must be more than 0 where log is true")
+            raise ValueError("low must be more than 0 if log is true")
         if self.log and self.step is not None:
             raise ValueError("step and log exclude each other")
         return self
 
 
 class Auto(Section):
-    """So many freeze depths, from nothing to everything frozen, spread by the compute that they leave to train."""
+    """`auto`: this number of freeze depths, from `none` to `all`, spread evenly by the compute of trained layers."""
 
     auto: Annotated[int, Field(ge=2, le=64)]
 
@@ -150,11 +161,11 @@ Choices = Annotated[list[int | float | str | bool | None], Field(min_length=1)]
 
 
 class SweepSection(Section):
-    """What `frostline sweep` searches: dotted keys of params.yaml, each with a range or the values to choose from.
+    """The search of `frostline sweep`.
 
-    timeout: seconds after which no new work is begun. storage: `auto` (SQLite, one worker), `journal` (a file, several
-    workers on this machine) or a database's URL (several machines). patience: seconds for which a worker waits for a
-    database that is away.
+    `space`: dotted keys of params.yaml, each with a range or a list of values; `timeout`: seconds after which no new
+    trial begins; `storage`: `auto` (SQLite, one worker), `journal` (a file, several workers on this machine) or the URL
+    of a database (several machines); `patience`: seconds for which a worker waits for a database that is not available.
     """
 
     trials: Positive
@@ -169,14 +180,14 @@ class SweepSection(Section):
 
 
 class TrackingSection(Section):
-    """`uri`: `auto` (mlflow.db at the project root), `none`, or an MLflow tracking URI."""
+    """Where runs are recorded. `uri`: `auto` (mlflow.db at the project root), `none`, or an MLflow tracking URI."""
 
     uri: Annotated[str, Field(min_length=1)]
     experiment: Annotated[str, Field(min_length=1)]
 
 
 class GateSection(Section):
-    """What a challenger must show: with `confidence` no more than `margin` worse than the champion in `metric`."""
+    """The gate: a challenger must be, with `confidence`, at most `margin` worse than the champion in `metric`."""
 
     metric: Literal["accuracy", "macro_f1", "log_loss"]
     margin: Annotated[float, Field(ge=0)]
@@ -184,7 +195,7 @@ class GateSection(Section):
 
 
 class RegistrySection(Section):
-    """`name`: of the registered model in MLflow."""
+    """The model registry. `name`: of the registered model in MLflow."""
 
     name: Annotated[str, Field(min_length=1, pattern=r"^[^/:@]+$")]
     gate: GateSection
@@ -193,7 +204,7 @@ class RegistrySection(Section):
 class Params(Section):
     """The whole of params.yaml.
 
-    Raises ParamsError, beside pydantic's own errors, for sections that don't go together.
+    Raises ParamsError for sections that don't go together, in addition to pydantic's own errors.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -212,8 +223,8 @@ class Params(Section):
     def _go_together(self) -> Self:
         if self.augment.mode == "live" and not self.finetune.epochs:
             raise ParamsError(
-                "params.yaml: augment.mode is live, but finetune.epochs is 0, and the head is trained on the originals "
-                "alone; set augment.mode to stored, or finetune.epochs to more than 0"
+                "params.yaml: augment.mode is live, but finetune.epochs is 0, and the head is trained only on the "
+                "originals; set augment.mode to stored, or finetune.epochs to more than 0"
             )
         if not self.head.is_dense:
             self._require_shallow()
@@ -242,8 +253,8 @@ class Params(Section):
 def load(path: Path) -> Params:
     """Read and check params.yaml.
 
-    Raises ParamsError, one line naming the key and the fix, for a file that is missing or can't be read, broken YAML,
-    and missing, unknown or ill-typed keys.
+    Raises ParamsError, one line with the key and the fix, if the file is missing, can't be read or is not valid YAML,
+    and if a key is missing, unknown or has the wrong type.
     """
     from ruamel.yaml.error import YAMLError
 
@@ -253,8 +264,8 @@ def load(path: Path) -> Params:
         raise ParamsError(f"{path}: not found; run from the project's folder") from None
     except OSError as error:
         raise ParamsError(f"{path}: can't be read ({error.strerror}); it must be a readable file") from error
-    except (YAMLError, ValueError) as error:  # a date like 2024-13-45 is a mere ValueError
-        raise ParamsError(f"{path}: {messages.broken(error)}") from error
+    except (YAMLError, ValueError) as error:  # a date like 2024-13-45 raises a plain ValueError
+        raise ParamsError(f"{path}: {messages.yaml_problem(error)}") from error
     try:
         return Params.model_validate(values)
     except ValidationError as error:

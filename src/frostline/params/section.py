@@ -1,4 +1,4 @@
-"""What the sections of params.yaml are made of."""
+"""The base class and common types of the sections of params.yaml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variables of the environment in the values of params.yaml, so that no password is written there."""
+"""Environment variables in the values of params.yaml, so that it need not contain passwords."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ VARIABLE = re.compile(r"\$(\$)?\{([^{}]*)\}")
 
 
 def expanded(text: str, key: str) -> str:
-    """A text with the environment's value for each `${NAME}`; `$${NAME}` stands for `${NAME}` itself.
+    """Replace each `${NAME}` by the value of this environment variable. `$${NAME}` becomes `${NAME}`.
 
-    Used where a value is needed and nowhere before, so that what is logged or written keeps the name. Raises
-    ParamsError, which names the key, for a variable that is not set.
+    Call it only when the value is needed, so that logs and files contain the name. Raises ParamsError, naming the key,
+    if a variable is not set.
     """
 
-    def value(found: re.Match[str]) -> str:
-        literal, name = found.groups()
+    def value(match: re.Match[str]) -> str:
+        literal, name = match.groups()
         if literal:
             return "${" + name + "}"
         if name not in os.environ:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
+from frostline.core import suggest
 from frostline.errors import ParamsError
 from frostline.params.schema import Auto, Params, Range
 
@@ -90,9 +90,8 @@ def with_values(params: Params, values: Mapping[str, Value]) -> Params:
             part = part.get(section) if isinstance(part, dict) else None
         if not isinstance(part, dict) or name not in part:
             keys = [f"{section}.{name}" for section in SEARCHABLE for name in changed[section]]
-            near = get_close_matches(key, keys, n=1)
             raise ParamsError(
-                f"params.yaml: sweep.space.{key} is no key; " + (f"did you mean {near[0]}?" if near else "remove it")
+                f"params.yaml: sweep.space.{key} is not a key; {suggest.hint(key, keys, otherwise='remove it')}"
             )
         part[name] = value
     try:

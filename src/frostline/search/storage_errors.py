@@ -43,7 +43,7 @@ def in_use(error: DBAPIError, storage: str) -> str:
     """What is wrong with a database that was opened, and the fix. storage: see `place`."""
     code = database_errors.code(error)
     if code is not None:
-        message = database_errors.told(code, storage, LOST, ANOTHER)
+        message = database_errors.message(code, storage, LOST, ANOTHER)
         return message or f"{storage}: can't be used ({reason(error)}); move it away, {ANOTHER}"
     if is_away(error):
         return (

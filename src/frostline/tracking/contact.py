@@ -51,7 +51,7 @@ def reachable(uri: str, *others: type[Exception]) -> Iterator[None]:
         code = database_errors.code(error)
         if code is not None and code != sqlite3.SQLITE_BUSY:
             file = uri.removeprefix("sqlite:///")
-            message = database_errors.told(code, file, "its runs", "or set tracking.uri to another place")
+            message = database_errors.message(code, file, "its runs", "or set tracking.uri to another place")
             if message is not None:
                 raise StateError(message) from error
         reason = masked(" ".join(str(error).split()))[:160]

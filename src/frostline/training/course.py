@@ -11,7 +11,7 @@ from frostline.data import augmentation
 from frostline.errors import ParamsError
 from frostline.models import freezing
 from frostline.models.made_from import LayerGroup
-from frostline.params.schedules import Flat, Piecewise, meant
+from frostline.params.schedules import Flat, Piecewise, schedule_of
 from frostline.params.schema import Params
 from frostline.training import loop, phases, schedules, thawing
 
@@ -69,7 +69,7 @@ def _phase(params: Params, name: str, epochs: int, stage: range, frozen: int) ->
     settings, callbacks = params.finetune, params.finetune.callbacks
     is_head = name == "head"
     rate = settings.head_learning_rate if is_head else settings.learning_rate
-    schedule = meant(settings.schedule)
+    schedule = schedule_of(settings.schedule)
     if callbacks.LearningRateScheduler:
         schedule = schedules.table(callbacks.LearningRateScheduler.schedule, rate)
     if is_head and isinstance(schedule, Piecewise):  # its rates are meant for fine-tuning

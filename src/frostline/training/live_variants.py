@@ -42,7 +42,7 @@ class Variants(keras.layers.Layer):
         return self.vary(x, draws)
 
     def vary(self, x: Any, draws: Any) -> Any:
-        """The variants of float32 images by draws (n, DRAWS) in [-1, 1), in the order of `augmentation.Drawn`."""
+        """The variants of float32 images by draws (n, DRAWS) in [-1, 1), in the order of `augmentation.Transform`."""
         ops, policy = keras.ops, self.policy
         turn, shift_y, shift_x, slant, zoom_y, zoom_x, flip_x, flip_y, light = ops.unstack(draws, axis=1)
         moves = (policy.rotation, policy.height_shift, policy.width_shift, policy.shear, policy.zoom)
