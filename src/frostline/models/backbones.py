@@ -7,9 +7,7 @@ the model graph, so that the input is always raw images, uint8 or float in [0, 2
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -203,10 +201,12 @@ def _unfit(weights: str, name: str, reason: str) -> WeightsError:
 def _application(name: str, weights: str, size: int, alpha: float | None) -> keras.Model:
     import keras
 
+    from frostline.models import keras_internals
+
     constructor = partial(getattr(keras.applications, name), include_top=False, input_shape=(size, size, 3))
     if alpha is not None:
         constructor = partial(constructor, alpha=alpha)
-    with _own_names():
+    with keras_internals.names_from_one():
         if weights == "none":
             try:
                 return constructor(weights=None)
@@ -224,20 +224,6 @@ def _application(name: str, weights: str, size: int, alpha: float | None) -> ker
                 f"{name}'s ImageNet weights are not available ({_first_line(error)}); connect once, "
                 "or set backbone.weights to a *_notop.h5 file"
             ) from error
-
-
-@contextmanager
-def _own_names() -> Iterator[None]:
-    """Let Keras number layers from 1, as in a new process, since bundles, `freeze` and `until` use the names."""
-    from keras.src.backend.common import global_state
-
-    key = "object_name_uids"
-    before = global_state.get_global_attribute(key)
-    global_state.set_global_attribute(key, defaultdict(int))
-    try:
-        yield
-    finally:
-        global_state.set_global_attribute(key, before if before is not None else defaultdict(int))
 
 
 def _first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 
 from frostline.core import digest, suggest
 from frostline.errors import InternalError, ParamsError
-from frostline.models import backend, graph
+from frostline.models import backend, keras_internals
 from frostline.models.made_from import Audit
 
 Freeze = int | str | list[int | str]
@@ -101,9 +101,9 @@ def depth(model: keras.Model, freeze: Freeze) -> int:
 def _cut_away(model: keras.Model) -> set[str]:
     """Names of the operations behind the output of a body that is part of a larger network."""
     operations: dict[str, Any] = {}
-    ahead = [model.output._keras_history.operation]
+    ahead = [keras_internals.producer(model.output)]
     while ahead:
-        after = [node.operation for node in ahead.pop()._outbound_nodes]
+        after = keras_internals.consumers(ahead.pop())
         ahead += [operation for operation in after if operation.name not in operations]
         operations |= {operation.name: operation for operation in after}
     return set(operations)
@@ -114,7 +114,7 @@ def cut_points(model: keras.Model) -> list[CutPoint]:
 
     A tensor is a cut point when it is the only live one: produced, and still needed further on.
     """
-    nodes = graph.nodes(model)
+    nodes = keras_internals.nodes(model)
     last_use = {id(tensor): place for place, node in enumerate(nodes) for tensor in node.input_tensors}
     last_use[id(model.outputs[0])] = len(nodes)
     cuts = []

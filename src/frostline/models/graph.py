@@ -11,15 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.core import digest
-from frostline.models import backend
+from frostline.models import backend, keras_internals
 
 FOLDS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D, keras.layers.Dense)
-
-
-def nodes(model: keras.Model) -> list[Any]:
-    """The nodes of the graph, one for each call of an operation, in topological order."""
-    own = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
-    return [node for operation in model.operations for node in operation._inbound_nodes if id(node) in own]
 
 
 def tensor_keys(model: keras.Model, input_keys: dict[int, str] | None = None) -> dict[int, str]:
@@ -31,7 +25,7 @@ def tensor_keys(model: keras.Model, input_keys: dict[int, str] | None = None) ->
     shape and dtype. Returns keys by `id` of the tensors, including those inside nested models.
     """
     keys = dict(input_keys or {})
-    for node in nodes(model):
+    for node in keras_internals.nodes(model):
         operation = node.operation
         if isinstance(operation, keras.layers.InputLayer):
             tensor = node.output_tensors[0]
@@ -115,7 +109,7 @@ class Fused(keras.layers.Layer):
     def call(self, x: Any, training: bool | None = None) -> Any:
         norm_ids = {id(norm) for norm in self.norms.values()}
         tensors = {id(self.model.inputs[0]): x}
-        for node in nodes(self.model):
+        for node in keras_internals.nodes(self.model):
             operation = node.operation
             if isinstance(operation, keras.layers.InputLayer):
                 continue
@@ -177,12 +171,12 @@ def _foldable_norms(model: keras.Model) -> dict[int, Any]:
     """The BatchNorm layer that can be folded into each layer, by the layer's id."""
     readers: dict[int, list[Any]] = {}
     calls: dict[int, int] = {}
-    for node in nodes(model):
+    for node in keras_internals.nodes(model):
         calls[id(node.operation)] = calls.get(id(node.operation), 0) + 1
         for tensor in node.input_tensors:
             readers.setdefault(id(tensor), []).append(node.operation)
     pairs = {}
-    for node in nodes(model):
+    for node in keras_internals.nodes(model):
         layer = node.operation
         after = readers.get(id(node.output_tensors[0]), [])
         if (
