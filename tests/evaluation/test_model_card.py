@@ -1,5 +1,6 @@
 """The model card has the sections of Hugging Face's template and the facts that readers need, for any test split."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import workspace
 from conftest import make_params, make_predictions
 from ruamel.yaml import YAML
 
+from frostline.data.data_report import DataReport, DataWarning, Problem, SplitDigests
 from frostline.evaluation import metrics as evaluation
 from frostline.evaluation import model_card, ranking
 
@@ -26,18 +28,22 @@ SECTIONS = [  # of Hugging Face's template, in its order
 def card_of(labels, probabilities, names, binary=False, **more):
     params = make_params(head__binary=binary)
     made_from = workspace.made_from(frozen=34, head=params.head.model_dump(), **more)
-    data = {
-        "source": "data/pets",
-        "classes": list(names),
-        "image_size": 64,
-        "resize": "crop",
-        "images": {"train": 10, "val": 2, "test": len(labels)},
-        "images_per_class": {"train": {name: 1 + at for at, name in enumerate(names)}},
-        "left_out_by_train_per_class": 0,
-        "problem_counts": {"not_an_image": 1},
-        "near_duplicates": [["cat/2.png", "cat/3.png"]],
-        "digests": {split: {"source": split} for split in ("train", "val", "test")},
-    }
+    data = DataReport(
+        source="data/pets",
+        classes=list(names),
+        image_size=64,
+        resize="crop",
+        images={"train": 10, "val": 2, "test": len(labels)},
+        images_per_class={"train": {name: 1 + at for at, name in enumerate(names)}},
+        left_out_by_train_per_class=0,
+        on_problem="drop",
+        problem_counts={"not_an_image": 1},
+        problems=[Problem("cat/1.png", "cat", "not_an_image", "not an image")],
+        warnings=[DataWarning("imbalance", "train has few cats")],
+        near_duplicates=[["cat/2.png", "cat/3.png"]],
+        digests={split: SplitDigests(split, split) for split in ("train", "val", "test")},
+    )
+    assert DataReport.from_json(json.loads(json.dumps(data.as_json()))) == data
     predicted = probabilities.argmax(axis=1)
     ranks, scores = ranking.summary(labels, probabilities), evaluation.compute(labels, probabilities, 3, 100, 0)
     scores = replace(scores, roc_auc=ranks.roc_auc, average_precision=ranks.average_precision, test_digest="feed")

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
 from frostline.core.escaping import code
+from frostline.data.data_report import DataReport
 from frostline.models.made_from import LayerGroup, MadeFrom
 
 
-def training(made_from: MadeFrom, data: Mapping[str, Any]) -> str:
+def training(made_from: MadeFrom, data: DataReport) -> str:
     """Data, preprocessing, settings and layer groups. data: the report of `prepare`."""
-    counts = data["images"]
-    kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in data["problem_counts"].items())
+    counts = data.images
+    kinds = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in data.problem_counts.items())
     left_out = f"Left out: {kinds}; see `reports/data.json`." if kinds else "No file was left out."
-    unused = data["left_out_by_train_per_class"]
+    unused = data.left_out_by_train_per_class
     values = made_from.recorded()
     settings = {key: values[key] for key in ("seed", "backbone", "head", "finetune")}
     return f"""## Training Details
 
 ### Training Data
 
-{code(data["source"])}: {counts["train"]:,} training, {counts["val"]:,} validation and {counts["test"]:,} test images\
+{code(data.source)}: {counts["train"]:,} training, {counts["val"]:,} validation and {counts["test"]:,} test images\
 {f", and {unused:,} more that `data.train_per_class` left unused" if unused else ""}. {left_out}
 
 ### Training Procedure
 
 #### Preprocessing
 
-Images are decoded upright to RGB and resized to {data["image_size"]}x{data["image_size"]} by `{data["resize"]}`; \
+Images are decoded upright to RGB and resized to {data.image_size}x{data.image_size} by `{data.resize}`; \
 the training data also had {made_from.copies} augmented variants of each training image. The model itself scales its \
 input to what the backbone expects.
 
@@ -66,13 +67,13 @@ def group_rows(groups: Sequence[LayerGroup]) -> list[str]:
     ]
 
 
-def specifications(made_from: MadeFrom, bundle_digest: str, data: Mapping[str, Any]) -> str:
+def specifications(made_from: MadeFrom, bundle_digest: str, data: DataReport) -> str:
     """Architecture, and the digests of everything that the model was made from."""
     digests = {
         "bundle (`models/classifier`)": bundle_digest,
-        "training images": data["digests"]["train"]["source"],
-        "validation images": data["digests"]["val"]["source"],
-        "test images": data["digests"]["test"]["source"],
+        "training images": data.digests["train"].source,
+        "validation images": data.digests["val"].source,
+        "test images": data.digests["test"].source,
         "backbone weights (SHA-256 of the file or bundle)": made_from.backbone.weights_sha256,
     }
     rows = "\n".join(f"| {what} | `{value}` |" for what, value in digests.items() if value)

@@ -6,12 +6,12 @@ the front matter is in the format that the Hugging Face Hub reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
 from frostline.core.escaping import code, markdown
+from frostline.data.data_report import DataReport
 from frostline.evaluation import card_making
 from frostline.evaluation.scores import Score, Scores
 from frostline.models.made_from import BackboneOrigin, MadeFrom
@@ -38,7 +38,7 @@ METRICS = {  # fields of Scores, in the order of the table
 def write(
     made_from: MadeFrom,
     bundle_digest: str,
-    data: Mapping[str, Any],
+    data: DataReport,
     scores: Scores,
     per_class: pd.DataFrame,
     confusions: pd.DataFrame,
@@ -62,13 +62,13 @@ def write(
     return "\n".join(sections)
 
 
-def _front_matter(made_from: MadeFrom, data: Mapping[str, Any], scores: Scores) -> str:
+def _front_matter(made_from: MadeFrom, data: DataReport, scores: Scores) -> str:
     results = [
         {"type": kind, "name": METRICS[key], "value": round(score.value, 4)}
         for key, kind in {"accuracy": "accuracy", "macro_f1": "f1", "roc_auc": "roc_auc"}.items()
         if (score := getattr(scores, key)) is not None
     ]
-    dataset = {"type": "imagefolder", "name": data["source"], "split": "test"}
+    dataset = {"type": "imagefolder", "name": data.source, "split": "test"}
     result = {"task": {"type": "image-classification"}, "dataset": dataset, "metrics": results}
     matter = {
         "library_name": "keras",
@@ -80,12 +80,12 @@ def _front_matter(made_from: MadeFrom, data: Mapping[str, Any], scores: Scores) 
     return f"---\n{card_making.as_yaml(matter)}---\n"
 
 
-def _details(made_from: MadeFrom, data: Mapping[str, Any], scores: Scores) -> str:
+def _details(made_from: MadeFrom, data: DataReport, scores: Scores) -> str:
     backbone, audit = made_from.backbone, made_from.audit
     low, high = scores.accuracy.interval or (0.0, 1.0)
     return f"""# Model Card for {markdown(_title(made_from, data))}
 
-This model says which of {len(data["classes"]):,} classes an image shows. Its accuracy on {scores.n_test:,} test \
+This model says which of {len(data.classes):,} classes an image shows. Its accuracy on {scores.n_test:,} test \
 images, which were not used in training, is **{scores.accuracy.value:.3f}** (95% interval {low:.3f} to {high:.3f}).
 
 ## Model Details
@@ -94,20 +94,20 @@ images, which were not used in training, is **{scores.accuracy.value:.3f}** (95%
 
 - **Model type:** image classifier; {backbone.name} with a new head, trained by frostline
 - **Finetuned from:** {_origin(backbone)}
-- **Input:** uint8 RGB images of {data["image_size"]}x{data["image_size"]} pixels, resized by `{data["resize"]}`
+- **Input:** uint8 RGB images of {data.image_size}x{data.image_size} pixels, resized by `{data.resize}`
 - **Output:** a probability for each class{_calibration(made_from)}
-- **Classes, in label order:** {_list_names(data["classes"])}
+- **Classes, in label order:** {_list_names(data.classes)}
 - **Parameters:** {audit.trainable_parameters:,} were trained, {audit.frozen_parameters:,} were not \
 ({audit.frozen_layers} of {audit.layers} backbone layers are frozen)
 """
 
 
-def _uses(data: Mapping[str, Any], scores: Scores) -> str:
+def _uses(data: DataReport, scores: Scores) -> str:
     return f"""## Uses
 
 ### Direct Use
 
-Images like those of {code(data["source"])}; each image must show exactly one of the classes above.
+Images like those of {code(data.source)}; each image must show exactly one of the classes above.
 
 ### Out-of-Scope Use
 
@@ -118,9 +118,9 @@ Images like those of {code(data["source"])}; each image must show exactly one of
 """
 
 
-def _limits(made_from: MadeFrom, data: Mapping[str, Any], scores: Scores, per_class: pd.DataFrame) -> str:
+def _limits(made_from: MadeFrom, data: DataReport, scores: Scores, per_class: pd.DataFrame) -> str:
     low, high = scores.accuracy.interval or (0.0, 1.0)
-    train_counts = data["images_per_class"]["train"]
+    train_counts = data.images_per_class["train"]
     smallest = min(train_counts, key=train_counts.__getitem__)
     measured_classes = per_class[per_class["support"] > 0]
     weakest = ", ".join(
@@ -160,7 +160,7 @@ mistakes in `reports/plots/mistakes.png`. Let a person check images with a low p
 """
 
 
-def _start(made_from: MadeFrom, data: Mapping[str, Any]) -> str:
+def _start(made_from: MadeFrom, data: DataReport) -> str:
     print_line = (
         "print(classes[1], float(model.predict(image[None])[0, 0]))  # the probability of the second class"
         if made_from.head["binary"]
@@ -178,13 +178,13 @@ from frostline.data import images
 folder = Path("models/classifier")
 model = keras.saving.load_model(folder / "model.keras")
 classes = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["classes"]
-image = images.prepare(Path("image.jpg"), {data["image_size"]}, "{data["resize"]}")
+image = images.prepare(Path("image.jpg"), {data.image_size}, "{data.resize}")
 {print_line}
 ```
 """
 
 
-def _evaluation(data: Mapping[str, Any], scores: Scores, per_class: pd.DataFrame) -> str:
+def _evaluation(data: DataReport, scores: Scores, per_class: pd.DataFrame) -> str:
     rows = [
         _metric_row(name.format(k=scores.top_k), value)
         for key, name in METRICS.items()
@@ -205,7 +205,7 @@ def _evaluation(data: Mapping[str, Any], scores: Scores, per_class: pd.DataFrame
 
 #### Testing Data
 
-{scores.n_test:,} images of {code(data["source"])} that were not used in training. No two splits share an image, \
+{scores.n_test:,} images of {code(data.source)} that were not used in training. No two splits share an image, \
 not even as another file with the same pixels; {_near_copies(data)} Digest of the test images: \
 `{scores.test_digest}`.
 
@@ -231,8 +231,8 @@ the choice of test images, but not the seed of the training.
 """
 
 
-def _examination(data: Mapping[str, Any], confusions: pd.DataFrame) -> str:
-    names = data["classes"]
+def _examination(data: DataReport, confusions: pd.DataFrame) -> str:
+    names = data.classes
     pairs = "\n".join(
         f"- {markdown(names[row['true']])} taken for {markdown(names[row['predicted']])}: {row['count']}"
         for _, row in confusions.head(5).iterrows()
@@ -246,8 +246,8 @@ def _examination(data: Mapping[str, Any], confusions: pd.DataFrame) -> str:
 """
 
 
-def _near_copies(data: Mapping[str, Any]) -> str:
-    sets = data["near_duplicates"]
+def _near_copies(data: DataReport) -> str:
+    sets = data.near_duplicates
     if sets is None:
         return "near-copies were not searched for."
     count = f"{sum(map(len, sets)):,} near-copies were" if sets else "No near-copy was"
@@ -267,8 +267,8 @@ def _calibration(made_from: MadeFrom) -> str:
     return f", calibrated by a temperature of {made_from.temperature:g} that was fitted on the validation split"
 
 
-def _title(made_from: MadeFrom, data: Mapping[str, Any]) -> str:
-    return f"{made_from.backbone.name} for {len(data['classes']):,} classes of {data['source']}"
+def _title(made_from: MadeFrom, data: DataReport) -> str:
+    return f"{made_from.backbone.name} for {len(data.classes):,} classes of {data.source}"
 
 
 def _one_in(share: float) -> str:
@@ -283,6 +283,6 @@ def _metric_row(name: str, value: Score | float) -> str:
     return f"| {name} | {score.value:.4f} | {interval} |"
 
 
-def _list_names(names: list[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     rest = f" and {len(names) - LISTED_CLASSES:,} more" if len(names) > LISTED_CLASSES else ""
     return ", ".join(map(markdown, names[:LISTED_CLASSES])) + rest

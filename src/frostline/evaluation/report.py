@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from frostline import paths
 from frostline.core import atomic
 from frostline.core.escaping import cells
 from frostline.data import shards
+from frostline.data.data_report import DataReport
 from frostline.evaluation import gallery, metrics, model_card, plots, ranking
 from frostline.evaluation.metrics import Probabilities
 from frostline.evaluation.scores import Score, Scores
@@ -42,7 +43,7 @@ def build(
     digest: str,
     test: shards.Shards,
     probabilities: Probabilities,
-    data: Mapping[str, Any],
+    data: DataReport,
     history: pd.DataFrame,
     top_k: int,
     resamples: int,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from frostline.data.data_report import DataWarning, Problem
 from frostline.ingest import duplicates, splits
 from frostline.ingest.folders import nearest
-from frostline.ingest.problems import Problem
 
 IMBALANCED = 10  # warn if the largest class has that many times the training images of the smallest
 # A set of near-copies with more than this share of a class, and more than this number of images, or with more than half
@@ -31,7 +30,7 @@ class Findings:
 
     usable: pd.DataFrame
     problems: list[Problem]
-    warnings: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[DataWarning] = field(default_factory=list)
     near_copies: list[list[str]] = field(default_factory=list)
 
     def drop(self, rows: pd.DataFrame) -> None:
@@ -53,7 +52,7 @@ class Findings:
 
     def warn(self, kind: str, reason: str) -> None:
         """Add a warning about images that are kept."""
-        self.warnings.append({"kind": kind, "reason": reason})
+        self.warnings.append(DataWarning(kind, reason))
 
 
 def copies(
@@ -183,6 +182,6 @@ def balance(findings: Findings) -> None:
         )
 
 
-def as_records(problems: list[Problem]) -> list[dict[str, Any]]:
-    """The problems as in reports/data.json, sorted by path."""
-    return [problem._asdict() for problem in sorted(problems, key=lambda problem: (problem.path, problem.reason))]
+def in_order(problems: list[Problem]) -> list[Problem]:
+    """The problems sorted by path, then by reason."""
+    return sorted(problems, key=lambda problem: (problem.path, problem.reason))

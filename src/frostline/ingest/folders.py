@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from frostline.core import suggest
+from frostline.data.data_report import Problem
 from frostline.errors import DataError
-from frostline.ingest.problems import Problem
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 # Folders that other programs leave beside the images.

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from frostline.data.data_report import Problem
 from frostline.errors import DataError
 from frostline.ingest import checks, near_copies, thumbnails
 from frostline.ingest.checks import Findings
 from frostline.ingest.decoding import Decoder
-from frostline.ingest.problems import Problem
 from frostline.ingest.sources import Source
 from frostline.params.schema import DataSection
 
@@ -61,14 +61,12 @@ def _near_copies(readable: pd.DataFrame, decoder: Decoder) -> NDArray[np.int64]:
 
 def _require_classes(findings: Findings, source_splits: set[str], data: DataSection) -> None:
     """Raise DataError if the images are not enough to train on, or for any problem if `data.on_problem` is error."""
-    problems = checks.as_records(findings.problems)
+    problems = checks.in_order(findings.problems)
     if problems and data.on_problem == "error":
         first, more = problems[0], f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        path = " ".join(first["path"].split())
-        raise DataError(
-            f"{data.source}/{path}: {first['reason']}{more}; fix or remove it, or set data.on_problem to drop"
-        )
-    why = f" ({problems[0]['path']}: {problems[0]['reason']})" if problems else ""
+        path = " ".join(first.path.split())
+        raise DataError(f"{data.source}/{path}: {first.reason}{more}; fix or remove it, or set data.on_problem to drop")
+    why = f" ({problems[0].path}: {problems[0].reason})" if problems else ""
     if findings.usable.empty:
         raise DataError(f"{data.source}: holds no usable image{why}; add class folders with images")
     if findings.usable["split"].notna().all() and "train" not in set(findings.usable["split"]):

@@ -1,56 +1,56 @@
-"""reports/data.json and the table on the terminal: what a source contains, and what is wrong with it."""
+"""The report of a source, and its summary for the terminal."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from frostline import paths
 from frostline.core.escaping import printable
+from frostline.data.data_report import DataReport, SplitDigests
 from frostline.ingest import splits
-from frostline.ingest.checks import Findings, as_records
+from frostline.ingest.checks import Findings, in_order
 from frostline.params.schema import DataSection
 
 WIDEST = 60  # characters of a path or reason in the table
 
 
 def build(
-    data: DataSection, findings: Findings, classes: tuple[str, ...], spare: int, digests: dict[str, Any]
-) -> dict[str, Any]:
-    """The content of reports/data.json. spare: number of images that `data.train_per_class` left unused."""
+    data: DataSection, findings: Findings, classes: tuple[str, ...], spare: int, digests: dict[str, SplitDigests]
+) -> DataReport:
+    """The report of a source. spare: number of images that `data.train_per_class` left unused."""
     counts = findings.counts
-    problems = as_records(findings.problems)
-    return {
-        "source": data.source,
-        "classes": list(classes),
-        "image_size": data.image_size,
-        "resize": data.resize,
-        "images": {name: int(counts.loc[name].sum()) for name in splits.SPLITS},
-        "images_per_class": {name: {c: int(n) for c, n in counts.loc[name].items()} for name in splits.SPLITS},
-        "left_out_by_train_per_class": spare,
-        "on_problem": data.on_problem,
-        "problem_counts": dict(Counter(problem["kind"] for problem in problems).most_common()),
-        "problems": problems,
-        "warnings": findings.warnings,
-        "near_duplicates": findings.near_copies if data.near_duplicates else None,  # None: not searched
-        "digests": digests,
-    }
+    problems = in_order(findings.problems)
+    return DataReport(
+        source=data.source,
+        classes=classes,
+        image_size=data.image_size,
+        resize=data.resize,
+        images={name: int(counts.loc[name].sum()) for name in splits.SPLITS},
+        images_per_class={name: {c: int(n) for c, n in counts.loc[name].items()} for name in splits.SPLITS},
+        left_out_by_train_per_class=spare,
+        on_problem=data.on_problem,
+        problem_counts=dict(Counter(problem.kind for problem in problems).most_common()),
+        problems=problems,
+        warnings=findings.warnings,
+        near_duplicates=findings.near_copies if data.near_duplicates else None,
+        digests=digests,
+    )
 
 
-def table(report: dict[str, Any]) -> str:
+def summary(report: DataReport) -> str:
     """A summary of a few lines for people: counts, then each kind of problem with its first file."""
-    sizes = ", ".join(f"{name} {count:,}" for name, count in report["images"].items())
-    lines = [f"prepare: {len(report['classes'])} classes; {sizes}"]
-    if report["problems"]:
-        lines[0] += f"; {len(report['problems']):,} dropped"
-        width = max(map(len, report["problem_counts"]))
-        for kind, count in report["problem_counts"].items():
-            first = next(problem for problem in report["problems"] if problem["kind"] == kind)
-            lines.append(f"  {kind:<{width}} {count:>7,}  {_short(first['path'])}: {_short(first['reason'])}")
-    lines += [f"  warning: {_short(warning['reason'], 2 * WIDEST)}" for warning in report["warnings"][:5]]
-    if len(report["warnings"]) > 5:
-        lines.append(f"  warning: {len(report['warnings']) - 5} more warnings")
-    sets = report["near_duplicates"] or []
+    sizes = ", ".join(f"{name} {count:,}" for name, count in report.images.items())
+    lines = [f"prepare: {len(report.classes)} classes; {sizes}"]
+    if report.problems:
+        lines[0] += f"; {len(report.problems):,} dropped"
+        width = max(map(len, report.problem_counts))
+        for kind, count in report.problem_counts.items():
+            first = next(problem for problem in report.problems if problem.kind == kind)
+            lines.append(f"  {kind:<{width}} {count:>7,}  {_short(first.path)}: {_short(first.reason)}")
+    lines += [f"  warning: {_short(warning.reason, 2 * WIDEST)}" for warning in report.warnings[:5]]
+    if len(report.warnings) > 5:
+        lines.append(f"  warning: {len(report.warnings) - 5} more warnings")
+    sets = report.near_duplicates or []
     if sets:
         copies = sum(map(len, sets))
         lines.append(f"  {copies:,} near-copies in {len(sets):,} sets, each on one side of the split")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from frostline.data.data_report import Problem
 from frostline.errors import DataError
 from frostline.ingest import archives, cards, folders, tables
 from frostline.ingest.folders import Listing
-from frostline.ingest.problems import Problem
 from frostline.ingest.reading import FileReader, SourceReader
 
 KINDS = "a folder of class folders, a table (.csv, .parquet), an archive (.zip, .tar, .tar.gz) or a card (.yaml)"

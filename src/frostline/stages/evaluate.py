@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pandas as pd
 
 from frostline import paths
 from frostline.core import digest
-from frostline.data import shards
+from frostline.data import data_report, shards
 from frostline.errors import DataError, UnreachableError
 from frostline.evaluation import report, summary
 from frostline.evaluation.scores import Scores
@@ -39,7 +38,7 @@ def run(params: Params) -> str:
         bundle_digest,
         test,
         predictor.probabilities(bundle, test, features, params.cache.mode),
-        data=json.loads(paths.DATA_REPORT.read_text(encoding="utf-8")),
+        data=data_report.read(paths.DATA_REPORT),
         history=pd.read_csv(paths.HISTORY),
         top_k=settings.top_k,
         resamples=settings.bootstrap,

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from frostline.core import atomic
 from frostline.data import shards
+from frostline.data.data_report import SplitDigests
 from frostline.ingest import checks, gathering, report, splits
 from frostline.ingest.decoding import Decoder
 from frostline.ingest.sources import open_source
@@ -43,8 +44,8 @@ def run(params: Params) -> str:
             index = rows.assign(label=rows["label"].map(numbers).astype("int64"))
             pixels, digests = decoder.pixels(rows.index), list(decoder.digests(rows.index))
             split = shards.write(folder / name, layout, index, pixels, digests)
-            digests_of[name] = {"source": split.source_digest(), "shards": split.digest}
+            digests_of[name] = SplitDigests(split.source_digest(), split.digest)
         shutil.rmtree(work)
         result = report.build(data, findings, layout.classes, spare, digests_of)
-        atomic.write_json(DATA_REPORT, result)
-    return report.table(result)
+        atomic.write_json(DATA_REPORT, result.as_json())
+    return report.summary(result)

@@ -1,0 +1,86 @@
+"""The report of `prepare`, as reports/data.json holds it: the images of each split and the problems of the source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Problem(NamedTuple):
+    """A file, folder or archive member that is left out. It is a plain tuple, since there may be a million of them.
+
+    path: relative to the source; label: its class, if it has one; kind: a word for programs; reason: a text for people,
+    without the path.
+    """
+
+    path: str
+    label: str | None
+    kind: str
+    reason: str
+
+
+class DataWarning(NamedTuple):
+    """Something that is used, but that a person should check. kind: a word for programs; reason: a text for people."""
+
+    kind: str
+    reason: str
+
+
+class SplitDigests(NamedTuple):
+    """The digests of a split. source: of the images as they are in the source; shards: of the prepared images."""
+
+    source: str
+    shards: str
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was prepared.
+
+    images, images_per_class and digests are by split; left_out_by_train_per_class: the number of images that
+    `data.train_per_class` left unused; problem_counts: by kind, the most frequent first; near_duplicates: the paths of
+    each set of near-copies, None if they were not searched for.
+    """
+
+    source: str
+    classes: Sequence[str]
+    image_size: int
+    resize: str
+    images: Mapping[str, int]
+    images_per_class: Mapping[str, Mapping[str, int]]
+    left_out_by_train_per_class: int
+    on_problem: str
+    problem_counts: Mapping[str, int]
+    problems: Sequence[Problem]
+    warnings: Sequence[DataWarning]
+    near_duplicates: Sequence[Sequence[str]] | None
+    digests: Mapping[str, SplitDigests]
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of reports/data.json."""
+        return {
+            **vars(self),
+            "problems": [problem._asdict() for problem in self.problems],
+            "warnings": [warning._asdict() for warning in self.warnings],
+            "digests": {name: digests._asdict() for name, digests in self.digests.items()},
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> DataReport:
+        """The inverse of `as_json`."""
+        return cls(
+            **{
+                **values,
+                "problems": [Problem(**problem) for problem in values["problems"]],
+                "warnings": [DataWarning(**warning) for warning in values["warnings"]],
+                "digests": {name: SplitDigests(**digests) for name, digests in values["digests"].items()},
+            }
+        )
+
+
+def read(path: Path) -> DataReport:
+    """Read reports/data.json."""
+    return DataReport.from_json(json.loads(path.read_text(encoding="utf-8")))
