@@ -132,12 +132,20 @@ def test_the_doctor_says_what_will_be_trained_and_names_a_cache_that_cannot_be_w
     assert "file/cache: can't be made" in result.stderr
 
 
-def test_a_bug_of_frostline_is_one_line_and_exit_code_1(project, frostline):
+def test_a_damaged_result_is_one_line_and_exit_code_2(project, frostline):
     (project / "reports").mkdir()
-    (project / "reports" / "metrics.json").write_text("{}")
+    for text in ("{}", "[1]", "{", '{"accuracy": 1, "else": 2}'):
+        (project / "reports" / "metrics.json").write_text(text)
+        result = frostline("report", cwd=project)
+        assert result.returncode == 2
+        assert "reports/metrics.json: does not hold the numbers of an evaluation; remove it" in result.stderr
+
+
+def test_a_bug_of_frostline_is_one_line_and_exit_code_1(project, frostline, monkeypatch):
+    monkeypatch.setattr("frostline.commands.report.run", lambda params: {}["accuracy"])
     result = frostline("report", cwd=project)
     assert result.returncode == 1
-    assert "error: frostline's own mistake: KeyError: 'accuracy_ci95'" in result.stderr
+    assert "error: frostline's own mistake: KeyError: 'accuracy'" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -92,7 +92,7 @@ def slow_client(port):
 def test_answers_are_the_scorers_whatever_the_form_of_the_request(bundle, open_port, tmp_path):
     scorer = Scorer(bundle)
     images = [photo(seed=seed) for seed in range(5)]
-    expected = scorer.answers([scorer.prepare(each) for each in images])
+    expected = scorer.predictions([scorer.prepare(each) for each in images])
     texts = [base64.b64encode(each).decode() for each in images]
     paths = []
     for number, each in enumerate(images):
@@ -120,19 +120,19 @@ def test_answers_are_the_scorers_whatever_the_form_of_the_request(bundle, open_p
         status, answer = ask(open_port, body.encode() if isinstance(body, str) else body, headers=headers)
         assert status == 200, answer
         answers = json.loads(answer)["predictions"]
-        assert [each["label"] for each in answers] == [each["label"] for each in expected]
+        assert [each["label"] for each in answers] == [each.label for each in expected]
         for one, other in zip(answers, expected, strict=True):
-            assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-6)
-            assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
+            assert one["probabilities"] == pytest.approx(other.probabilities, abs=1e-6)
+            assert one["probability"] == pytest.approx(other.probability, abs=1e-6)
     assert ask(open_port, split()) == (200, b'{"predictions": []}')
     (one,) = json.loads(ask(open_port, json.dumps({"inputs": {"image": texts[0]}}))[1])["predictions"]
-    assert one["label"] == expected[0]["label"]
+    assert one["label"] == expected[0].label
 
 
 def test_many_clients_at_once_get_their_own_answers(bundle, port):
     scorer = Scorer(bundle)
     images = [photo(seed=seed) for seed in range(12)]
-    expected = [each["probabilities"] for each in scorer.answers([scorer.prepare(each) for each in images])]
+    expected = [each.probabilities for each in scorer.predictions([scorer.prepare(each) for each in images])]
 
     def probabilities_of(number):
         status, answer = ask(port, split(images[number % 12]))
@@ -324,15 +324,15 @@ def test_a_person_drops_an_image(bundle, port, tmp_path):
     scorer = Scorer(bundle)
     (tmp_path / "a.png").write_bytes(photo(seed=7))
     (tmp_path / "b.txt").write_bytes(b"hello")
-    (answer,) = scorer.answers([scorer.prepare(photo(seed=7))])
+    (answer,) = scorer.predictions([scorer.prepare(photo(seed=7))])
     with browser.Browser(tmp_path) as page:
         page.open(f"http://127.0.0.1:{port}/")
         page.wait("document.getElementById('about').textContent")
         assert "models:/pets@champion: 4 classes, images of 32 pixels" in page.text()
         page.choose("#file", tmp_path / "a.png")
         page.wait("document.getElementById('map').naturalWidth")
-        assert f"{answer['label']} ({answer['probability']:.4f})" in page.text()
-        for name, share in answer["probabilities"].items():  # names that look like HTML and script are text
+        assert f"{answer.label} ({answer.probability:.4f})" in page.text()
+        for name, share in answer.probabilities.items():  # names that look like HTML and script are text
             assert name in page.text()
             assert f"{share:.4f}" in page.text()
         assert page.script("return document.querySelectorAll('script').length") == 1
@@ -349,5 +349,5 @@ def test_a_person_drops_an_image(bundle, port, tmp_path):
         page.choose("#file", tmp_path / "b.txt")
         page.wait("document.getElementById('error').textContent")
         assert "row 0, image: not an image" in page.text()
-        assert answer["label"] not in page.text()
+        assert answer.label not in page.text()
     assert re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write", app.PAGE.read_text()) is None

@@ -50,7 +50,7 @@ def scorer(bundle):
 
 def shares(answers):
     """The probabilities in answers, float (n, classes)."""
-    return np.array([list(each["probabilities"].values()) for each in answers])
+    return np.array([list(each.probabilities.values()) for each in answers])
 
 
 def test_all_forms_of_an_image_give_the_prediction_of_the_bundle(bundle, scorer, photos, tmp_path):
@@ -77,10 +77,10 @@ def test_all_forms_of_an_image_give_the_prediction_of_the_bundle(bundle, scorer,
         column = "image" if isinstance(values[0], str | bytes) else "pixels"
         np.testing.assert_allclose(shares(scorer.rows(column, values)), expected, atol=1e-6)
     answer = scorer.rows("pixels", photos)[3]
-    assert answer["label"] == ("cat", "dog")[expected[3].argmax()]
-    assert answer["probability"] == pytest.approx(expected[3].max())
-    assert answer["probabilities"] == pytest.approx(dict(zip(("cat", "dog"), expected[3], strict=True)))
-    assert scorer.answers([]) == []
+    assert answer.label == ("cat", "dog")[expected[3].argmax()]
+    assert answer.probability == pytest.approx(expected[3].max())
+    assert answer.probabilities == pytest.approx(dict(zip(("cat", "dog"), expected[3], strict=True)))
+    assert scorer.predictions([]) == []
 
 
 @pytest.mark.parametrize(

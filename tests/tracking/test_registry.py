@@ -290,5 +290,5 @@ def test_a_saved_model_loads_where_only_its_requirements_are_installed(tmp_path)
         stdout=subprocess.PIPE,
         text=True,
     )
-    (expected,) = Scorer(bundle).answers([Scorer(bundle).prepare(tmp_path / "image.png")])
-    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(expected["probabilities"], abs=1e-5)
+    (expected,) = Scorer(bundle).predictions([Scorer(bundle).prepare(tmp_path / "image.png")])
+    assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(expected.probabilities, abs=1e-5)

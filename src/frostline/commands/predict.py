@@ -25,9 +25,9 @@ def run(params: Params | None, names: Sequence[str], model: str, form: batch.For
     writer = batch.WRITERS[form](out, scorer.classes)
     errors = 0
     for answer in batch.answers(scorer, requests):
-        if "error" in answer:
+        if answer.error:
             errors += 1
-            print(f"{printable(answer['path'])}: {printable(answer['error'])}", file=sys.stderr)
+            print(f"{printable(answer.path)}: {printable(answer.error)}", file=sys.stderr)
         writer.row(answer)
     writer.end()
     if errors:

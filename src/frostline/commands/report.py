@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from frostline import paths
-from frostline.errors import DataError
 from frostline.evaluation import scores, summary
 from frostline.params.schema import Params
 
 
 def run(params: Params | None) -> str:
     """The summary of the last evaluation, or metrics.json itself if params is None."""
-    if not paths.METRICS.is_file():
-        raise DataError(f"{paths.METRICS}: not found; run `dvc repro` first")
+    test_scores = scores.read(paths.METRICS)
     if params is None:
         return paths.METRICS.read_text(encoding="utf-8").rstrip()
-    return summary.text(scores.read(paths.METRICS), paths.MODEL_CARD, params.finetune.freeze)
+    return summary.text(test_scores, paths.MODEL_CARD, params.finetune.freeze)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from frostline.errors import DataError
+
 CI95 = "_ci95"  # the suffix of an interval's key in metrics.json
 
 
@@ -64,7 +66,7 @@ class Scores:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Scores:
-        """The inverse of `as_json`. Raises KeyError or TypeError if the values are not those of an evaluation."""
+        """The inverse of `as_json`. Raises TypeError if a value is missing or unknown."""
         known = {field.name: field.type for field in fields(cls)}
         arguments: dict[str, Any] = {}
         for key, value in values.items():
@@ -78,5 +80,10 @@ class Scores:
 
 
 def read(path: Path) -> Scores:
-    """Read metrics.json. Raises OSError, ValueError, KeyError or TypeError if it is missing or damaged."""
-    return Scores.from_json(json.loads(path.read_text(encoding="utf-8")))
+    """Read metrics.json. Raises DataError if it is missing or damaged."""
+    try:
+        return Scores.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"{path}: not found; run `dvc repro` first") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: does not hold the numbers of an evaluation; remove it and run `dvc repro`") from error

@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Literal, Protocol
 
 from frostline.core import machine, progress
 from frostline.core.escaping import cell, printable
@@ -20,7 +21,7 @@ from frostline.ingest.folders import IMAGES
 
 if TYPE_CHECKING:
     from frostline.data.images import Pixels
-    from frostline.serving.scoring import Scorer
+    from frostline.serving.scoring import Prediction, Scorer
 
 STDIN = "-"
 SUFFIXES = {*IMAGES, ".heic", ".heif", ".pbm", ".pgm", ".ppm"}
@@ -28,8 +29,19 @@ Form = Literal["table", "json", "csv"]
 
 # The name of a file, or `-`, and its path or bytes.
 Request = tuple[str, Path | bytes]
-# path, and either label, probability and probabilities, or error.
-Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer for one image: a prediction, or the reason why the image could not be read."""
+
+    path: str
+    prediction: Prediction | None
+    error: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """The keys path, label, probability and probabilities, or path and error."""
+        return {"path": self.path, **(vars(self.prediction) if self.prediction else {"error": self.error})}
 
 
 def find_images(names: Sequence[str]) -> list[Request]:
@@ -89,9 +101,9 @@ def answers(scorer: Scorer, requests: Sequence[Request]) -> Iterator[Answer]:
             for start in range(0, len(requests), BATCH):
                 part = requests[start : start + BATCH]
                 results = list(pool.map(prepare, part))
-                answers = iter(scorer.answers([each for each in results if not isinstance(each, str)]))
+                predictions = iter(scorer.predictions([each for each in results if not isinstance(each, str)]))
                 yield [
-                    {"path": name, **({"error": each} if isinstance(each, str) else next(answers))}
+                    Answer(name, None, each) if isinstance(each, str) else Answer(name, next(predictions))
                     for (name, _), each in zip(part, results, strict=True)
                 ]
 
@@ -103,7 +115,7 @@ class Writer(Protocol):
     """Writes answers one by one."""
 
     def __init__(self, out: IO[str], classes: Sequence[str]) -> None: ...
-    def row(self, row: Answer) -> None: ...
+    def row(self, answer: Answer) -> None: ...
     def end(self) -> None: ...
 
 
@@ -113,10 +125,10 @@ class Lines:
     def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
         self.out, self.width = out, max(len(printable(name)) for name in classes)
 
-    def row(self, row: Answer) -> None:
-        if "error" not in row:
-            label, path = printable(row["label"]), printable(row["path"])
-            print(f"{label:<{self.width}}  {row['probability']:.4f}  {path}", file=self.out)
+    def row(self, answer: Answer) -> None:
+        if answer.prediction:
+            label, path = printable(answer.prediction.label), printable(answer.path)
+            print(f"{label:<{self.width}}  {answer.prediction.probability:.4f}  {path}", file=self.out)
 
     def end(self) -> None: ...
 
@@ -127,9 +139,11 @@ class JsonArray:
     def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
         self.out, self.before = out, "["
 
-    def row(self, row: Answer) -> None:
-        text = json.dumps(row, ensure_ascii=False)
-        print(self.before, text if text.isprintable() else json.dumps(row), sep="\n", end="", file=self.out)
+    def row(self, answer: Answer) -> None:
+        text = json.dumps(answer.as_json(), ensure_ascii=False)
+        print(
+            self.before, text if text.isprintable() else json.dumps(answer.as_json()), sep="\n", end="", file=self.out
+        )
         self.before = ","
 
     def end(self) -> None:
@@ -143,11 +157,11 @@ class Csv:
         self.writer, self.classes = csv.writer(out, lineterminator="\n"), classes
         self.writer.writerow(["path", "label", "probability", "error", *(cell(f"p({name})") for name in classes)])
 
-    def row(self, row: Answer) -> None:
-        probabilities = row.get("probabilities", {})
-        path, label, error = (cell(row.get(key, "")) for key in ("path", "label", "error"))
-        columns = [path, label, row.get("probability", ""), error]
-        self.writer.writerow([*columns, *(probabilities.get(name, "") for name in self.classes)])
+    def row(self, answer: Answer) -> None:
+        prediction = answer.prediction
+        columns = [cell(prediction.label), prediction.probability] if prediction else ["", ""]
+        probabilities = [prediction.probabilities[name] if prediction else "" for name in self.classes]
+        self.writer.writerow([cell(answer.path), *columns, cell(answer.error), *probabilities])
 
     def end(self) -> None: ...
 

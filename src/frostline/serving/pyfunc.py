@@ -34,8 +34,8 @@ class Classifier(PythonModel):
         """One answer for each row. Raises MlflowException, status 400 of a server, if a row is not an image."""
         try:
             column = column_of(model_input.columns)
-            answers = self.scorer.rows(column, list(model_input[column]))
+            predictions = self.scorer.rows(column, list(model_input[column]))
         except UnusableInputError as reason:
             raise MlflowException.invalid_parameter_value(str(reason)) from None
         columns = ["label", "probability", "probabilities"]
-        return pd.DataFrame(answers, index=model_input.index, columns=columns)
+        return pd.DataFrame(map(vars, predictions), index=model_input.index, columns=columns)

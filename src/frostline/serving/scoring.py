@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,15 @@ BATCH = 32  # images that go through the network at once
 
 class StoppedError(Exception):
     """Nobody waits for the answers any more."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The prediction for an image: a label, the probability of the label, and the probabilities of all classes."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
 
 
 class Scorer:
@@ -69,32 +79,32 @@ class Scorer:
         raw = np.array([each.result() for each in futures], np.float32).reshape(len(futures), -1)
         return np.concatenate([1 - raw, raw], axis=1) if len(self.classes) == 2 and raw.shape[1] == 1 else raw
 
-    def answers(self, pixels: Sequence[Pixels]) -> list[dict[str, Any]]:
-        """For each image its label, the probability of the label, and the probabilities of all classes by name."""
-        return [self.answer(row) for row in self.probabilities(pixels)]
+    def predictions(self, pixels: Sequence[Pixels]) -> list[Prediction]:
+        """The predictions for images, uint8 (size, size, 3) each."""
+        return [self.prediction(row) for row in self.probabilities(pixels)]
 
-    def answer(self, probabilities: NDArray[np.float32]) -> dict[str, Any]:
-        """The answer for one row of probabilities, float32 (classes,)."""
+    def prediction(self, probabilities: NDArray[np.float32]) -> Prediction:
+        """The prediction for one row of probabilities, float32 (classes,)."""
         best = int(probabilities.argmax())
         by_class = dict(zip(self.classes, map(float, probabilities), strict=True))
-        return {"label": self.classes[best], "probability": float(probabilities[best]), "probabilities": by_class}
+        return Prediction(self.classes[best], float(probabilities[best]), by_class)
 
-    def rows(self, column: str, values: Sequence[Any], stop: threading.Event | None = None) -> list[dict[str, Any]]:
-        """The answers for a table of one column, one of `inputs.COLUMNS`; a batch at a time, to limit the memory.
+    def rows(self, column: str, values: Sequence[Any], stop: threading.Event | None = None) -> list[Prediction]:
+        """The predictions for a table of one column, one of `inputs.COLUMNS`; a batch at a time, to limit the memory.
 
         stop: if it is set, StoppedError is raised after the current image. Raises inputs.UnusableInputError, which
         names the row.
         """
         self.limits.require(column, len(values))
-        answers = []
+        predictions = []
         for start in range(0, len(values), BATCH):
             pixels = []
             for row, value in enumerate(values[start : start + BATCH], start):
                 if stop and stop.is_set():
                     raise StoppedError
                 pixels.append(self._reader.cell(column, value, row))
-            answers += self.answers(pixels)
-        return answers
+            predictions += self.predictions(pixels)
+        return predictions
 
 
 class _Batcher:

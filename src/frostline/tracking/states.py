@@ -31,7 +31,7 @@ def record(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> str:
     try:
         made_from = account.read(bundle).made_from
         test_scores = scores.read(folder / paths.METRICS)
-    except (DataError, OSError, ValueError, KeyError, TypeError) as error:
+    except DataError as error:
         raise DataError(f"{bundle}: no trained and evaluated classifier ({error}); run `dvc repro`") from error
     stages = lineage.stages(folder / paths.DVC_LOCK)
     settings = flat({key: value for stage in stages.values() for key, value in stage.params.items()})
