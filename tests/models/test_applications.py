@@ -19,7 +19,8 @@ from frostline.core.mapped import Memory
 from frostline.data import shards
 from frostline.features.store import Store
 from frostline.models import assembly, backbones, bundles, freezing, graph, heads
-from frostline.training.trainer import Trainer, TrainingData
+from frostline.training.examples import TrainingData
+from frostline.training.trainer import Trainer
 
 QUICK = ("MobileNetV3Small", "EfficientNetB0")
 SMALL = ("ConvNeXtTiny", "MobileNet")

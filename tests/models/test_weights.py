@@ -16,8 +16,9 @@ from frostline.features.store import Store
 from frostline.models import account, backbones, bundles, weights
 from frostline.models.made_from import LoadedWeights
 from frostline.training import job
+from frostline.training.examples import TrainingData
 from frostline.training.loop import Watch
-from frostline.training.trainer import Trainer, TrainingData
+from frostline.training.trainer import Trainer
 
 SIDE = 32
 

@@ -7,7 +7,8 @@ from conftest import make_params
 from frostline.core.mapped import Memory
 from frostline.features.store import Store
 from frostline.search import lr_range
-from frostline.training.trainer import Trainer, TrainingData
+from frostline.training.examples import TrainingData
+from frostline.training.trainer import Trainer
 
 RATES = lr_range.rates(1e-7, 1.0, 141)
 

@@ -17,9 +17,10 @@ from frostline.features.store import Store
 from frostline.models import backbones, bundles, freezing
 from frostline.params.schedules import Flat
 from frostline.training import batching, checkpoints, loop, phases, thawing
+from frostline.training.examples import TrainingData
 from frostline.training.loop import Position, Snapshot, balanced
 from frostline.training.networks import Recent
-from frostline.training.trainer import Trainer, TrainingData
+from frostline.training.trainer import Trainer
 
 GOLDEN = [1.61175, 1.35835, 1.52421, 0.136127, 0.117194]
 

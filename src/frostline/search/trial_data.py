@@ -10,8 +10,8 @@ from pathlib import Path
 from frostline.core import atomic, digest
 from frostline.data import variants
 from frostline.params.schema import Params
+from frostline.training.examples import TrainingData
 from frostline.training.inputs import Inputs
-from frostline.training.trainer import TrainingData
 
 MOST_DATA_SETS = 12  # about as many as a bracket has trials
 

@@ -23,8 +23,9 @@ from frostline.search.study import Study
 from frostline.search.study_log import StudyLog
 from frostline.search.trial_records import REASON, RUN, SAME_AS, SECONDS, TrialRecord
 from frostline.training import checkpoints
+from frostline.training.examples import TrainingData
 from frostline.training.loop import Snapshot, Watch
-from frostline.training.trainer import Result, Trainer, TrainingData
+from frostline.training.trainer import Result, Trainer
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

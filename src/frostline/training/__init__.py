@@ -4,4 +4,4 @@ This package may use features and models, and knows neither MLflow nor Optuna. S
 whole training; loop.py has what happens in an epoch, course.py which phases there are.
 """
 
-__all__ = ["checkpoints", "inputs", "job", "loop", "tensorboard", "trainer"]
+__all__ = ["checkpoints", "examples", "inputs", "job", "loop", "tensorboard", "trainer"]

@@ -17,7 +17,7 @@ from frostline.models import backbones, sklearn_fit, weights
 from frostline.params.schema import Params
 
 if TYPE_CHECKING:
-    from frostline.training.trainer import TrainingData
+    from frostline.training.examples import TrainingData
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Inputs:
     @property
     def data(self) -> TrainingData:
         """The images, as `Trainer` takes them."""
-        from frostline.training.trainer import TrainingData
+        from frostline.training.examples import TrainingData
 
         return TrainingData(self.variants, self.validation)
 
