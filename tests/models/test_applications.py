@@ -22,8 +22,8 @@ from frostline.models import assembly, backbones, bundles, freezing, graph, head
 from frostline.training.examples import TrainingData
 from frostline.training.trainer import Trainer
 
-QUICK = ("MobileNetV3Small", "EfficientNetB0")
-SMALL = ("ConvNeXtTiny", "MobileNet")
+QUICK = ("MobileNetV3Small",)
+SMALL = ("ConvNeXtTiny", "EfficientNetB0", "MobileNet")
 SIDE = 64
 APPLICATIONS = [name for name in backbones.TABLE if name != "frostnet"]
 EACH = [

@@ -105,7 +105,7 @@ def test_a_fused_model_trains_to_the_same_weights(precision):
         np.testing.assert_allclose(fused, plain, rtol=0, atol=tolerance)
 
 
-def keys(name="MobileNetV2", size=32, pooling="avg", preprocessing="tf", place=5, change=None):
+def keys(name="MobileNet", size=32, pooling="avg", preprocessing="tf", place=5, change=None):
     """The key at a cut of a backbone with random weights, which earlier models of this process don't change."""
     keras.utils.set_random_seed(0)
     body = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(size, size, 3))

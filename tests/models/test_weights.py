@@ -114,6 +114,7 @@ def test_a_file_that_fits_no_layer_is_refused_with_the_fix(network, tmp_path):
         build(path)
 
 
+@pytest.mark.process
 def test_a_file_of_efficientnet_gives_the_same_as_the_download_of_keras(monkeypatch, tmp_path):
     """Keras adds a Rescaling layer to the graph only for `imagenet`, but a file of the same weights needs it too."""
     keras.utils.set_random_seed(0)
