@@ -23,4 +23,4 @@ def test_plain_lines_show_the_progress(capsys: pytest.CaptureFixture[str], monke
 def test_on_a_terminal_a_bar_counts_images(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert list(progress.track(range(3), 70, "prepare", 32)) == [0, 1, 2]
-    assert "prepare" in capsys.readouterr().err
+    assert "prepare:   0%|" in capsys.readouterr().err

@@ -141,4 +141,5 @@ QUICK = ("small-similar",)
 )
 def test_a_recipe_runs_from_end_to_end(project, name):
     metrics = run_tiny(project, name)
-    assert 0 <= metrics["accuracy"] <= 1
+    assert metrics["accuracy_ci95"][0] <= metrics["accuracy"] <= metrics["accuracy_ci95"][1]
+    assert metrics["test_digest"]

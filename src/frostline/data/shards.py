@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,16 @@ INDEX = "index.parquet"
 SHARD_BYTES = 64 * 2**20
 PIECE = 4096  # rows of the index that are written at a time
 RESIDENT = 4 * SHARD_BYTES  # images in memory, for a stage without its own limit
+
+
+class Rows(Protocol):
+    """An array-like of images or of their features, from which training draws its batches."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Copy the given rows, in their order: shape (len(rows), ...)."""
+        ...
 
 
 @dataclass(frozen=True)

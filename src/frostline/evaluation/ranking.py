@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from frostline.evaluation.metrics import Z95
 from frostline.evaluation.scores import Score
 
 GRID = np.linspace(0, 1, 101)  # of false positive rates, and of recalls
@@ -152,5 +153,5 @@ def table(curves: Floats, x: str, names: list[str]) -> pd.DataFrame:
 
 def interval(value: float, error: float) -> list[float]:
     """A 95% interval of an area in (0, 1). It is symmetric in the logit of the area, so it stays in (0, 1)."""
-    middle, half = np.log(value / (1 - value)), 1.959964 * error / (value * (1 - value))
+    middle, half = np.log(value / (1 - value)), Z95 * error / (value * (1 - value))
     return [float(1 / (1 + np.exp(-(middle + sign * half)))) for sign in (-1, 1)]

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.core import progress, suggest
-from frostline.data.shards import Shards
+from frostline.data.shards import Rows, Shards
 from frostline.errors import ParamsError
 from frostline.features import prefix
-from frostline.features.prefix import IMAGES, ComputedRows, Prefix, Rows, StoredRows
+from frostline.features.prefix import IMAGES, ComputedRows, Prefix, StoredRows
 from frostline.features.store import Store
 from frostline.models import backend, heads
 from frostline.models.backbones import Backbone

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from frostline.core import machine
-from frostline.data.shards import Shards
+from frostline.data.shards import Rows, Shards
 from frostline.features import costs, measurements
 from frostline.features.costs import Costs, Place, Work
-from frostline.features.prefix import IMAGES, FeatureSource, Prefix, Rows, Stop
+from frostline.features.prefix import IMAGES, FeatureSource, Prefix, Stop
 from frostline.features.store import Store
 from frostline.models.freezing import CutPoint
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from frostline.data.shards import Shards
 from frostline.features import planning, prefix
 from frostline.features.store import Store
-from frostline.models import assembly, backend, bundles, freezing
+from frostline.models import assembly, bundles, freezing
 from frostline.models.bundles import Bundle
 
 
@@ -30,7 +30,7 @@ def probabilities(bundle: Bundle, images: Shards, store: Store, mode: str) -> ND
 
 def logits(bundle: Bundle, images: Shards, store: Store, mode: str) -> NDArray[np.float32]:
     """The logits before any temperature: float32 (n, classes), or (n, 1) of a sigmoid."""
-    return _run(bundle, lambda logits: logits, images, store, mode).astype(np.float32)
+    return _run(bundle, lambda logits: logits, images, store, mode)
 
 
 def _run(
@@ -44,10 +44,4 @@ def _run(
         return assembly.outputs(ending(bundle.logits), images)
     once = planning.Demand("evaluate", line, epochs=1, variants={0})
     rows = planning.make(source, [once], [images], None, store, mode, "float32").rows("evaluate", images)
-    model = ending(assembly.suffix(backbone, head, line))
-    size = backend.batch_rows()
-    outputs = []
-    for start in range(0, len(images), size):
-        part = np.arange(start, min(start + size, len(images)))
-        outputs.append(backend.predict(model, rows.take(part), size))
-    return np.concatenate(outputs)
+    return assembly.outputs(ending(assembly.suffix(backbone, head, line)), rows)

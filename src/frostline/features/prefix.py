@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from frostline.core import digest
 from frostline.core.mapped import Pieces
-from frostline.data.shards import Shards
+from frostline.data.shards import Rows, Shards
 from frostline.errors import ParamsError
 from frostline.features.store import Entry, Store
 from frostline.models import assembly, backend, freezing
@@ -28,16 +28,6 @@ from frostline.models.freezing import CutPoint
 from frostline.models.heads import Head
 
 IMAGES = -1  # the place before the first stop
-
-
-class Rows(Protocol):
-    """An array-like of images or of their features, from which training draws its batches."""
-
-    def __len__(self) -> int: ...
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Copy the given rows, in their order: shape (len(rows), ...)."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.core import progress
-from frostline.data.shards import Shards
+from frostline.data.shards import Rows
 from frostline.models import backend, graph
 from frostline.models.backbones import Backbone
 from frostline.models.freezing import CutPoint
@@ -82,13 +82,13 @@ def squashed(logits: keras.Model, temperature: float) -> keras.Model:
     return keras.Model(logits.input, squash(x), name="classifier")
 
 
-def outputs(model: keras.Model, images: Shards) -> NDArray[np.float32]:
-    """The outputs of a model for prepared images, float32 (n, units)."""
-    raw = np.empty((len(images), model.output.shape[-1]), np.float32)
+def outputs(model: keras.Model, inputs: Rows) -> NDArray[np.float32]:
+    """The outputs of a model for prepared images or for their features, float32 (n, units)."""
+    raw = np.empty((len(inputs), model.output.shape[-1]), np.float32)
     size = backend.batch_rows()
-    for start in progress.track(range(0, len(images), size), len(images), "predict", size):
-        rows = np.arange(start, min(start + size, len(images)))
-        raw[rows] = backend.predict(model, images.take(rows), size)
+    for start in progress.track(range(0, len(inputs), size), len(inputs), "predict", size):
+        rows = np.arange(start, min(start + size, len(inputs)))
+        raw[rows] = backend.predict(model, inputs.take(rows), size)
     return raw
 
 

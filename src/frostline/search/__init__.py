@@ -6,6 +6,7 @@ study.py is what the workers of a sweep share.
 
 __all__ = [
     "lr_range",
+    "plots",
     "report",
     "setup",
     "space",

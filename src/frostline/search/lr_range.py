@@ -7,15 +7,9 @@ as in fastai's `lr_find`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
-from frostline.evaluation import plots
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SMOOTHING = 3.0  # standard deviation in steps
 BROKEN = 4.0  # times the best loss so far end the test
@@ -71,24 +65,3 @@ def find(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> RateRange |
     begun = int(np.flatnonzero(curve[:best] > start - BEGUN * fall).max(initial=0))
     high = rates[best] / MARGIN
     return RateRange(float(min(rates[begun], high / 10)), float(high), float(rates[steepest]))
-
-
-def figure(rates: NDArray[np.float64], losses: NDArray[np.float64], chosen: RateRange | None) -> Figure:
-    """Loss against learning rate, with the range."""
-    fig = plots.figure(7, 4)
-    axes = fig.add_subplot()
-    many = int(np.isfinite(losses).sum())
-    curve = smoothed(losses[:many])
-    axes.plot(rates[:many], losses[:many], color=plots.EARTH, lw=0.6, alpha=0.5, label="each batch")
-    axes.plot(rates[:many], curve, color=plots.EARTH, lw=1.8, label="smoothed")
-    axes.set_xscale("log")
-    spread = max(curve[0], np.median(losses[:many])) - curve.min()
-    axes.set_ylim(max(0.0, curve.min() - 0.3 * spread), curve.min() + 2.5 * max(spread, 1e-6))
-    if chosen is not None:
-        label = f"worth searching: {chosen.low:.1e} to {chosen.high:.1e}"
-        axes.axvspan(chosen.low, chosen.high, color=plots.FROST, alpha=0.15, lw=0, label=label)
-        axes.axvline(chosen.steepest, color=plots.FROST, lw=1, ls="--", label=f"falls fastest: {chosen.steepest:.1e}")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("training loss")
-    axes.legend(frameon=False)
-    return fig

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from frostline.evaluation.plots import EARTH, FROST, INK, figure
+from frostline.search import lr_range
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -144,6 +145,27 @@ def frost_line(
     axes.set_xlabel(key, parse_math=False)
     axes.set_ylabel(metric, parse_math=False)
     fig.legend(*axes.get_legend_handles_labels(), title=note, title_fontsize=8, **LEGEND)
+    return fig
+
+
+def learning_rates(rates: NDArray[np.float64], losses: NDArray[np.float64], span: lr_range.RateRange | None) -> Figure:
+    """Loss against learning rate, with the range that is worth searching. rates, losses: float (steps,)."""
+    fig = figure(7, 4)
+    axes = fig.add_subplot()
+    many = int(np.isfinite(losses).sum())
+    curve = lr_range.smoothed(losses[:many])
+    axes.plot(rates[:many], losses[:many], color=EARTH, lw=0.6, alpha=0.5, label="each batch")
+    axes.plot(rates[:many], curve, color=EARTH, lw=1.8, label="smoothed")
+    axes.set_xscale("log")
+    spread = max(curve[0], np.median(losses[:many])) - curve.min()
+    axes.set_ylim(max(0.0, curve.min() - 0.3 * spread), curve.min() + 2.5 * max(spread, 1e-6))
+    if span is not None:
+        label = f"worth searching: {span.low:.1e} to {span.high:.1e}"
+        axes.axvspan(span.low, span.high, color=FROST, alpha=0.15, lw=0, label=label)
+        axes.axvline(span.steepest, color=FROST, lw=1, ls="--", label=f"falls fastest: {span.steepest:.1e}")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.legend(frameon=False)
     return fig
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline.features.prefix import Rows
+from frostline.data.shards import Rows
 from frostline.models import backend
 from frostline.training import stepping
 

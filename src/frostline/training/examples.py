@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import keras
 
 from frostline.core.history import HistoryRow
-from frostline.data.shards import Shards
+from frostline.data.shards import Rows, Shards
 from frostline.features import planning
-from frostline.features.prefix import Rows
 from frostline.features.store import Store
 from frostline.models.made_from import Audit, LayerGroup
 from frostline.params.schema import Params

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.core.history import HistoryRow
-from frostline.features.prefix import Rows
+from frostline.data.shards import Rows
 from frostline.features.store import Store
 from frostline.models import assembly, backend, freezing, heads, sklearn_fit, sklearn_layers
 from frostline.params.schema import Params
