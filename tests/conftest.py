@@ -24,16 +24,19 @@ ROOT = Path(__file__).parent.parent
 
 # The files that take longest, so that none of them is left over at the end while another worker has nothing to do.
 LONGEST = (
-    "stages/test_e2e_registry.py",
     "training/test_loop.py",
+    "stages/test_e2e_registry.py",
     "search/test_worker.py",
     "stages/test_e2e.py",
-    "models/test_applications.py",
-    "tracking/test_tracker.py",
     "training/test_same_bits.py",
-    "models/test_graph.py",
-    "features/test_predictor.py",
+    "models/test_applications.py",
+    "tracking/test_registry.py",
+    "serving/test_app.py",
     "tracking/test_runs.py",
+    "tracking/test_tracker.py",
+    "models/test_graph.py",
+    "models/test_weights.py",
+    "features/test_predictor.py",
 )
 
 
@@ -41,6 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files; the order within a file stays."""
     places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
+
+def in_process_tier(*values: Any) -> Any:
+    """A case of a parametrized test that `make test` leaves out, because others of the test are quicker."""
+    return pytest.param(*values, marks=pytest.mark.process)
 
 
 def make_params(**changes: Any) -> Params:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import in_process_tier
 
 from frostline.evaluation import gate
 
@@ -56,7 +57,7 @@ def test_a_little_worse_passes_if_the_margin_allows_it(rng):
     assert "0 against 8, McNemar p = 0.008" in comparison.text
 
 
-@pytest.mark.parametrize("metric", ["accuracy", pytest.param("macro_f1", marks=pytest.mark.slow), "log_loss"])
+@pytest.mark.parametrize("metric", ["accuracy", in_process_tier("macro_f1"), in_process_tier("log_loss")])
 def test_the_bound_is_that_of_a_bootstrap_image_by_image(rng, metric):
     labels = rng.integers(0, CLASSES, 120)
     challenger, champion = (predictions(labels, rng.random(120) < share, rng) for share in (0.8, 0.7))

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_params, make_shards
+from conftest import in_process_tier, make_params, make_shards
 
 from frostline import paths
 from frostline.commands import features
@@ -48,7 +48,11 @@ def expected(layer, split, pooling):
 # A cut point, a convolution that BatchNorm follows inside a block, and the end, whose vectors training stores too.
 @pytest.mark.parametrize(
     ("layer", "pooling", "mode"),
-    [("block4_out", "avg", "auto"), ("block5_1_conv", "max", "never"), ("block8_out", "flatten", "auto")],
+    [
+        ("block4_out", "avg", "auto"),
+        in_process_tier("block5_1_conv", "max", "never"),
+        in_process_tier("block8_out", "flatten", "auto"),
+    ],
 )
 def test_a_row_an_image_as_the_layer_itself_gives_it(project, layer, pooling, mode):
     params, said = extract(layer, cache__mode=mode, head__pooling=pooling)

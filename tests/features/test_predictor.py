@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import workspace
-from conftest import assert_alike
+from conftest import assert_alike, in_process_tier
 
 from frostline.core.mapped import Memory
 from frostline.features import predictor
@@ -33,7 +33,12 @@ def make(folder, layout, binary, frozen, temperature):
 
 @pytest.mark.parametrize(
     ("binary", "temperature", "frozen", "stored"),
-    [(False, 1.7, 66, 42), (True, 0.6, 34, 42), (False, 1.7, 34, 42), (True, 0.6, 0, 0)],
+    [
+        (False, 1.7, 66, 42),
+        (True, 0.6, 34, 42),
+        in_process_tier(False, 1.7, 34, 42),
+        in_process_tier(True, 0.6, 0, 0),
+    ],
 )
 def test_the_same_as_the_saved_model_and_stored_for_the_next(
     tmp_path, store, small_sets, binary, temperature, frozen, stored

@@ -20,7 +20,7 @@ def randomize(model, seed=0):
     ("name", "count"),
     [
         ("MobileNetV2", 52),
-        ("EfficientNetB0", 49),
+        pytest.param("EfficientNetB0", 49, marks=pytest.mark.process),
         pytest.param("InceptionV3", 94, marks=pytest.mark.slow),
         pytest.param("Xception", 40, marks=pytest.mark.slow),
         pytest.param("DenseNet121", 59, marks=pytest.mark.slow),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import make_params
+from conftest import in_process_tier, make_params
 
 from frostline.core.mapped import Memory
 from frostline.features.store import Store
@@ -37,7 +37,11 @@ def test_smoothing_does_not_lag():
     np.testing.assert_allclose(lr_range.smoothed(line)[15:-15], line[15:-15], atol=1e-9)
 
 
-@pytest.mark.parametrize("changes", [{}, {"finetune__freeze": "all", "finetune__epochs": 0}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [in_process_tier({}), {"finetune__freeze": "all", "finetune__epochs": 0}],
+    ids=str,
+)
 def test_a_network_is_tried_behind_its_line_until_it_breaks(tmp_path, small_sets, changes):
     train, validation = small_sets()
     params = make_params(

@@ -36,6 +36,7 @@ def test_studies_and_trials_have_the_attributes_that_are_read():
     assert optuna_internals.trial_id(trial) == optuna_internals.trial_id(same)
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_new_database_has_no_stale_trials(tmp_path):
     storage = RDBStorage(f"sqlite:///{tmp_path / 'optuna.db'}", heartbeat_interval=1, grace_period=3)
     study = optuna.create_study(storage=storage)

@@ -22,6 +22,8 @@ from frostline.serving.scoring import Scorer
 from frostline.tracking import model_uris, moves, registry, run_log
 from frostline.tracking import tracker as tracking
 
+pytestmark = pytest.mark.process  # every test works on a database of MLflow and five logged models
+
 CLASSES = ("cat", "dog")
 LABELS = np.arange(400) % 2
 

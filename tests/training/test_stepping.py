@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from conftest import in_process_tier
 
 from frostline.training import stepping
 
@@ -45,8 +46,7 @@ def with_numbers(chunks_without):
         yield np.tile(np.float32([0.01, 0.004, 0]), (len(chunk[0]), 1)), *chunk
 
 
-@pytest.mark.parametrize("per_chunk", [1, 3])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("per_chunk", "weighted"), [(3, True), *map(in_process_tier, (1, 1, 3), (False, True, False))])
 def test_the_same_as_fit_and_evaluate(data, per_chunk, weighted):
     arrays = data if weighted else data[:2]
     ours, theirs = model(), model()
