@@ -23,7 +23,6 @@ from table import show
 from workspace import ROOT
 
 STAGES = ("prepare", "augment", "finetune", "evaluate")
-COMMANDS = (*STAGES, "sweep")
 RESULTS = (
     "data/prepared/train/images-00000.npy",
     "reports/history.csv",
@@ -66,6 +65,7 @@ def main() -> None:
     parser.add_argument("commit")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--sweeps", type=int, default=1, help="sweeps in each round")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         versions = {
@@ -74,18 +74,18 @@ def main() -> None:
         }
         times: dict[tuple[str, str], list[float]] = {}
         for round_ in range(chosen.rounds):
-            for command in COMMANDS:
+            for command in (*STAGES, *["sweep"] * chosen.sweeps):
                 for name in sorted(versions, reverse=bool(round_ % 2)):
                     times.setdefault((command, name), []).append(seconds(versions[name], command))
         is_same = content(versions["before"]) == content(versions["now"])
     rows = []
-    for command in COMMANDS:
+    for command in (*STAGES, "sweep"):
         before, now = (statistics.median(times[command, name]) for name in ("before", "now"))
         rows.append([f"`frostline {command}`", f"{before:.1f} s", f"{now:.1f} s", f"{now / before:.2f}"])
     show(
         "versions",
-        f"Before: {chosen.commit}; medians of {chosen.rounds} rounds, alternated; a sweep of {chosen.trials} trials. Prepared "
-        f"images, history, metrics and predictions are {'the same bytes' if is_same else 'NOT the same bytes'}.",
+        f"Before: {chosen.commit}; medians of {chosen.rounds} rounds, alternated; a sweep of {chosen.trials} trials. "
+        f"The prepared images, history, metrics and predictions are {'' if is_same else 'NOT '}the same bytes.",
         ["command", "before", "now", "now / before"],
         rows,
     )

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from PIL import Image
 
 from frostline.data.images import UnreadableImageError
 from frostline.errors import DataError
-from frostline.ingest.folders import SPLIT_FOLDERS
+from frostline.ingest.folders import AUTOMATIC, Structure
 from frostline.ingest.sources import Source, open_source
 
 SYNTHETIC = {"kind": "synthetic", "fractals": 1, "letters": 2, "images_per_class": 3, "size": 16, "seed": 1}
@@ -29,16 +30,16 @@ def put(root: Path, *paths: str) -> Path:
     return root
 
 
-def source_of(path: Path) -> Source:
+def source_of(path: Path, structure: Structure = AUTOMATIC) -> Source:
     """Open a source. An archive is unpacked beside it."""
     scratch = path.parent / "scratch"
     if path.suffix in {".zip", ".tar", ".gz"}:
         scratch.mkdir()
-    return open_source(path, scratch)
+    return open_source(path, scratch, structure)
 
 
-def rows(root: Path) -> list[tuple[str, str, str | None]]:
-    return [(row.path, row.label, row.split) for row in source_of(root).table.itertuples()]
+def rows(root: Path, **structure: Any) -> list[tuple[str, str, str | None]]:
+    return [(row.path, row.label, row.split) for row in source_of(root, Structure(**structure)).table.itertuples()]
 
 
 def problems(root: Path) -> dict[str, str]:
@@ -88,10 +89,14 @@ def test_hidden_files_and_files_beside_class_folders_are_no_images(tmp_path: Pat
     assert [path for path, _, _ in rows(tmp_path)] == ["ant/1.png", "bee/2.png"]
 
 
-@pytest.mark.parametrize("name", [*SPLIT_FOLDERS, "VAL", "Test"])
-def test_split_folders_are_recognised_by_their_usual_names(tmp_path: Path, name: str) -> None:
-    put(tmp_path, "train/ant/1", "train/bee/2", f"{name}/ant/3", "train/README")
-    assert (f"{name}/ant/3", "ant", SPLIT_FOLDERS[name.lower()]) in rows(tmp_path)
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("VAL", "val"), ("Testing", "test"), ("dev_set", "val"), ("Evaluation", "test"), ("x_test", "test")],
+)
+@pytest.mark.parametrize("train", ["train", "Training", "train_set"])
+def test_split_folders_are_recognised_by_their_usual_names(tmp_path: Path, train: str, name: str, split: str) -> None:
+    put(tmp_path, f"{train}/ant/1", f"{train}/bee/2", f"{name}/ant/3", f"{train}/README")
+    assert (f"{name}/ant/3", "ant", split) in rows(tmp_path)
     assert {label for _, label, _ in rows(tmp_path)} == {"ant", "bee"}
 
 
@@ -121,9 +126,56 @@ def test_one_split_under_two_names_is_one(tmp_path: Path) -> None:
     }
 
 
-def test_splits_without_classes_are_classes(tmp_path: Path) -> None:
+def test_splits_without_classes_are_refused(tmp_path: Path) -> None:
     put(tmp_path, "train/1.png", "test/2.png")
-    assert rows(tmp_path) == [("test/2.png", "test", None), ("train/1.png", "train", None)]
+    assert "test, train are called like splits, and none has classes to train on" in refusal(tmp_path)
+    assert "data.class_level to 1" in refusal(tmp_path)
+    assert [label for _, label, _ in rows(tmp_path, class_level=1)] == ["test", "train"]
+
+
+def test_a_flat_test_folder_beside_labelled_ones_is_left_out_and_named(tmp_path: Path) -> None:
+    put(tmp_path, "train/ant/1.png", "train/bee/2.png", "test/3.png", "test/4.png")
+    assert {split for _, _, split in rows(tmp_path)} == {"train"}
+    assert "has no class folders, so its images have no labels" in problems(tmp_path)["test"]
+
+
+def test_folders_with_the_same_classes_are_splits_or_refused(tmp_path: Path) -> None:
+    put(tmp_path / "a", "seg_train/ant/1", "seg_train/bee/2", "seg_test/ant/3", "seg_test/bee/4")
+    assert {split for _, _, split in rows(tmp_path / "a")} == {"train", "test"}
+    put(tmp_path / "b", "one/ant/1", "one/bee/2", "two/ant/3", "two/bee/4")
+    assert "one, two hold the same class folders, so it is not clear what they are" in refusal(tmp_path / "b")
+    chosen = rows(tmp_path / "b", splits={"train": "one", "test": "two"})
+    assert {(label, split) for _, label, split in chosen} == {(a, b) for a in ("ant", "bee") for b in ("train", "test")}
+    assert {label for _, label, _ in rows(tmp_path / "b", class_level=1)} == {"one", "two"}
+    assert {(label, split) for _, label, split in rows(tmp_path / "b", class_level=2)} == {("ant", None), ("bee", None)}
+    put(tmp_path / "c", "train/ant/1", "train/bee/2", "unseen/ant/3", "unseen/bee/4")
+    assert "train, unseen hold the same class folders" in refusal(tmp_path / "c")
+
+
+def test_splits_that_do_not_exist_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, "one/ant/1", "one/bee/2", "two/ant/3", "two/bee/4")
+    with pytest.raises(DataError, match=r"has no folder 'three' but one, two; fix data.splits"):
+        source_of(tmp_path, Structure({"train": "one", "test": "three"}))
+
+
+def test_splits_may_lie_in_the_classes(tmp_path: Path) -> None:
+    put(tmp_path, "ant/train/1.png", "ant/test/2.png", "bee/train/3.png")
+    assert rows(tmp_path) == [
+        ("ant/test/2.png", "ant", "test"),
+        ("ant/train/1.png", "ant", "train"),
+        ("bee/train/3.png", "bee", "train"),
+    ]
+
+
+def test_of_two_levels_of_folders_the_top_ones_are_classes_with_a_warning(tmp_path: Path) -> None:
+    put(tmp_path, "pets/cat/1", "pets/dog/2", "wild/fox/3", "wild/wolf/4")
+    assert {label for _, label, _ in rows(tmp_path)} == {"pets", "wild"}
+    (warning,) = source_of(tmp_path).warnings
+    assert (
+        "the classes are the top folders (pets, wild), not the folders in them (cat, dog, fox, wolf)" in warning.reason
+    )
+    assert {label for _, label, _ in rows(tmp_path, class_level=2)} == {"cat", "dog", "fox", "wolf"}
+    assert source_of(tmp_path, Structure(class_level=1)).warnings == []
 
 
 def test_a_single_folder_around_everything_is_looked_into(tmp_path: Path) -> None:

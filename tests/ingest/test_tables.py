@@ -67,7 +67,7 @@ def test_unusable_rows_are_listed_with_their_number(tmp_path: Path) -> None:
         ("2.png", "no_label", "has no label in row 4 of images.csv"),
         ("3.png", "split", "its split in row 5 of images.csv is 'trian' (did you mean 'train'?)"),
         ("1.png", "named_twice", "named again in row 6 of images.csv"),
-        ("4.png", "named_twice", "named again under another label, 'ant' in row 8 of images.csv"),
+        ("4.png", "named_twice", "named again under another label, 'ant', in row 8 of images.csv"),
         ("4.png", "named_twice", "named again under another label"),
     ]
 

@@ -197,12 +197,66 @@ def test_a_test_image_that_is_also_in_train_is_removed_from_train() -> None:
 
 
 def test_a_class_that_only_the_test_split_lacks_can_be_learned() -> None:
+    for label in ("ant", "bee", "cat"):
+        paint(f"given/train/{label}", 5)
+        paint(f"given/val/{label}", 2)
+    paint("given/test/ant", 2)
+    paint("given/test/cat", 2)
+    prepare.run(params("given"))
+    assert report()["images_per_class"]["test"] == {"ant": 2, "bee": 0, "cat": 2}
+
+
+def test_a_split_that_is_empty_or_has_one_class_is_refused() -> None:
+    for label in ("ant", "bee"):
+        paint(f"few/{label}", 2)
+    assert "few: the split val gets no image; add images" in refusal(params("few"))
     for label in ("ant", "bee"):
         paint(f"given/train/{label}", 5)
         paint(f"given/val/{label}", 2)
     paint("given/test/ant", 2)
-    prepare.run(params("given"))
-    assert report()["images_per_class"]["test"] == {"ant": 2, "bee": 0}
+    assert "given: the split test gets only images of 'ant'; add images" in refusal(params("given"))
+    assert not paths.DATA_REPORT.exists()
+
+
+def test_labels_that_may_be_mistakes_are_counted_in_a_warning() -> None:
+    labels = ("Cat", "cat", "1", "1.0", "nan", "dog,big")
+    for number, _label in enumerate(labels):
+        paint(f"images/{number}", 9)
+    rows = [f'{number}/{n:03d}.png,"{label}"' for number, label in enumerate(labels) for n in range(9)]
+    Path("images/manifest.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    prepare.run(params())
+    reasons = {warning["kind"]: warning["reason"] for warning in report()["warnings"] if warning["kind"] != "spellings"}
+    assert "'nan' (9 images) look like missing ones" in reasons["no_label"]
+    assert "'dog,big' (9 images) look like several" in reasons["several_labels"]
+    spellings = [warning["reason"] for warning in report()["warnings"] if warning["kind"] == "spellings"]
+    assert spellings == [
+        "the labels '1' (9 images), '1.0' (9 images) are taken for different classes",
+        "the labels 'Cat' (9 images), 'cat' (9 images) are taken for different classes",
+    ]
+
+
+def test_a_table_from_windows_with_spaces_and_its_own_words_for_splits_is_read() -> None:
+    for label in ("ant", "bee"):
+        for split in ("tr", "va", "te"):
+            paint(f"images/{split}/{label}", 3)
+    words = {"tr": "Training", "va": "dev ", "te": " Testing"}
+    rows = [
+        f"{split}\\{label}\\{number:03d}.png, {label} ,{word}"
+        for split, word in words.items()
+        for label in ("ant", "bee")
+        for number in range(3)
+    ]
+    Path("images/manifest.csv").write_text("\n".join(["path,label,split", *rows]) + "\n")
+    prepare.run(params())
+    assert report()["classes"] == ["ant", "bee"]
+    assert report()["images"] == {"train": 6, "val": 6, "test": 6}
+    assert report()["warnings"] == []
+
+
+def test_the_commonest_reason_is_given_where_nothing_is_usable(images: Path) -> None:
+    rows = [f"{label}/{number:03d},{label}" for label in ("ant", "bee") for number in range(12)]
+    (images / "manifest.csv").write_text("\n".join(["path,label", "ant/gone.png,ant", *rows]) + "\n")
+    assert "images: holds no usable image (25 files, the first is ant/000: no such file)" in refusal(params())
 
 
 def blotches(seed: int) -> Image.Image:
@@ -338,7 +392,11 @@ def test_an_archive_is_a_source_and_leaves_nothing_behind(project: Path, images:
 
 
 def test_a_class_without_training_images_is_left_out_and_one_without_validation_images_gives_a_warning() -> None:
-    for split, labels in {"train": ["ant", "bee"], "val": ["ant"], "test": ["ant", "bee", "Bees"]}.items():
+    for split, labels in {
+        "train": ["ant", "bee", "cat"],
+        "val": ["ant", "cat"],
+        "test": ["ant", "bee", "Bees"],
+    }.items():
         for label in labels:
             paint(f"given/{split}/{label}", 3)
     text = prepare.run(params("given"))
@@ -346,9 +404,10 @@ def test_a_class_without_training_images_is_left_out_and_one_without_validation_
     assert problems() == {f"test/Bees/00{i}.png": (kind, reason) for i in range(3)} | {
         "Bees": ("empty_class", "no image of the class is left")
     }
-    assert report()["warnings"] == [{"kind": "class_not_in_split", "reason": "class 'bee' has no image in val"}]
+    reasons = [warning["reason"] for warning in report()["warnings"]]
+    assert reasons == ["class 'bee' has no image in val", "class 'cat' has no image in test"]
     assert "  warning: class 'bee' has no image in val" in text.splitlines()
-    assert report()["classes"] == ["ant", "bee"]
+    assert report()["classes"] == ["ant", "bee", "cat"]
 
 
 def test_a_given_split_without_usable_images_is_an_error() -> None:
@@ -366,11 +425,13 @@ def test_a_source_without_two_usable_classes_is_refused_and_leaves_no_files() ->
     paint("broken/ant", 4)
     Path("broken/bee").mkdir()
     Path("broken/bee/1.png").touch()
-    assert "holds the single class 'ant' (bee: no image of the class is left)" in refusal(params("broken"))
+    assert "holds the single class 'ant' (bee/1.png: not an image (empty))" in refusal(params("broken"))
     for name in ("a", "b"):
         Path(f"words/{name}").mkdir(parents=True)
         Path(f"words/{name}/1.png").touch()
-    assert "words: holds no usable image (a: no image of the class is left)" in refusal(params("words"))
+    assert "words: holds no usable image (2 files, the first is a/1.png: not an image (empty))" in refusal(
+        params("words")
+    )
     Path("nothing.yaml").write_text("{kind: synthetic, fractals: 0, letters: 0, images_per_class: 1, size: 8, seed: 1}")
     assert "nothing.yaml: holds no usable image; add" in refusal(params("nothing.yaml"))
     paint("late/ant", 2)
@@ -381,13 +442,14 @@ def test_a_source_without_two_usable_classes_is_refused_and_leaves_no_files() ->
 
 def test_small_and_empty_classes_are_reported_and_the_others_are_used() -> None:
     paint("few/ant", 40)
+    paint("few/dog", 40)
     paint("few/bee", 2)
     Path("few/cat").mkdir()
     text = prepare.run(params("few"))
     assert problems() == {"cat": ("empty_class", "an empty class folder")}
     assert {warning["kind"] for warning in report()["warnings"]} == {"class_not_in_split", "imbalance"}
     assert "class 'bee' has no image in val" in text
-    assert "images of 'ant' and 1 of 'bee'; finetune.class_weight: balanced weighs them alike" in text
+    assert "images of 'dog' and 1 of 'bee'; finetune.class_weight: balanced weighs them alike" in text
 
 
 @pytest.mark.usefixtures("images")

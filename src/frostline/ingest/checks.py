@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,7 @@ from frostline.data.data_report import DataWarning, Problem
 from frostline.ingest import duplicates, splits
 from frostline.ingest.folders import nearest
 
+NO_LABEL = {"nan", "none", "null", "na", "n/a", "unknown", "?", "-"}
 IMBALANCED = 10  # warn if the largest class has that many times the training images of the smallest
 # A set of near-copies with more than this share of a class, and more than this number of images, or with more than half
 # of a class, is taken for a set of lookalikes.
@@ -180,6 +182,38 @@ def balance(findings: Findings) -> None:
             f"train has {train.max():,} images of {train.idxmax()!r} and {train.min():,} of {train.idxmin()!r}; "
             "finetune.class_weight: balanced weighs them alike",
         )
+
+
+def odd_labels(findings: Findings) -> None:
+    """Warn of labels that may be the same class in two spellings, no label at all, or several labels."""
+    counts = findings.usable["label"].value_counts()
+    by_meaning: dict[str, list[str]] = {}
+    for label in sorted(counts.index):
+        by_meaning.setdefault(_meaning(label), []).append(label)
+    for spellings in by_meaning.values():
+        if len(spellings) > 1:
+            findings.warn("spellings", f"the labels {_counted(spellings, counts)} are taken for different classes")
+    missing = [label for label in counts.index if label.casefold() in NO_LABEL]
+    if missing:
+        findings.warn("no_label", f"the labels {_counted(missing, counts)} look like missing ones")
+    several = [label for label in counts.index if any(mark in label for mark in ",;|")]
+    if several:
+        findings.warn(
+            "several_labels", f"the labels {_counted(several, counts)} look like several; an image has one label here"
+        )
+
+
+def _meaning(label: str) -> str:
+    """A text that is the same for labels which differ only in case, spaces and marks, or as numbers (`1` and `1.0`)."""
+    try:
+        return f"{float(label):g}"
+    except ValueError:
+        return re.sub(r"[\W_]+", "", label.casefold()) or label
+
+
+def _counted(names: Sequence[str], counts: pd.Series) -> str:
+    listed = ", ".join(f"{name!r} ({counts[name]:,} images)" for name in names[:5])
+    return f"{listed} and {len(names) - 5} more" if len(names) > 5 else listed
 
 
 def in_order(problems: list[Problem]) -> list[Problem]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from frostline.core import suggest
-from frostline.data.data_report import Problem
+from frostline.data.data_report import DataWarning, Problem
 from frostline.errors import DataError
+from frostline.ingest.split_names import split_of, split_within
+from frostline.params.schema import DataSection
 
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 # Folders that other programs leave beside the images.
 LEFT_BEHIND = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
 IMAGES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp"}
@@ -36,44 +37,173 @@ class Listing:
 
     rows: list[ListedImage] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[DataWarning] = field(default_factory=list)
 
     def leave_out(self, path: str, label: str | None, kind: str, reason: str) -> None:
         """Note a file or folder that is not used as an image."""
         self.problems.append(Problem(readable(path), label, kind, reason))
 
 
-def listed(root: Path) -> Listing:
+@dataclass(frozen=True)
+class Structure:
+    """How to read a folder of folders, if its names do not say it.
+
+    splits: the folders of the splits, by the split's name; class_level: 1 if the top folders are the classes, 2 if
+    their subfolders are; None to find both out.
+    """
+
+    splits: Mapping[str, str] | None = None
+    class_level: int | None = None
+
+    @classmethod
+    def of(cls, data: DataSection) -> Structure:
+        """The structure that params.yaml gives."""
+        return cls(dict(data.splits.items()) if data.splits else None, data.class_level)
+
+
+AUTOMATIC = Structure()
+
+
+def listed(root: Path, structure: Structure = AUTOMATIC) -> Listing:
     """The images of a folder of class folders, or of split folders with class folders.
 
-    If the folder has a single subfolder with further folders, that one is searched instead. Raises DataError if there
-    is no class folder.
+    If the folder has a single subfolder with further folders, that one is searched instead. Raises DataError, with the
+    key to set, if there is no class folder, or if it is not clear which folders are splits.
     """
     listing = Listing()
+    start, tops = _start(root, structure, listing)
+    if not tops:
+        raise DataError(f"{root}: has no subfolders; a source needs one folder of images a class")
+    _outside(root, start, listing)
+    inner = {name: _folder_names(start / name) for name in tops}
+    splits = _splits(root, start, inner, structure)
+    if splits:
+        _split_folders(root, start, inner, splits, structure, listing)
+    elif _are_classes_with_splits(inner, structure):
+        for name in tops:
+            _outside(root, start / name, listing)
+            for folder in _subfolders(root, start / name, listing):
+                _class(root, start / name / folder, name, split_of(folder), listing)
+    else:
+        _class_folders(root, start, tops, None, structure, listing)
+        if structure.class_level is None and all(len(names) > 1 for names in inner.values()):
+            _warn_of_two_levels(inner, listing)
+    return listing
+
+
+def _start(root: Path, structure: Structure, listing: Listing) -> tuple[Path, list[str]]:
+    """The folder with the classes or splits, and its subfolders. Archives often have one folder around everything."""
     start = root
     while True:
         tops = list(_subfolders(root, start, listing))
-        splits = {name: SPLIT_FOLDERS[name.lower()] for name in tops if name.lower() in SPLIT_FOLDERS}
-        # Archives often have one folder around everything.
-        if len(tops) != 1 or splits or not _has_folders(start / tops[0]):
-            break
+        is_chosen = structure.splits is not None and set(structure.splits.values()) & set(tops)
+        if len(tops) != 1 or split_of(tops[0]) or is_chosen or not _folder_names(start / tops[0]):
+            return start, tops
         start /= tops[0]
-    if not tops:
-        raise DataError(f"{root}: has no subfolders; a source needs one folder of images a class")
-    has_splits = "train" in splits.values() and all(_has_folders(start / name) for name in splits)
-    _outside(root, start, listing)
-    if not has_splits:
-        for name in tops:
-            _class(root, start / name, name, None, listing)
-        return listing
-    for name in sorted(set(tops) - set(splits)):
-        listing.leave_out(
-            _below(root, start / name), None, "outside", f"a folder beside the splits {', '.join(sorted(splits))}"
+
+
+def _splits(root: Path, start: Path, inner: Mapping[str, list[str]], structure: Structure) -> dict[str, str]:
+    """The split of each top folder that is one; empty if the top folders are classes.
+
+    inner: the subfolders of each top folder. Raises DataError if the folders look like splits, but it is not clear
+    which they are.
+    """
+    if structure.splits is not None:
+        missing = sorted(set(structure.splits.values()) - set(inner))
+        if missing:
+            raise DataError(f"{root}: has no folder {missing[0]!r} but {', '.join(sorted(inner)[:8])}; fix data.splits")
+        return {folder: split for split, folder in structure.splits.items()}
+    if structure.class_level is not None:
+        return {}
+    by_name = {name: split for name in inner if (split := split_of(name))}
+    has_train = any(split == "train" and inner[name] for name, split in by_name.items())
+    alike = _with_the_same_classes(inner)
+    if not has_train:
+        within = {name: split for name in alike if (split := split_within(name))}
+        if "train" in within.values() and len(within) == len(alike):
+            by_name, has_train = within, True
+    unclear = [name for name in alike if name not in by_name] if has_train else alike
+    are_named = len(set(by_name.values())) > 1 and not has_train
+    if unclear or are_named:
+        names = unclear or sorted(by_name)
+        why = "hold the same class folders" if unclear else "are called like splits, and none has classes to train on"
+        raise DataError(
+            f"{root}: {', '.join(sorted(set(names) | set(alike))[:6])} {why}, so it is not clear what they are; set "
+            "data.splits to {train: FOLDER, test: FOLDER}, or data.class_level to 1 if they are classes, or to 2 if "
+            "their subfolders are"
         )
-    for name, split in splits.items():
+    return by_name if has_train else {}
+
+
+def _with_the_same_classes(inner: Mapping[str, list[str]]) -> list[str]:
+    """The top folders of which another one has mostly the same subfolders, at least two of them."""
+    names = {top: {name.lower() for name in below} for top, below in inner.items()}
+    return [
+        top
+        for top, own in names.items()
+        if any(
+            len(own & others) >= max(2, (len(own | others) + 1) // 2) for other, others in names.items() if other != top
+        )
+    ]
+
+
+def _are_classes_with_splits(inner: Mapping[str, list[str]], structure: Structure) -> bool:
+    """Whether each top folder is a class whose subfolders are splits: `cat/train`, `cat/test`, `dog/train`."""
+    return structure.class_level is None and all(
+        "train" in (splits := [split_of(name) for name in below]) and None not in splits for below in inner.values()
+    )
+
+
+def _split_folders(
+    root: Path,
+    start: Path,
+    inner: Mapping[str, list[str]],
+    splits: Mapping[str, str],
+    structure: Structure,
+    listing: Listing,
+) -> None:
+    """Add the images of split folders, and note the folders that are not used."""
+    used = [name for name in splits if inner[name]]
+    for name in inner:
+        if name not in splits:
+            reason = f"a folder beside the splits {', '.join(sorted(used))}"
+        elif name not in used:
+            reason = f"has no class folders, so its images have no labels; the splits are {', '.join(sorted(used))}"
+        else:
+            continue
+        listing.leave_out(_below(root, start / name), None, "outside", reason)
+    for name in used:
         _outside(root, start / name, listing)
-        for label in _subfolders(root, start / name, listing):
-            _class(root, start / name / label, label, split, listing)
-    return listing
+        _class_folders(
+            root, start / name, list(_subfolders(root, start / name, listing)), splits[name], structure, listing
+        )
+
+
+def _class_folders(
+    root: Path, folder: Path, names: list[str], split: str | None, structure: Structure, listing: Listing
+) -> None:
+    """Add the images of class folders, or of the class folders in them if `class_level` is 2."""
+    for name in names:
+        if structure.class_level == 2:
+            _outside(root, folder / name, listing)
+            for label in _subfolders(root, folder / name, listing):
+                _class(root, folder / name / label, label, split, listing)
+        else:
+            _class(root, folder / name, name, split, listing)
+
+
+def _warn_of_two_levels(inner: Mapping[str, list[str]], listing: Listing) -> None:
+    classes, below = (
+        ", ".join(list(inner)[:4]),
+        ", ".join(sorted({name for names in inner.values() for name in names})[:4]),
+    )
+    listing.warnings.append(
+        DataWarning(
+            "two_levels",
+            f"the classes are the top folders ({classes}), not the folders in them ({below}); data.class_level: 2 "
+            "takes those, and data.class_level: 1 ends this warning",
+        )
+    )
 
 
 def readable(path: str) -> str:
@@ -111,11 +241,17 @@ def _subfolders(root: Path, folder: Path, listing: Listing) -> Iterator[str]:
             yield entry.name
 
 
-def _has_folders(folder: Path) -> bool:
+def _folder_names(folder: Path) -> list[str]:
+    """The names of the subfolders that may be splits or classes, without notes on the others."""
     try:
-        return any(Path(entry).is_dir() and not entry.name.startswith(".") for entry in os.scandir(folder))
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
-        return False
+        return []
+    return [
+        entry.name
+        for entry in entries
+        if not entry.name.startswith(".") and entry.name.lower() not in LEFT_BEHIND and Path(entry).is_dir()
+    ]
 
 
 def _outside(root: Path, folder: Path, listing: Listing) -> None:
@@ -153,7 +289,7 @@ def _class(root: Path, folder: Path, label: str, split: str | None, listing: Lis
             if readable(path) != path:
                 listing.leave_out(path, label, "name", "the name is not UTF-8; rename it")
             else:
-                listing.rows.append(ListedImage(path, label, split))
+                listing.rows.append(ListedImage(path, label.strip(), split))
     if len(listing.rows) + len(listing.problems) == before:
         listing.leave_out(_below(root, folder), label, "empty_class", "an empty class folder")
 

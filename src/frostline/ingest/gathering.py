@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from frostline.data.data_report import Problem
 from frostline.errors import DataError
-from frostline.ingest import checks, near_copies, thumbnails
+from frostline.ingest import checks, near_copies, splits, thumbnails
 from frostline.ingest.checks import Findings
 from frostline.ingest.decoding import Decoder
 from frostline.ingest.sources import Source
@@ -66,7 +69,7 @@ def _require_classes(findings: Findings, source_splits: set[str], data: DataSect
         first, more = problems[0], f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         path = " ".join(first.path.split())
         raise DataError(f"{data.source}/{path}: {first.reason}{more}; fix or remove it, or set data.on_problem to drop")
-    why = f" ({problems[0].path}: {problems[0].reason})" if problems else ""
+    why = _commonest(problems)
     if findings.usable.empty:
         raise DataError(f"{data.source}: holds no usable image{why}; add class folders with images")
     if findings.usable["split"].notna().all() and "train" not in set(findings.usable["split"]):
@@ -81,3 +84,27 @@ def _require_classes(findings: Findings, source_splits: set[str], data: DataSect
             f"{data.source}: holds the single class {findings.usable['label'].iat[0]!r}{why}, but a classifier needs "
             "at least two; add another class folder"
         )
+
+
+def require_splits(findings: Findings, data: DataSection) -> None:
+    """Raise DataError if a split is empty or has a single class: nothing could be learned or measured with it."""
+    counts = findings.counts
+    for name in splits.SPLITS:
+        classes = counts.columns[(counts.loc[name] > 0).to_numpy()]
+        if len(classes) < 2:
+            images = f"only images of {classes[0]!r}" if len(classes) else "no image"
+            raise DataError(
+                f"{data.source}: the split {name} gets {images}; add images (each class needs at least three), or fix "
+                "the splits of the source or data.split"
+            )
+
+
+def _commonest(problems: Sequence[Problem]) -> str:
+    """The most frequent reason why files were left out, with an example, in brackets; empty without problems."""
+    causes = [problem for problem in problems if problem.kind != "empty_class"] or problems
+    if not causes:
+        return ""
+    kind, count = Counter(problem.kind for problem in causes).most_common(1)[0]
+    example = next(problem for problem in causes if problem.kind == kind)
+    files = f"{count:,} files, the first is " if count > 1 else ""
+    return f" ({files}{example.path}: {example.reason})"

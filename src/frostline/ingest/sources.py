@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from frostline.data.data_report import Problem
+from frostline.data.data_report import DataWarning, Problem
 from frostline.errors import DataError
 from frostline.ingest import archives, cards, folders, tables
-from frostline.ingest.folders import Listing
+from frostline.ingest.folders import AUTOMATIC, Listing, Structure
 from frostline.ingest.reading import FileReader, SourceReader
 
 KINDS = "a folder of class folders, a table (.csv, .parquet), an archive (.zip, .tar, .tar.gz) or a card (.yaml)"
@@ -25,29 +25,33 @@ class Source:
     """Images with labels.
 
     table: one row per image: path (unique, for the reader), label (class name), split (name or None), group (name or
-    None); reader: reads an image by its path; problems: what is wrong with other files of the source.
+    None); reader: reads an image by its path; problems: what is wrong with other files of the source; warnings: what a
+    person should check.
     """
 
     table: pd.DataFrame
     reader: SourceReader
     problems: list[Problem]
+    warnings: list[DataWarning]
 
 
-def open_source(path: Path, scratch: Path) -> Source:
-    """Open `data.source`. scratch: an existing folder where an archive is unpacked, and which the source then needs.
+def open_source(path: Path, scratch: Path, structure: Structure = AUTOMATIC) -> Source:
+    """Open `data.source`.
+
+    scratch: an existing folder where an archive is unpacked, and which the source then needs; structure: of folders.
 
     Raises DataError, naming the path and the fix, if it is not a source.
     """
     try:
         if path.is_dir():
-            return _folder(path)
+            return _folder(path, structure)
         if path.is_file():
             if archives.is_archive(path):
-                return _archive(path, scratch)
+                return _archive(path, scratch, structure)
             if path.suffix.lower() in tables.SUFFIXES:
                 return _source(tables.listed(path), FileReader(path.parent))
             if path.suffix.lower() in {".yaml", ".yml"}:
-                return _card(path)
+                return _card(path, structure)
         exists = path.exists()
     except OSError as error:
         place = error.filename or path
@@ -60,26 +64,26 @@ def open_source(path: Path, scratch: Path) -> Source:
 def _source(listing: Listing, reader: SourceReader) -> Source:
     # As objects from the start: if pandas inferred strings, every row would get its own copy of the label.
     table = pd.DataFrame(sorted(listing.rows), columns=["path", "label", "split", "group"], dtype=object)
-    return Source(table, reader, listing.problems)
+    return Source(table, reader, listing.problems, listing.warnings)
 
 
-def _folder(root: Path, is_foreign: bool = False) -> Source:
+def _folder(root: Path, structure: Structure, is_foreign: bool = False) -> Source:
     """Open a folder by a table in it, or by its class folders. is_foreign: no path may lead out of it."""
     table = tables.find_table(root)
     if table is None:
-        return _source(folders.listed(root), FileReader(root))
+        return _source(folders.listed(root, structure), FileReader(root))
     return _source(tables.listed(table, root if is_foreign else None), FileReader(root))
 
 
-def _archive(path: Path, scratch: Path) -> Source:
+def _archive(path: Path, scratch: Path, structure: Structure) -> Source:
     root = scratch / "unpacked"
     root.mkdir()
     problems = archives.unpack(path, root)
     try:
-        source = _folder(_without_wrapper(root), is_foreign=True)
+        source = _folder(_without_wrapper(root), structure, is_foreign=True)
     except DataError as error:
         raise DataError(str(error).replace(str(root), str(path))) from None
-    return Source(source.table, source.reader, [*problems, *source.problems])
+    return Source(source.table, source.reader, [*problems, *source.problems], source.warnings)
 
 
 def _without_wrapper(root: Path) -> Path:
@@ -90,8 +94,8 @@ def _without_wrapper(root: Path) -> Path:
     return root
 
 
-def _card(path: Path) -> Source:
+def _card(path: Path, structure: Structure) -> Source:
     card = cards.load(path)
     if isinstance(card, cards.KaggleCard):
-        return _folder(_without_wrapper(card.fetch()), is_foreign=True)
+        return _folder(_without_wrapper(card.fetch()), structure, is_foreign=True)
     return _source(*card.open())

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frostline.errors import DataError
-from frostline.ingest.folders import SPLIT_FOLDERS, ListedImage, Listing, nearest
+from frostline.ingest.folders import ListedImage, Listing, nearest
+from frostline.ingest.split_names import SPLIT_OF, split_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,36 +40,49 @@ def listed(table: Path, inside: Path | None = None) -> Listing:
     labels: dict[str, str] = {}
     ambiguous: set[str] = set()  # paths with two labels, since nobody knows which is right
     empty = [""] * len(frame)
-    columns = [frame[name].tolist() if name in frame else empty for name in (*REQUIRED, *OPTIONAL)]
+    columns = [frame[name].str.strip().tolist() if name in frame else empty for name in (*REQUIRED, *OPTIONAL)]
+    if _has_backslashes(columns[0], table.parent):
+        columns[0] = [path.replace("\\", "/") for path in columns[0]]
     for number, (path, label, split, group) in enumerate(zip(*columns, strict=True), 2):
         place = f"row {number} of {table.name}"
-        known_split = SPLIT_FOLDERS.get(split.lower()) if split else None
-        if "\0" in path + label + split + group:  # a damaged or binary line, since no file name has a NUL
-            listing.leave_out(place, None, "not_text", "has a NUL character")
-        elif not path:
-            listing.leave_out(place, label or None, "no_path", "has no path")
+        if problem := _problem(path, label, split, group, place):
+            listing.leave_out(*problem)
         elif path in labels:
             reason = "named again"
             if labels[path] != label:
                 ambiguous.add(path)
-                reason = f"named again under another label, {labels[path]!r}"
+                reason = f"named again under another label, {labels[path]!r},"
             listing.leave_out(path, label, "named_twice", f"{reason} in {place}")
-        elif not label:
-            listing.leave_out(path, None, "no_label", f"has no label in {place}")
-        elif split and known_split is None:
-            fix = nearest(split, list(SPLIT_FOLDERS)) or "; use train, val or test"
-            listing.leave_out(path, label, "split", f"its split in {place} is {split!r}{fix}")
-        elif inside is not None and not _is_inside(inside, table.parent / path):
-            listing.leave_out(path, label, "outside", "leads out of the archive")
         else:
             labels[path] = label
-            listing.rows.append(ListedImage(path, label, known_split, group or None))
-            continue
-        labels.setdefault(path, label)
+            if inside is not None and not _is_inside(inside, table.parent / path):
+                listing.leave_out(path, label, "outside", "leads out of the archive")
+            else:
+                listing.rows.append(ListedImage(path, label, split_of(split) if split else None, group or None))
     for row in [row for row in listing.rows if row.path in ambiguous]:
         listing.leave_out(row.path, row.label, "named_twice", "named again under another label")
     listing.rows = [row for row in listing.rows if row.path not in ambiguous]
     return listing
+
+
+def _problem(path: str, label: str, split: str, group: str, place: str) -> tuple[str, str | None, str, str] | None:
+    """Why a row can't be used, as the arguments of `Listing.leave_out`; None if it can. place: of the row."""
+    if "\0" in path + label + split + group:  # a damaged or binary line, since no file name has a NUL
+        return place, None, "not_text", "has a NUL character"
+    if not path:
+        return place, label or None, "no_path", "has no path"
+    if not label:
+        return path, None, "no_label", f"has no label in {place}"
+    if split and split_of(split) is None:
+        fix = nearest(split, list(SPLIT_OF)) or "; use train, val or test"
+        return path, label, "split", f"its split in {place} is {split!r}{fix}"
+    return None
+
+
+def _has_backslashes(paths: list[str], folder: Path) -> bool:
+    """Whether the paths were written on Windows: with backslashes, which are no part of the names here."""
+    example = next((path for path in paths if "\\" in path), None)
+    return example is not None and not (folder / example).exists()
 
 
 def _is_inside(folder: Path, path: Path) -> bool:

@@ -1,11 +1,12 @@
 """The typed, frozen schema of params.yaml.
 
-Every key must be in the file: the code has no hidden defaults, and an unknown key is refused. The file is read as YAML
-1.2, like in DVC, so `1e-3` is a number and `none` is a string.
+Every key must be in the file, except those that are null by default, and an unknown key is refused. The file is read as
+YAML 1.2, like in DVC, so `1e-3` is a number and `none` is a string.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -36,8 +37,9 @@ class DataSection(Section):
     """The images to learn from.
 
     `image_size`: side in pixels of the square to which images are resized; `min_side`: images with a shorter side, in
-    pixels, are left out; `near_duplicates`: whether to find near-copies (resized, recompressed or brightened images)
-    and put them into one split.
+    pixels, are left out; `splits`: the folder of each split, if the names do not say it; `class_level`: 1 if the top
+    folders are the classes, 2 if their subfolders are, null to find it out; `near_duplicates`: whether to find
+    near-copies (resized, recompressed or brightened images) and put them into one split.
     """
 
     source: Annotated[str, Field(min_length=1)]
@@ -46,6 +48,8 @@ class DataSection(Section):
     min_side: Positive
     train_per_class: Positive | None
     split: SplitSection
+    splits: Mapping[Literal["train", "val", "test"], str] | None = None
+    class_level: Literal[1, 2] | None = None
     near_duplicates: bool
     on_problem: Literal["drop", "error"]
 

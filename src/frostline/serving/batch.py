@@ -6,7 +6,9 @@ import csv
 import glob
 import json
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from frostline.core import machine, progress
 from frostline.core.escaping import cell, printable
 from frostline.data import images
 from frostline.errors import DataError
-from frostline.ingest.folders import IMAGES
+from frostline.ingest.folders import IMAGES, readable
 
 if TYPE_CHECKING:
     from frostline.data.images import Pixels
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 SUFFIXES = {*IMAGES, ".heic", ".heif", ".pbm", ".pgm", ".ppm"}
+# Images in formats that are not read, of which a person should know.
+UNREAD = re.compile(r"\.(arw|cr[23]|dcm|dds|dng|eps|exr|hdr|ico|j2k|jp2|jxl|nef|orf|psd|raf|rw2|svg|tga|xcf)")
 Form = Literal["table", "json", "csv"]
 
 # The name of a file, or `-`, and its path or bytes.
@@ -52,7 +56,9 @@ def find_images(names: Sequence[str]) -> list[Request]:
         if name == STDIN:
             requests += _standard_input()
         elif path.is_dir():
-            files = sorted(_images_below(path))
+            below = sorted(_files_below(path))
+            files = [each for each in below if each.suffix.lower() in SUFFIXES]
+            _warn_of_unread(path, [each for each in below if UNREAD.fullmatch(each.suffix.lower())])
             if not files:
                 raise DataError(f"{path}: contains no images; give a folder that has some")
             requests += [(str(each), each) for each in files]
@@ -66,12 +72,21 @@ def find_images(names: Sequence[str]) -> list[Request]:
     return requests
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
-    """Files with the suffix of an image. Hidden files are skipped, and links to folders are not followed."""
+def _warn_of_unread(folder: Path, files: Sequence[Path]) -> None:
+    counts = Counter(path.suffix.lower() for path in files)
+    if counts:
+        kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts.most_common())
+        print(
+            f"warning: {folder}: left out images in formats that are not read ({kinds}); convert them", file=sys.stderr
+        )
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The files below a folder. Hidden files are skipped, and links to folders are not followed."""
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+            if not name.startswith("."):
                 yield Path(parent) / name
 
 
@@ -79,11 +94,9 @@ def _standard_input() -> list[Request]:
     data = sys.stdin.buffer.read()
     if not data:
         raise DataError("standard input: is empty; pipe an image or the names of files into it")
-    try:
-        lines = data.decode("utf-8").splitlines()
-    except UnicodeDecodeError:
+    if b"\0" in data:  # an image; no name has a NUL
         return [(STDIN, data)]
-    return [(line, Path(line)) for line in lines if line]
+    return [(line, Path(line)) for line in os.fsdecode(data).splitlines() if line]
 
 
 def answers(scorer: Scorer, requests: Sequence[Request]) -> Iterator[Answer]:
@@ -103,7 +116,9 @@ def answers(scorer: Scorer, requests: Sequence[Request]) -> Iterator[Answer]:
                 results = list(pool.map(prepare, part))
                 predictions = iter(scorer.predictions([each for each in results if not isinstance(each, str)]))
                 yield [
-                    Answer(name, None, each) if isinstance(each, str) else Answer(name, next(predictions))
+                    Answer(readable(name), None, each)
+                    if isinstance(each, str)
+                    else Answer(readable(name), next(predictions))
                     for (name, _), each in zip(part, results, strict=True)
                 ]
 

@@ -12,6 +12,7 @@ from frostline.data import shards
 from frostline.data.data_report import SplitDigests
 from frostline.ingest import checks, gathering, report, splits
 from frostline.ingest.decoding import Decoder
+from frostline.ingest.folders import Structure
 from frostline.ingest.sources import open_source
 from frostline.params.schema import Params
 from frostline.paths import DATA_REPORT, PREPARED
@@ -24,14 +25,18 @@ def run(params: Params) -> str:
     with atomic.folder(PREPARED) as folder:
         work = folder / "work"
         work.mkdir()
-        source = open_source(Path(data.source), work)
+        source = open_source(Path(data.source), work, Structure.of(data))
         decoder = Decoder(source.reader, data.image_size, data.resize, data.min_side, work / "scratch")
         given_splits = set(source.table["split"].dropna())
         readable, problems = gathering.decoded(source, decoder)
+        warnings = source.warnings
         del source  # its table is large, and `readable` is a copy
         findings = gathering.usable(readable, problems, given_splits, decoder, data)
+        findings.warnings[:0] = warnings
         shares = splits.Shares(**data.split.model_dump())
         findings.usable["split"] = splits.assign(findings.usable, shares, params.seed)
+        gathering.require_splits(findings, data)
+        checks.odd_labels(findings)
         checks.balance(findings)
         spare = findings.keep(splits.few_labels(findings.usable, data.train_per_class, params.seed))
         usable = findings.usable

@@ -15,6 +15,7 @@ from frostline.data import images, shards
 from frostline.errors import StateError
 from frostline.evaluation import gate
 from frostline.ingest import sources
+from frostline.ingest.folders import Structure
 from frostline.params.schema import Params
 from frostline.serving import loading
 from frostline.tracking.registry import Registry, Version
@@ -86,7 +87,8 @@ def _decoder(
     params: Params, test: shards.Shards, scorer: Scorer, scratch: Path
 ) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
     """A function that reads test images from the source again, in another size. scratch: for an unpacked archive."""
-    reader = sources.open_source(Path(params.data.source), scratch).reader
+    data = params.data
+    reader = sources.open_source(Path(data.source), scratch, Structure.of(data)).reader
     names = test.index["path"]
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
