@@ -17,7 +17,7 @@ def bundle(tmp_path_factory):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("form", ["saved_model", "litert"])
+@pytest.mark.parametrize("form", ["saved_model", "litert", "onnx"])
 def test_the_exported_network_gives_the_same_probabilities(bundle, tmp_path, form):
     import tensorflow as tf
 
@@ -27,6 +27,10 @@ def test_the_exported_network_gives_the_same_probabilities(bundle, tmp_path, for
     if form == "saved_model":
         saved_model = tf.saved_model.load(str(tmp_path / "out" / "saved_model"))
         probabilities = saved_model.serve(images)
+    elif form == "onnx":
+        session = pytest.importorskip("onnxruntime").InferenceSession(str(tmp_path / "out" / "classifier.onnx"))
+        (network_input,) = session.get_inputs()
+        probabilities = session.run(None, {network_input.name: images})[0]
     else:
         network = tf.lite.Interpreter(str(tmp_path / "out" / "classifier.tflite"))
         network.allocate_tensors()

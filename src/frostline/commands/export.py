@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from frostline.core import atomic, digest
 from frostline.errors import DataError, UserError
@@ -44,16 +47,18 @@ def run(params: Params | None, model: str, form: str, target: Path) -> str:
         from frostline.models import bundles
 
     bundle = bundles.load(folder)
+    size = bundle.layout.image_size
     with atomic.folder(target) as output:
+        bundle.model(np.zeros((1, size, size, 3), np.uint8))  # Keras's exporter for ONNX wants a model that was called
         try:
-            bundle.model.export(str(output / name), format=kind, verbose=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of Keras itself
+                bundle.model.export(str(output / name), format=kind, verbose=False)
         except ImportError as error:
             reason = " ".join(str(error).split())[:160]
-            raise UserError(
-                f"--format: {form} needs another package ({reason}); pip install 'frostline[onnx]'"
-            ) from error
+            fix = "pip install 'frostline[onnx]'" if form == "onnx" else "install it"
+            raise UserError(f"--format: {form} needs another package ({reason}); {fix}") from error
         atomic.write_json(output / LABELS, asdict(bundle.layout) | about)
-    size = bundle.layout.image_size
     return f"export: {target / name}; takes uint8 (n, {size}, {size}, 3), see labels.json"
 
 
