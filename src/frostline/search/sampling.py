@@ -8,7 +8,7 @@ import math
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -22,6 +22,8 @@ from frostline.search.space import Choice, Dimension, Value
 
 # The notes of a trial: its validation losses by images seen; that it was trained to its end at once.
 LOSSES, CHEAP = "val_losses", "cheap"
+
+MOST_POINTS = 10_000  # of a space whose untried points are listed
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,13 @@ class Advisor(BaseSampler):
                 _at_rung(other, points, self.settings) if self.settings.rungs else _as_finished(other, points)
             )
         with quiet():
-            return points.values(copy.ask(points.distributions).params)
+            values = points.values(copy.ask(points.distributions).params)
+        points_of_others = [other.params for other in others if other.params.keys() == search_space.keys()]
+        if values in points_of_others:
+            untried = [point for point in finite_grid(self.space) if point not in points_of_others]
+            if untried:
+                return random.Random(f"{self.settings.seed} {trial.number} untried").choice(untried)
+        return values
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -105,6 +113,18 @@ def grid(space: Sequence[Dimension]) -> list[dict[str, Value]]:
         axes.append([int(value) if dimension.is_whole else value for value in ladder])
     keys = [dimension.key for dimension in space]
     return [dict(zip(keys, point, strict=True)) for point in itertools.product(*axes)]
+
+
+def finite_grid(space: Sequence[Dimension]) -> list[dict[str, Value]]:
+    """All points of a small space of lists and whole numbers; empty for any other space."""
+    sizes = [
+        len(dimension.values) if isinstance(dimension, Choice) else dimension.high - dimension.low + 1
+        for dimension in space
+    ]
+    is_finite = all(isinstance(dimension, Choice) or dimension.is_whole or dimension.step for dimension in space)
+    if not is_finite or math.prod(sizes) > MOST_POINTS:
+        return []
+    return grid([dimension if isinstance(dimension, Choice) else replace(dimension, log=False) for dimension in space])
 
 
 def require_sampler(settings: Settings, space: Sequence[Dimension]) -> None:
