@@ -157,6 +157,47 @@ def test_the_environment_goes_before_params(monkeypatch, tmp_path):
     assert tracking.tracker(make_params(tracking__uri="none").tracking).uri == "none"
 
 
+def test_mlflows_variables_are_used_or_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of the environment")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "a" * 32)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    tracking._warn_of_unused_variables.cache_clear()
+    settings = make_params(tracking__uri="auto").tracking
+    chosen = tracking.tracker(settings)
+    tracking.tracker(settings)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" is set")[0] for line in lines] == ["warning: MLFLOW_RUN_ID", "warning: MLFLOW_EXPERIMENT_ID"]
+    with chosen.training("job-env", "name") as run:
+        assert run.id != "a" * 32
+    (found,) = runs(chosen)
+    assert (found.info.status, found.info.run_name) == ("FINISHED", "name")
+    assert chosen.experiment == "of the environment"
+
+
+def test_a_deleted_experiment_is_one_line_with_the_ways_out(tmp_path):
+    import mlflow
+
+    deleted = tracking.Tracker(f"sqlite:///{tmp_path}/mlflow.db", "gone", tmp_path / "artifacts", tmp_path / "state")
+    mlflow.MlflowClient(deleted.uri).delete_experiment(deleted.connect())
+    with pytest.raises(
+        StateError, match=r"tracking.experiment: gone was deleted in MLflow; restore it .* another name"
+    ):
+        deleted.connect()
+
+
+def test_an_evaluation_of_a_finished_run_does_not_move_its_end(tracker):
+    with tracker.training("ended early", "n") as run:
+        run.tags({tracking.BUNDLE: "ended-early"})
+    (before,) = [r for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "ended early"]
+    with tracker.result("ended-early", "n") as run:
+        run.metrics({"test_accuracy": 0.5})
+        run.tags({"more": "later"})
+    (after,) = [r for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "ended early"]
+    assert after.info.end_time == before.info.end_time
+
+
 def test_lineage_says_commit_dirt_and_experiment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert lineage.tags(tmp_path / "dvc.lock", [], []) == {}

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from frostline import paths
@@ -125,6 +126,12 @@ class Tracker:
                 local_database.create(file, self.artifacts)
             mlflow.set_tracking_uri(self.uri)
             existing = mlflow.get_experiment_by_name(self.experiment)
+            if existing is not None and existing.lifecycle_stage == "deleted":
+                raise StateError(
+                    f"params.yaml: tracking.experiment: {self.experiment} was deleted in MLflow; restore it by `mlflow "
+                    f"experiments restore --experiment-id {existing.experiment_id}` with MLFLOW_TRACKING_URI="
+                    f"{masked(self.uri)}, or set another name"
+                )
             if existing is not None:
                 experiment = str(existing.experiment_id)
             else:
@@ -160,7 +167,10 @@ class Tracker:
 
 
 def tracker(settings: TrackingSection) -> Tracker:
-    """The tracker for params.yaml. MLFLOW_TRACKING_URI has precedence, except over `none`; `auto` is mlflow.db."""
+    """The tracker for params.yaml; `auto` is mlflow.db.
+
+    MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME have precedence, except over `none`.
+    """
     uri = settings.uri
     if uri != "none":
         setting = f"sqlite:///{paths.tracking_database()}" if uri == "auto" else uri
@@ -168,4 +178,18 @@ def tracker(settings: TrackingSection) -> Tracker:
         relative = uri.removeprefix("sqlite:///")
         if relative != uri and not relative.startswith("/"):  # the working directory may be temporary
             uri = f"sqlite:///{paths.root() / relative}"
-    return Tracker(uri, settings.experiment, paths.tracking_artifacts(), paths.state())
+        _warn_of_unused_variables()
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or settings.experiment
+    return Tracker(uri, experiment, paths.tracking_artifacts(), paths.state())
+
+
+@cache
+def _warn_of_unused_variables() -> None:
+    """Warn once of MLflow's variables that would put a training into a run or an experiment of another program."""
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        if os.environ.get(name):
+            print(
+                f"warning: {name} is set and not used: every training is a run of its own, in tracking.experiment or "
+                "MLFLOW_EXPERIMENT_NAME",
+                file=sys.stderr,
+            )
