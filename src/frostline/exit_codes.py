@@ -29,7 +29,7 @@ def errors(debug: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _fail("interrupted", INTERRUPTED)
+        _fail("interrupted; run the same command again to continue", INTERRUPTED)
     except BrokenPipeError:  # the reader of the output has ended: `frostline predict photos | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)

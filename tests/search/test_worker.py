@@ -235,12 +235,16 @@ def test_interrupted_between_training_and_telling_nothing_is_lost_or_doubled(pro
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             sweep.run(given)
+        assert "RUNNING" not in {run.info.status for run in runs(given)}
     sweep.run(given)
     assert [(trial.state, trial.params, trial.value, trial.intermediate_values) for trial in trials()] == straight
     found = [run for run in runs(given) if run.info.run_id not in before]
     assert sorted(run.data.tags["frostline.trial"] for run in found) == ["0", "1", "2", "3", "4", "none"]
     children = [run for run in found if run.data.tags["frostline.trial"] != "none"]
     assert all(run.data.params and run.info.status in {"FINISHED", "KILLED"} for run in children)
+    assert [run.info.status for run in found if run.data.tags["frostline.trial"] == "none"] == ["FINISHED"]
+    for run in children:
+        assert (run.info.status == "FINISHED") == (run.data.tags["frostline.state"] == "complete")
 
 
 @pytest.mark.slow
@@ -269,7 +273,7 @@ def test_a_wrong_space_is_refused_before_anything_is_made(project):
 def test_the_time_limit_ends_a_search_that_can_be_gone_on_with(project):
     text = sweep.run(params(sweep__timeout=1e-3))
     assert text.startswith("sweep: 0 of 5 trials")
-    assert "run `frostline sweep` again to go on" in text
+    assert "run `frostline sweep` again to resume" in text
     assert sweep.run(params()).startswith("sweep: 5 of 5")
 
 

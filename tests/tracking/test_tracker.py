@@ -157,6 +157,21 @@ def test_the_environment_goes_before_params(monkeypatch, tmp_path):
     assert tracking.tracker(make_params(tracking__uri="none").tracking).uri == "none"
 
 
+def test_a_training_that_is_interrupted_and_resumed_is_one_run(tracker):
+    def statuses():
+        return [r.info.status for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "interrupted"]
+
+    for step in (1, 2):
+        with pytest.raises(KeyboardInterrupt), tracker.training("interrupted", "n") as run:
+            run.metrics({"loss": 0.5}, step)
+            raise KeyboardInterrupt
+        assert statuses() == ["KILLED"]
+    with tracker.training("interrupted", "n") as run:
+        assert statuses() == ["RUNNING"]
+        run.tags({tracking.BUNDLE: "interrupted-bundle"})
+    assert statuses() == ["FINISHED"]
+
+
 def test_mlflows_variables_are_used_or_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -90,10 +90,13 @@ def written_at_the_end(
     """
 
     def finish() -> None:
+        study.release()  # an interrupted trial is nobody's from here on
         with study.alone():
             with atomic.folder(folder) as temporary:
                 write(temporary, study, metric, shares)
-            log.close(study.best(), folder, is_over=all(trial.is_finished for trial in study.trials()))
+            states = {trial.state for trial in study.trials()}
+            is_over = states <= {"complete", "pruned", "failed"}
+            log.close(study.best(), folder, "FINISHED" if is_over else "RUNNING" if "running" in states else "KILLED")
 
     try:
         yield

@@ -163,12 +163,16 @@ class Study:
             orphans = self.liveness.orphans(running, self._id)
             return [trial.number for trial in orphans if self._put_back(trial_id(trial))]
 
+    def release(self) -> None:
+        """Return the trial that this worker has, if any, to the pool."""
+        current, self.liveness.current = self.liveness.current, None
+        if current is not None:
+            self._put_back(current)
+
     def close(self) -> None:
         """Leave the study; the trial that this worker has goes back."""
-        current, self.liveness.current = self.liveness.current, None
         try:
-            if current is not None:
-                self._put_back(current)
+            self.release()
         finally:
             self.liveness.close()
 

@@ -36,8 +36,11 @@ class StudyLog(Protocol):
     def end(self, trial: TrialRecord) -> None:
         """Record how a trial ended, unless it is recorded already."""
 
-    def close(self, best: TrialRecord | None, reports: Path, is_over: bool) -> None:
-        """Record the best trial so far, and keep the folder of reports with the parent run."""
+    def close(self, best: TrialRecord | None, reports: Path, status: str) -> None:
+        """Record the best trial so far and the status of the study, and keep the folder of reports with the parent run.
+
+        status: RUNNING (other workers go on), FINISHED, or KILLED, if the study was interrupted.
+        """
 
 
 class NullStudyLog:
@@ -48,7 +51,7 @@ class NullStudyLog:
 
     def rows(self, number: int, rows: Sequence[HistoryRow]) -> None: ...
     def end(self, trial: TrialRecord) -> None: ...
-    def close(self, best: TrialRecord | None, reports: Path, is_over: bool) -> None: ...
+    def close(self, best: TrialRecord | None, reports: Path, status: str) -> None: ...
 
 
 class MlflowStudyLog:
@@ -59,6 +62,7 @@ class MlflowStudyLog:
         self.tracker, self.study = tracker, study.identity
         self.experiment, self.contact = tracker.connect(), Contact(tracker.uri)
         self._children: dict[int, TrackedRun] = {}
+        self._ended: set[int] = set()
         with study.alone():  # workers that start together make one parent
             self.parent = tracker.run(self._spec("none", study.name, {}), self.contact)
         self.parent.params(settings)
@@ -69,6 +73,8 @@ class MlflowStudyLog:
         if child is None or child.outbox.is_empty:  # opened anew, because another worker may have worked on it
             spec = self._spec(str(number), name, {"mlflow.parentRunId": str(self.parent.id)}, run)
             child = self._children[number] = self.tracker.run(spec, self.contact, may_be_away=True)
+            if child.state.has_ended and STATE not in child.state.tags:
+                child.status("RUNNING")
         child.params(settings)
         return child.id
 
@@ -77,7 +83,8 @@ class MlflowStudyLog:
 
     def end(self, trial: TrialRecord) -> None:
         run = self._children[trial.number]
-        if run.state.has_ended:
+        self._ended.add(trial.number)
+        if STATE in run.state.tags:
             return
         if trial.value is not None:
             run.metrics({"value": trial.value})
@@ -85,14 +92,17 @@ class MlflowStudyLog:
         run.tags({key: str(value) for key, value in notes.items() if value is not None})
         run.status(STATUS[trial.state])
 
-    def close(self, best: TrialRecord | None, reports: Path, is_over: bool) -> None:
+    def close(self, best: TrialRecord | None, reports: Path, status: str) -> None:
         if best is not None and best.value is not None:
             self.parent.metrics({"best_value": best.value})
             self.parent.tags({"frostline.best_trial": str(best.number)})
         if reports.is_dir():
             self.parent.files(sorted(reports.iterdir()), "sweep")
-        if is_over:
-            self.parent.status("FINISHED")
+        for number, run in self._children.items():
+            if number not in self._ended:
+                run.status("KILLED")  # paused or interrupted; it is set to running again by the worker that resumes it
+        if status != "RUNNING":
+            self.parent.status(status)
         self.contact.retry()
         waiting = [run for run in (*self._children.values(), self.parent) if not run.close()]
         if waiting:

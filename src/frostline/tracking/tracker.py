@@ -57,8 +57,8 @@ class Tracker:
 
     @contextmanager
     def training(self, job: str, name: str) -> Iterator[Run]:
-        """The run of a training: the one that a killed process left for the same job, or else a new one."""
-        find = f"tags.`{JOB}` = '{job}' and attributes.status = 'RUNNING'"
+        """The run of a training: the one that an interrupted or killed process left for the same job, or a new one."""
+        find = f"tags.`{JOB}` = '{job}' and attributes.status != 'FINISHED' and attributes.status != 'FAILED'"
         with self._whole(find, name, {JOB: job}, without=BUNDLE) as run:
             yield run
 
@@ -76,12 +76,18 @@ class Tracker:
             return
         contact = Contact(self.uri)
         run = self.run(RunSpec(self.connect(), find, name, tags, without), contact)
+        is_training = without is not None
+        if is_training and run.state.has_ended:
+            run.status("RUNNING")
         status = "FAILED"
         try:
             yield run
             status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
         finally:
-            if not run.state.has_ended:  # an evaluation does not change the status of its training's run
+            if is_training or not run.state.has_ended:  # an evaluation does not change its training's status
                 with nullcontext() if status == "FINISHED" else suppress(StateError):
                     run.status(status)
             contact.retry()
