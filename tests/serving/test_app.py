@@ -124,6 +124,18 @@ def test_answers_are_the_scorers_whatever_the_form_of_the_request(bundle, open_p
         for one, other in zip(answers, expected, strict=True):
             assert one["probabilities"] == pytest.approx(other.probabilities, abs=1e-6)
             assert one["probability"] == pytest.approx(other.probability, abs=1e-6)
+    form = b"".join(
+        b'--b0undary\r\nContent-Disposition: form-data; name="file"; filename="%d.png"\r\n\r\n%s\r\n' % (number, each)
+        for number, each in enumerate(images)
+    )
+    for body, kind, count in (
+        (form + b"--b0undary--\r\n", "multipart/form-data; boundary=b0undary", 5),
+        (images[0], "image/png", 1),
+    ):
+        status, answer = ask(open_port, body, headers={"Content-Type": kind})
+        assert status == 200, answer
+        labels = [each["label"] for each in json.loads(answer)["predictions"]]
+        assert labels == [each.label for each in expected][:count]
     assert ask(open_port, split()) == (200, b'{"predictions": []}')
     (one,) = json.loads(ask(open_port, json.dumps({"inputs": {"image": texts[0]}}))[1])["predictions"]
     assert one["label"] == expected[0].label

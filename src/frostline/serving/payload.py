@@ -2,7 +2,8 @@
 
 The forms are MLflow's (https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally): JSON with `dataframe_split`,
 `dataframe_records`, `inputs` or `instances`, and CSV. They are parsed here and not by MLflow's server, because the size
-of a request must be checked before it becomes objects. Parquet is not accepted: its unpacked size is unknown.
+of a request must be checked before it becomes objects. Parquet is not accepted: its unpacked size is unknown. Besides
+these, the body may be the bytes of an image, or a form with files, as `curl --data-binary` and `curl -F` send them.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from frostline.data.images import Pixels
 from frostline.serving import inputs
 from frostline.serving.inputs import Limits, UnusableInputError
 
-JSON, CSV = "application/json", "text/csv"
+JSON, CSV, IMAGE, FORM = "application/json", "text/csv", "image/", "multipart/form-data"
 
 # Limits on the number of objects, which take 50 to 250 bytes each: 400 MB at most. LISTS: one for each of the `pixels`.
 LISTS, OBJECTS, QUOTES, CELLS = 2_000_000, 100_000, 1_000_000, 1000
+MOST_BOUNDARY = 72  # bytes, with the two dashes: RFC 2046 allows 70
 SMALL = 4 * 2**20  # bytes of a body; larger bodies are parsed one at a time
 _LARGE_BODY = threading.Lock()
 
@@ -45,23 +47,51 @@ class Table:
 
 
 def kind_of(content_type: str | None) -> str:
-    """JSON or CSV. Raises RefusedRequestError for other content."""
+    """The kind of content: JSON, CSV, IMAGE or FORM. Raises RefusedRequestError for any other."""
     if not content_type:
         raise RefusedRequestError(415, f"the header Content-Type is missing; send {JSON}")
     kind, *options = (part.strip().lower() for part in content_type.split(";"))
+    if kind.startswith(IMAGE):
+        return IMAGE
+    if kind == FORM:
+        return FORM
     charsets = {each.removeprefix("charset=").strip('"') for each in options if each.startswith("charset=")}
     if kind not in (JSON, CSV) or charsets - {"utf-8", "utf8", "us-ascii"}:
-        raise RefusedRequestError(415, f"Content-Type is {content_type[:60]}; send {JSON} or {CSV}, in UTF-8")
+        raise RefusedRequestError(
+            415, f"Content-Type is {content_type[:60]}; send {JSON} or {CSV}, in UTF-8, {IMAGE}* or {FORM}"
+        )
     return kind
 
 
 def parse(body: bytes, kind: str, limits: Limits) -> Table:
     """The table in a body. Raises RefusedRequestError, or UnusableInputError if a cell is not an image."""
+    if kind in (IMAGE, FORM):
+        files = [body] if kind == IMAGE else _form_files(body)
+        limits.require("image", len(files))
+        return Table("image", files)
     with _LARGE_BODY if len(body) > SMALL else nullcontext():
         table = (_csv if kind == CSV else _json)(body, limits)
         if table.column == "pixels":
             table = Table(table.column, [_array(row, each, limits) for row, each in enumerate(table.values)])
         return table
+
+
+def _form_files(body: bytes) -> list[bytes]:
+    """The files in the body of a form (RFC 7578), which begins with its own boundary."""
+    boundary, _, rest = body.partition(b"\r\n")
+    if not boundary.startswith(b"--") or len(boundary) > MOST_BOUNDARY:
+        raise RefusedRequestError(400, f"the body is not valid {FORM}; send files by `curl -F file=@NAME`")
+    parts = rest.split(b"\r\n" + boundary, CELLS + 1)
+    if len(parts) > CELLS:
+        raise RefusedRequestError(413, f"the form has more than {CELLS} parts; send fewer files")
+    files = []
+    for part in parts:
+        headers, separator, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        if separator and b"filename" in headers:
+            files.append(content)
+    if not files:
+        raise RefusedRequestError(400, "the form has no files; send files by `curl -F file=@NAME`")
+    return files
 
 
 def _array(row: int, value: Any, limits: Limits) -> Pixels:
