@@ -206,6 +206,17 @@ def test_a_class_that_only_the_test_split_lacks_can_be_learned() -> None:
     assert report()["images_per_class"]["test"] == {"ant": 2, "bee": 0, "cat": 2}
 
 
+def test_the_splits_that_were_drawn_from_train_are_named() -> None:
+    for label in ("ant", "bee"):
+        paint(f"given/train/{label}", 20)
+        paint(f"given/val/{label}", 5)
+    text = prepare.run(params("given"))
+    assert f"  drawn from train: {report()['images']['test']} for test; data.split has the shares" in text.splitlines()
+    paint("plain/ant", 20)
+    paint("plain/bee", 20)
+    assert "drawn" not in prepare.run(params("plain"))
+
+
 def test_a_split_that_is_empty_or_has_one_class_is_refused() -> None:
     for label in ("ant", "bee"):
         paint(f"few/{label}", 2)

@@ -161,10 +161,14 @@ def test_a_training_that_is_interrupted_and_resumed_is_one_run(tracker):
     def statuses():
         return [r.info.status for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "interrupted"]
 
-    for step in (1, 2):
-        with pytest.raises(KeyboardInterrupt), tracker.training("interrupted", "n") as run:
+    def interrupted_at(step):
+        with tracker.training("interrupted", "n") as run:
             run.metrics({"loss": 0.5}, step)
             raise KeyboardInterrupt
+
+    for step in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted_at(step)
         assert statuses() == ["KILLED"]
     with tracker.training("interrupted", "n") as run:
         assert statuses() == ["RUNNING"]

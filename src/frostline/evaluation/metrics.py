@@ -42,6 +42,7 @@ def compute(labels: Labels, probabilities: Probabilities, top_k: int, resamples:
         log_loss=Score.of(float(losses(labels, probabilities).mean()), intervals["log_loss"]),
         ece=expected_calibration_error(labels, probabilities),
         n_test=len(labels),
+        commonest_class=float(np.bincount(labels).max() / len(labels)),
     )
 
 

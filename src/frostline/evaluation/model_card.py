@@ -136,6 +136,7 @@ def _limits(made_from: MadeFrom, data: DataReport, scores: Scores, per_class: pd
         if len(set(train_counts.values())) == 1
         else f"The class with the fewest training images is {markdown(smallest)}, with {train_counts[smallest]:,}.",
         f"The lowest recalls on the test split: {weakest}.",
+        f"To answer always the commonest class of the test split has an accuracy of {scores.commonest_class:.3f}.",
     ]
     if rare_classes:
         names = _list_names(rare_classes)

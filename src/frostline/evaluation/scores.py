@@ -32,7 +32,8 @@ class Scores:
     """The metrics of a test split; see `metrics.compute` for their ranges.
 
     roc_auc and average_precision are None if no class can be ranked. temperature, ece_uncalibrated and
-    log_loss_uncalibrated are None without calibration. test_digest: of the test images.
+    log_loss_uncalibrated are None without calibration. commonest_class: the accuracy of always answering the class that
+    is the most frequent in the test split; test_digest: of the test images.
     """
 
     accuracy: Score
@@ -43,6 +44,7 @@ class Scores:
     log_loss: Score
     ece: float
     n_test: int
+    commonest_class: float
     roc_auc: Score | None = None
     average_precision: Score | None = None
     temperature: float | None = None

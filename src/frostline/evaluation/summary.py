@@ -9,14 +9,18 @@ from frostline.evaluation.scores import Scores
 
 
 def text(scores: Scores, report: Path, freeze: Any) -> str:
-    """Four lines. report: the model card; freeze: the rule in use."""
+    """A few lines. report: the model card; freeze: the rule in use."""
     low, high = scores.accuracy.interval or (0.0, 1.0)
     other = "all" if freeze == "none" else "none"
+    is_poor = low <= scores.commonest_class
+    warning = "warning: this is not clearly better than the commonest class; check data, backbone and learning rate"
     return "\n".join(
         [
             f"test accuracy {scores.accuracy.value:.4f} (95% interval {low:.4f} to {high:.4f}, n = {scores.n_test})",
+            f"baseline      {scores.commonest_class:.4f} (always the commonest class)",
             f"report        {report}",
             "next          make ui                # compare runs in the MLflow UI",
             f"              source .venv/bin/activate && dvc exp run -S finetune.freeze={other}",
+            *([warning] if is_poor else []),
         ]
     )

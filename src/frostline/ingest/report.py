@@ -37,16 +37,19 @@ def build(
     )
 
 
-def summary(report: DataReport) -> str:
+def summary(report: DataReport, source_splits: set[str]) -> str:
     """A summary of a few lines for people: counts, then each kind of problem with its first file."""
     sizes = ", ".join(f"{name} {count:,}" for name, count in report.images.items())
     lines = [f"prepare: {len(report.classes)} classes; {sizes}"]
+    drawn = [f"{report.images[name]:,} for {name}" for name in splits.SPLITS if name not in source_splits]
+    drawn_note = f"  drawn from train: {', '.join(drawn)}; data.split has the shares" if source_splits and drawn else ""
     if report.problems:
         lines[0] += f"; {len(report.problems):,} dropped"
         width = max(map(len, report.problem_counts))
         for kind, count in report.problem_counts.items():
             first = next(problem for problem in report.problems if problem.kind == kind)
             lines.append(f"  {kind:<{width}} {count:>7,}  {_short(first.path)}: {_short(first.reason)}")
+    lines += [drawn_note] if drawn_note else []
     lines += [f"  warning: {_short(warning.reason, 2 * WIDEST)}" for warning in report.warnings[:5]]
     if len(report.warnings) > 5:
         lines.append(f"  warning: {len(report.warnings) - 5} more warnings")
@@ -54,7 +57,7 @@ def summary(report: DataReport) -> str:
     if sets:
         copies = sum(map(len, sets))
         lines.append(f"  {copies:,} near-copies in {len(sets):,} sets, each on one side of the split")
-    if len(lines) > 1:
+    if report.problems or report.warnings or sets:
         lines.append(f"  {paths.DATA_REPORT} lists all of them")
     return "\n".join(lines)
 

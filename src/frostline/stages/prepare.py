@@ -53,4 +53,4 @@ def run(params: Params) -> str:
         shutil.rmtree(work)
         result = report.build(data, findings, layout.classes, spare, digests_of)
         atomic.write_json(DATA_REPORT, result.as_json())
-    return report.summary(result)
+    return report.summary(result, given_splits)

@@ -1,0 +1,23 @@
+"""The last lines of a pipeline: the accuracy with what it must be compared with."""
+
+from pathlib import Path
+
+import numpy as np
+from conftest import make_predictions
+
+from frostline.evaluation import metrics, summary
+
+
+def test_the_baseline_stands_beside_the_accuracy_and_a_poor_one_is_said():
+    labels, probabilities = make_predictions(300)
+    good = metrics.compute(labels, probabilities, 1, 100, 0)
+    lines = summary.text(good, Path("card.md"), "all").splitlines()
+    share = np.bincount(labels).max() / 300
+    assert lines[1] == f"baseline      {share:.4f} (always the commonest class)"
+    assert "finetune.freeze=none" in lines[-1]
+    always = np.tile(np.eye(5, dtype=np.float32)[np.bincount(labels).argmax()], (300, 1))
+    poor = metrics.compute(labels, always, 1, 100, 0)
+    assert poor.accuracy.value == poor.commonest_class == share
+    assert (
+        summary.text(poor, Path("card.md"), "none").splitlines()[-1].startswith("warning: this is not clearly better")
+    )
