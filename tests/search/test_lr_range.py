@@ -32,6 +32,21 @@ def test_a_loss_that_never_falls_has_no_range():
     assert lr_range.find(RATES, np.linspace(2, 3, len(RATES))) is None
 
 
+@pytest.mark.parametrize("level", [0.005, 0.02, 0.05])
+def test_the_noise_of_a_head_that_fits_already_does_not_end_the_test(level):
+    losses = np.random.default_rng(0).lognormal(np.log(level), 1.0, 150).tolist()
+    assert not any(lr_range.is_over(losses[:end]) for end in range(1, 151))
+    assert lr_range.is_over([*losses, *np.linspace(1, 6, 12)])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_fastest_rate_lies_in_the_range(seed):
+    rng = np.random.default_rng(seed)
+    losses = curve(10 ** rng.uniform(-5, -2), 10 ** rng.uniform(-1.9, 0)) + rng.normal(0, 0.15, len(RATES))
+    found = lr_range.find(RATES, losses)
+    assert found.low <= found.steepest <= found.high
+
+
 def test_smoothing_does_not_lag():
     line = np.linspace(0, 1, 100)
     np.testing.assert_allclose(lr_range.smoothed(line)[15:-15], line[15:-15], atol=1e-9)

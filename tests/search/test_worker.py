@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pandas as pd
@@ -22,6 +23,8 @@ from frostline.core import digest
 from frostline.errors import ParamsError, UserError
 from frostline.params.schema import Params, load
 from frostline.search import study
+from frostline.search.trial_records import TrialRecord
+from frostline.search.worker import Worker
 from frostline.stages import finetune
 from frostline.tracking import tracker as tracking
 
@@ -142,6 +145,24 @@ def test_a_sweep_from_its_first_trial_to_the_training_that_repeats_the_best(proj
     assert sum(outcome["trials"].values()) == 7
     assert outcome["best"]["value"] == min(trial.value for trial in trials() if trial.state.name == "COMPLETE")
     assert [trial.params for trial in trials()[:5]] == [trial.params for trial in known]
+
+
+def test_a_paused_trial_that_is_ahead_of_the_best_is_not_given_up():
+    def record(number, state, value):
+        return TrialRecord(number, state, {}, value, {50: value} if value else {}, {}, None)
+
+    trials = [
+        record(0, "complete", 0.9216),
+        record(1, "paused", 0.9346),
+        record(2, "paused", 0.93),
+        record(3, "paused", 0.9216),
+        record(4, "pruned", 0.99),
+        record(5, "waiting", None),
+    ]
+    for maximize, expected in ((True, [1, 2]), (False, [])):
+        settings = SimpleNamespace(maximize=maximize)
+        worker = Worker(None, None, None, SimpleNamespace(settings=settings), None, None, None)
+        assert worker._ahead_of_the_best(trials) == expected
 
 
 def test_a_trial_that_diverges_is_recorded_and_the_search_goes_on(project):

@@ -46,8 +46,8 @@ def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> s
         return json.dumps({"key": f"finetune.{key}", "range": limits, "steps": len(losses)}, indent=2)
     if span is None:
         return (
-            f"lr-find: the loss never fell in {len(losses)} batches from {low:g} to {rates[len(losses) - 1]:.2g}; "
-            f"look at {paths.LR_FIND}/losses.png, and try more --steps"
+            f"lr-find: no range found: the loss did not fall clearly in {len(losses)} batches from {low:g} to "
+            f"{rates[len(losses) - 1]:.2g}, perhaps because the head fits already; look at {paths.LR_FIND}/losses.png"
         )
     return (
         f"lr-find: the loss falls between {span.low:.1e} and {span.high:.1e}, fastest at {span.steepest:.1e}; "

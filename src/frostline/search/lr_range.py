@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 SMOOTHING = 3.0  # standard deviation in steps
 BROKEN = 4.0  # times the best loss so far end the test
+NOISE = 0.1  # nats; losses below it differ by more than BROKEN from batch to batch
 BEGUN = 0.1  # of the whole fall: the loss has begun to fall
 LEAST_FALL = 0.03  # as a share of the loss before it
 MARGIN = 3.0  # between the highest rate of the range and that of the lowest loss
@@ -20,7 +21,7 @@ MARGIN = 3.0  # between the highest rate of the range and that of the lowest los
 
 @dataclass(frozen=True)
 class RateRange:
-    """Learning rates worth searching; steepest: where the loss fell fastest over the rate's logarithm."""
+    """Learning rates worth searching; steepest: where in the range the loss fell fastest over the rate's logarithm."""
 
     low: float
     high: float
@@ -44,7 +45,7 @@ def is_over(losses: list[float]) -> bool:
     if not np.isfinite(losses[-1]):
         return True
     curve = smoothed(np.asarray(losses))
-    return bool(len(losses) > 10 and curve[-1] > BROKEN * curve.min())
+    return bool(len(losses) > 10 and curve[-1] > BROKEN * max(curve.min(), NOISE))
 
 
 def find(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> RateRange | None:
@@ -57,11 +58,14 @@ def find(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> RateRange |
     best = int(curve.argmin())
     if best == 0:
         return None
-    steepest = int(np.gradient(curve[: best + 1]).argmin())
-    start = float(np.median(curve[: steepest + 1]))
+    slopes = np.gradient(curve[: best + 1])
+    start = float(np.median(curve[: slopes.argmin() + 1]))
     fall = start - curve[best]
     if fall < LEAST_FALL * start:
         return None
     begun = int(np.flatnonzero(curve[:best] > start - BEGUN * fall).max(initial=0))
     high = rates[best] / MARGIN
-    return RateRange(float(min(rates[begun], high / 10)), float(high), float(rates[steepest]))
+    low = min(rates[begun], high / 10)
+    is_inside = (rates[: best + 1] >= low) & (rates[: best + 1] <= high)
+    steepest = int(np.where(is_inside, slopes, np.inf).argmin())
+    return RateRange(float(low), float(high), float(np.clip(rates[steepest], low, high)))

@@ -25,6 +25,7 @@ EARLY = "#b5d3ea"  # of the first trial, where colour tells the number; the last
 DOT = 18  # points², the area of a trial's mark
 BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}  # of a text over marks
 LEGEND: dict[str, Any] = {"loc": "outside upper center", "ncols": 4, "frameon": False, "fontsize": 8}
+FLAT = 0.05  # of the highest loss: a curve that falls by less is shown from 0 on
 FENCE = 4  # see `_fence`
 
 
@@ -158,7 +159,10 @@ def learning_rates(rates: NDArray[np.float64], losses: NDArray[np.float64], span
     axes.plot(rates[:many], curve, color=EARTH, lw=1.8, label="smoothed")
     axes.set_xscale("log")
     spread = max(curve[0], np.median(losses[:many])) - curve.min()
-    axes.set_ylim(max(0.0, curve.min() - 0.3 * spread), curve.min() + 2.5 * max(spread, 1e-6))
+    if spread > FLAT * curve.max():
+        axes.set_ylim(max(0.0, curve.min() - 0.3 * spread), curve.min() + 2.5 * spread)
+    else:
+        axes.set_ylim(0.0, 1.1 * losses[:many].max())
     if span is not None:
         label = f"worth searching: {span.low:.1e} to {span.high:.1e}"
         axes.axvspan(span.low, span.high, color=FROST, alpha=0.15, lw=0, label=label)

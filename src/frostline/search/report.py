@@ -120,6 +120,15 @@ def summary(study: Study, metric: str, folder: Path) -> str:
     if best is not None:
         values = ", ".join(f"{key} = {_plain(value)}" for key, value in best.values.items())
         lines.append(f"best  {metric} {best.value:.4f} in trial {best.number}: {values}")
+        sign = 1.0 if study.settings.maximize else -1.0
+        better = [
+            trial
+            for trial in trials
+            if trial.state == "pruned" and trial.value is not None and sign * trial.value > sign * (best.value or 0.0)
+        ]
+        if better:
+            trial = max(better, key=lambda trial: sign * (trial.value or 0.0))
+            lines.append(f"note  trial {trial.number} had {metric} {trial.value:.4f} when it was pruned before its end")
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
         lines.append(f"failed trial {failed[-1].number}: {failed[-1].reason}")

@@ -18,6 +18,7 @@ from frostline.models import backend
 from frostline.params.schema import Params
 from frostline.search import rungs, space, trial_records
 from frostline.search.optuna_internals import reported
+from frostline.search.progress_lines import PrintLine, ProgressLines, words
 from frostline.search.sampling import CHEAP
 from frostline.search.study import Study
 from frostline.search.study_log import StudyLog
@@ -31,10 +32,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 POLL = 0.5  # seconds between two checks of what other workers do
-QUIET = 15.0  # seconds without a line, after which a long trial reports its progress
 HOPELESS = 3  # failures without a success that end the search
-
-Say = Callable[[str], None]
 
 
 class _Paused(Exception):  # noqa: N818
@@ -56,7 +54,7 @@ class Worker:
     """One worker of a study.
 
     data_of: the images and variants that a trial's settings ask for; is_cheap: whether a trial costs so little that it
-    is trained to its end at once; say: prints a line.
+    is trained to its end at once; print_line: prints a line.
     """
 
     params: Params
@@ -65,40 +63,53 @@ class Worker:
     study: Study
     log: StudyLog
     trainer: Trainer
-    say: Say
-    _start: float = field(default=0.0, init=False)
-    _images_before: int = field(default=0, init=False)
-    _last_line: float = field(default=0.0, init=False)
+    print_line: PrintLine
+    _progress: ProgressLines = field(init=False)
     _failures: list[int] = field(default_factory=list, init=False)
 
     def search(self) -> None:
         """Work until nothing is left to do, or the time is over. Raises UserError if every trial fails."""
-        self._start = self._last_line = time.monotonic()
         before = self.study.trials()
-        self._images_before = _images_seen(before)
+        self._progress = ProgressLines(self.print_line, self.params.sweep.metric, self.study.settings, before)
         deadline = time.monotonic() + (self.params.sweep.timeout or math.inf)
         for trial in before:
             if trial.is_finished:  # by a worker that was killed before it could log that
                 self._log_end(trial)
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self._step():
+            pass
+
+    def _step(self) -> bool:
+        """Do the next piece of work. Returns False if nothing is left to do."""
+        trials = self._present_trials()
+        self._require_hope(trials)
+        following, losers = self._next(trials)
+        ahead = self._ahead_of_the_best(trials)
+        self._prune([number for number in losers if number not in ahead])
+        if following is not None:
+            self._take_and_work(following, trials[following].state == "waiting")
+        elif any(trial.state == "running" for trial in trials):
+            time.sleep(POLL)
+        elif ahead:
+            self._take_and_work(ahead[0], to_the_end=True)
+        else:
+            self._prune([trial.number for trial in trials if trial.state == "paused"])
+            return False
+        return True
+
+    def _present_trials(self) -> list[TrialRecord]:
+        """All trials, after those of dead workers went back to the pool."""
+        trials = self.study.trials()
+        if any(trial.state == "running" for trial in trials):
+            for number in self.study.reclaim():
+                self._progress.tell(f"trial {number}: its worker died; resuming")
             trials = self.study.trials()
-            if any(trial.state == "running" for trial in trials):
-                for number in self.study.reclaim():
-                    self.say(f"trial {number}: its worker died; resuming")
-                trials = self.study.trials()
-            self._require_hope(trials)
-            following, losers = self._next(trials)
-            self._prune(losers)
-            if following is not None:
-                is_new = trials[following].state == "waiting"
-                running = self.study.take(None if is_new else following)
-                if running is not None:
-                    self._work(running)
-            elif any(trial.state == "running" for trial in trials):
-                time.sleep(POLL)
-            else:
-                self._prune([trial.number for trial in trials if trial.state == "paused"])
-                break
+        return trials
+
+    def _take_and_work(self, number: int, is_new: bool = False, to_the_end: bool = False) -> None:
+        """Work on a trial, or if it is new on any new one, unless another worker was quicker."""
+        trial = self.study.take(None if is_new else number)
+        if trial is not None:
+            self._work(trial, to_the_end)
 
     def _next(self, trials: Sequence[TrialRecord]) -> tuple[int | None, list[int]]:
         """The number of the trial to begin or to resume, and the numbers of those that have lost.
@@ -123,6 +134,20 @@ class Worker:
         losers = [number for number in free if number < bracket.start and trials[number].state == "paused"]
         return next((number for number in pending if number in free), None), losers
 
+    def _ahead_of_the_best(self, trials: Sequence[TrialRecord]) -> list[int]:
+        """The paused trials whose metric is better than that of the best complete trial, the best of them first.
+
+        Rungs may compare trials by their loss, so such a trial can lose. It is trained to its end when nothing else is
+        left, so that no trial that was given up has a better metric than the one that is reported.
+        """
+        sign = 1.0 if self.study.settings.maximize else -1.0
+        best = trial_records.best(trials, self.study.settings.maximize)
+        limit = -math.inf if best is None or best.value is None else sign * best.value
+        values = {
+            trial.number: sign * trial.value for trial in trials if trial.state == "paused" and trial.value is not None
+        }
+        return sorted((number for number, value in values.items() if value > limit), key=lambda n: (-values[n], n))
+
     def _prune(self, numbers: Sequence[int]) -> None:
         for number in numbers:
             trial = self.study.take(number)
@@ -133,7 +158,7 @@ class Worker:
                     self.log.rows(number, snapshot.position.history)
                 self._end(trial, "pruned")
 
-    def _work(self, trial: Trial) -> None:
+    def _work(self, trial: Trial, to_the_end: bool) -> None:
         """Train a trial to its next rung, or to its end."""
         number, start = trial.number, time.monotonic()
         values = trial.params
@@ -147,13 +172,13 @@ class Worker:
         checkpoint = self._checkpoint(number)
         try:
             params = space.with_values(self.params, values)
-            result = self._train(trial, params, checkpoint.load())
+            result = self._train(trial, params, checkpoint.load(), to_the_end)
         except _Paused as pause:
             self.log.rows(number, pause.snapshot.position.history)
             checkpoint.save(pause.snapshot)
             self._add_seconds(trial, start)
             self.study.put_back(trial)
-            self._tell(number, self.study.trials())
+            self._progress.of_trial(number, self.study.trials())
             return
         except _Pruned as pruned:
             self.log.rows(number, pruned.history)
@@ -172,14 +197,14 @@ class Worker:
         self._add_seconds(trial, start)
         self._end(trial, "complete", result.final_row.value(self.params.sweep.metric))
 
-    def _train(self, trial: Trial, params: Params, resume: Snapshot | None) -> Result:
+    def _train(self, trial: Trial, params: Params, resume: Snapshot | None, to_the_end: bool) -> Result:
         data = self.data_of(params)
         images, metric = self.study.settings.images, params.sweep.metric
         per_epoch = math.ceil(images / params.finetune.batch_size)
         # The rungs by steps: batches may be of another size in each trial.
         places = {max(1, round(rung / images * per_epoch)): rung for rung in self.study.settings.rungs}
         ahead = [step for step, rung in places.items() if rung not in reported(trial)]
-        pauses = ahead[:-1]
+        pauses = [] if to_the_end else ahead[:-1]
         if self.is_cheap(params):
             self.study.note(trial, CHEAP, True)
             pauses = []
@@ -187,10 +212,7 @@ class Worker:
         def on_epoch(row: HistoryRow, snapshot: Callable[[], Snapshot]) -> None:
             if row.is_whole:
                 self.log.rows(trial.number, [row])
-            if row.is_whole and time.monotonic() - self._last_line > QUIET:
-                self._tell_line(
-                    f"trial {trial.number:>3}  {row.phase} epoch {row.epoch}  {metric} {row.value(metric):.4f}"
-                )
+            self._progress.of_epoch(trial.number, row)
             if row.phase == "head":
                 return
             done = round(row.epoch * per_epoch)
@@ -218,14 +240,14 @@ class Worker:
         self._checkpoint(trial.number).clear()
         trials = self.study.trials()
         self._log_end(trials[trial.number])
-        self._tell(trial.number, trials)
+        self._progress.of_trial(trial.number, trials)
 
     def _log_end(self, trial: TrialRecord) -> None:
         self._begin_run(trial.number, trial.values, trial.notes)
         self.log.end(trial)
 
     def _begin_run(self, number: int, values: dict[str, Any], notes: Mapping[str, Any]) -> str | None:
-        return self.log.begin(number, f"trial {number}: {_words(values)}", values, notes.get(RUN))
+        return self.log.begin(number, f"trial {number}: {words(values)}", values, notes.get(RUN))
 
     def _checkpoint(self, number: int) -> checkpoints.Checkpoint:
         return checkpoints.Checkpoint(
@@ -236,19 +258,6 @@ class Worker:
         seconds = trial.user_attrs.get(SECONDS, 0.0) + time.monotonic() - start
         self.study.note(trial, SECONDS, round(seconds, 3))
 
-    def _tell(self, number: int, trials: Sequence[TrialRecord]) -> None:
-        """Print a line about a trial and about the search as a whole."""
-        trial, best = trials[number], trial_records.best(trials, self.study.settings.maximize)
-        epochs = trial.images_seen / self.study.settings.images
-        value = f"{self.params.sweep.metric} {trial.value:.4f}" if trial.value is not None else ""
-        state = "repeats trial " + str(trial.same_as) if trial.same_as is not None else trial.state
-        done = sum(other.is_finished for other in trials)
-        top = f"best {best.value:.4f} (trial {best.number})" if best is not None else "none complete yet"
-        self._tell_line(
-            f"trial {number:>3} {state:>9} after {epochs:4.1f} epochs  {value}  {_words(trial.values)}  | {top}, "
-            f"{done} of {len(trials)} done{self._time_left(trials)}"
-        )
-
     def _require_hope(self, trials: Sequence[TrialRecord]) -> None:
         succeeded = any(trial.value is not None for trial in trials if trial.state != "failed")
         if len(self._failures) >= HOPELESS and not succeeded:
@@ -256,29 +265,3 @@ class Worker:
                 f"params.yaml: sweep.space: the first {len(self._failures)} trials failed, the last one because "
                 f"{trials[self._failures[-1]].reason}; fix the space"
             )
-
-    def _tell_line(self, line: str) -> None:
-        self._last_line = time.monotonic()
-        self.say(line)
-
-    def _time_left(self, trials: Sequence[TrialRecord]) -> str:
-        """An estimate of the time that is left, at the speed that this worker has had so far."""
-        settings = self.study.settings
-        whole = settings.trials * settings.epochs * settings.images
-        planned = rungs.planned(settings.rungs, settings.images, settings.trials) if settings.rungs else whole
-        done = _images_seen(trials)
-        if done <= self._images_before or done >= planned:
-            return ""
-        seconds = (time.monotonic() - self._start) * (planned - done) / (done - self._images_before)
-        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
-
-
-def _images_seen(trials: Sequence[TrialRecord]) -> int:
-    """The images that all trials together have seen, except those that cost next to nothing."""
-    return sum(trial.images_seen for trial in trials if not trial.is_cheap)
-
-
-def _words(values: dict[str, Any]) -> str:
-    """A point of the space in a few words: keys without their section."""
-    numbers = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in values.values())
-    return " ".join(f"{key.rpartition('.')[2]}={number}" for key, number in zip(values, numbers, strict=True))
