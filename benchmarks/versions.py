@@ -1,6 +1,6 @@
-"""This checkout against another commit: the pipeline and a sweep on the embedded digits, alternated in one run.
+"""One commit against another: the pipeline and a sweep on the embedded digits, alternated in one run.
 
-    python benchmarks/versions.py COMMIT [--rounds 3] [--trials 10]
+    python benchmarks/versions.py COMMIT [--now COMMIT] [--rounds 3] [--trials 10]
 
 Each version runs in a clone of its own with the packages of this environment. Shown are median seconds of each command
 with its imports, and whether the results are the same bytes.
@@ -63,6 +63,7 @@ def content(folder: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("commit")
+    parser.add_argument("--now", default="HEAD", help="the later commit")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--sweeps", type=int, default=1, help="sweeps in each round")
@@ -70,7 +71,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         versions = {
             name: clone(Path(scratch) / name, revision, chosen.trials)
-            for name, revision in {"before": chosen.commit, "now": "HEAD"}.items()
+            for name, revision in {"before": chosen.commit, "now": chosen.now}.items()
         }
         times: dict[tuple[str, str], list[float]] = {}
         for round_ in range(chosen.rounds):
@@ -84,7 +85,8 @@ def main() -> None:
         rows.append([f"`frostline {command}`", f"{before:.1f} s", f"{now:.1f} s", f"{now / before:.2f}"])
     show(
         "versions",
-        f"Before: {chosen.commit}; medians of {chosen.rounds} rounds, alternated; a sweep of {chosen.trials} trials. "
+        f"Before: {chosen.commit}, now: {chosen.now}; medians of {chosen.rounds} rounds, alternated; a sweep of "
+        f"{chosen.trials} trials. "
         f"The prepared images, history, metrics and predictions are {'' if is_same else 'NOT '}the same bytes.",
         ["command", "before", "now", "now / before"],
         rows,

@@ -194,11 +194,12 @@ def export(
 def lineage(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
     as_json: AsJson = False,
+    full: Annotated[bool, typer.Option("--full", help="List the digests of all files of the stages.")] = False,
 ) -> None:
     """Show what a version was made from, and how to restore it."""
     from frostline.commands import lineage as stage
 
-    print(stage.run(_params(), model, as_json))
+    print(stage.run(_params(), model, as_json, full))
 
 
 @command()

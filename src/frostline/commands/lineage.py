@@ -10,8 +10,10 @@ from frostline.params.schema import Params
 from frostline.tracking import lineage, registry, run_log
 
 
-def run(params: Params, uri: str, as_json: bool) -> str:
+def run(params: Params, uri: str, as_json: bool, is_full: bool) -> str:
     """The lineage of `models:/NAME@ALIAS` or `models:/NAME/3`, as text or as JSON.
+
+    is_full: list the digests of all files that the stages depend on; JSON has them always.
 
     Raises StateError if the version does not exist or has no lineage.
     """
@@ -29,15 +31,15 @@ def run(params: Params, uri: str, as_json: bool) -> str:
         "stages": stages,
         "commands": lineage.way_back(tags[lineage.COMMIT]) if lineage.COMMIT in tags else [],
     }
-    return json.dumps(facts, indent=2) if as_json else _text(facts)
+    return json.dumps(facts, indent=2) if as_json else _text(facts, is_full)
 
 
-def _text(facts: dict[str, Any]) -> str:
+def _text(facts: dict[str, Any], is_full: bool) -> str:
     commit, dirty = facts["git_commit"], facts["git_dirty"]
     lines = [
         f"{facts['model']}",
         f"run             {facts['run']}",
-        f"git commit      {commit or 'unknown'} ({'with uncommitted changes' if dirty else 'clean'})",
+        f"git commit      {commit or 'unknown'} {'(with uncommitted changes)' if dirty else '(clean)' if commit else ''}".rstrip(),
         f"dvc experiment  {facts['dvc_experiment'] or 'none'}",
         f"test images     {facts['test_digest']}",
         *(f"{key:<15} {value:.4f}" for key, value in facts["metrics"].items() if key in {"test_accuracy"}),
@@ -45,7 +47,9 @@ def _text(facts: dict[str, Any]) -> str:
     for name, stage in facts["stages"].items():
         lines += ["", f"stage {name}"]
         flat = run_log.flat(stage["params"])
-        lines += [f"  {kind}   {md5:<36}  {path}" for kind in ("deps", "outs") for path, md5 in stage[kind].items()]
+        kinds = ("deps", "outs") if is_full else ("outs",)
+        lines += [f"  {kind}   {md5:<36}  {path}" for kind in kinds for path, md5 in stage[kind].items()]
+        lines += [] if is_full else [f"  deps   {len(stage['deps'])} files and folders; --full lists them"]
         lines += [f"  param  {key} = {json.dumps(value)}" for key, value in flat.items()]
     lines += ["", "To restore it, in a clone of the repository:", *(f"  {line}" for line in facts["commands"])]
     if dirty:
