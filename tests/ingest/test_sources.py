@@ -16,8 +16,8 @@ from PIL import Image
 
 from frostline.data.images import UnreadableImageError
 from frostline.errors import DataError
-from frostline.ingest.folders import AUTOMATIC, Structure
 from frostline.ingest.sources import Source, open_source
+from frostline.ingest.structures import AUTOMATIC, Structure
 
 SYNTHETIC = {"kind": "synthetic", "fractals": 1, "letters": 2, "images_per_class": 3, "size": 16, "seed": 1}
 

@@ -36,10 +36,11 @@ def run(params: Params, uri: str, as_json: bool, is_full: bool) -> str:
 
 def _text(facts: dict[str, Any], is_full: bool) -> str:
     commit, dirty = facts["git_commit"], facts["git_dirty"]
+    state = " (with uncommitted changes)" if dirty else " (clean)" if commit else ""
     lines = [
         f"{facts['model']}",
         f"run             {facts['run']}",
-        f"git commit      {commit or 'unknown'} {'(with uncommitted changes)' if dirty else '(clean)' if commit else ''}".rstrip(),
+        f"git commit      {commit or 'unknown'}{state}",
         f"dvc experiment  {facts['dvc_experiment'] or 'none'}",
         f"test images     {facts['test_digest']}",
         *(f"{key:<15} {value:.4f}" for key, value in facts["metrics"].items() if key in {"test_accuracy"}),

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from frostline.core import suggest
 from frostline.data.data_report import DataWarning, Problem
 from frostline.errors import DataError
-from frostline.ingest.split_names import split_of, split_within
-from frostline.params.schema import DataSection
+from frostline.ingest import structures
+from frostline.ingest.split_names import split_of
+from frostline.ingest.structures import AUTOMATIC, Structure
 
 # Folders that other programs leave beside the images.
 LEFT_BEHIND = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
@@ -44,26 +45,6 @@ class Listing:
         self.problems.append(Problem(readable(path), label, kind, reason))
 
 
-@dataclass(frozen=True)
-class Structure:
-    """How to read a folder of folders, if its names do not say it.
-
-    splits: the folders of the splits, by the split's name; class_level: 1 if the top folders are the classes, 2 if
-    their subfolders are; None to find both out.
-    """
-
-    splits: Mapping[str, str] | None = None
-    class_level: int | None = None
-
-    @classmethod
-    def of(cls, data: DataSection) -> Structure:
-        """The structure that params.yaml gives."""
-        return cls(dict(data.splits.items()) if data.splits else None, data.class_level)
-
-
-AUTOMATIC = Structure()
-
-
 def listed(root: Path, structure: Structure = AUTOMATIC) -> Listing:
     """The images of a folder of class folders, or of split folders with class folders.
 
@@ -76,10 +57,10 @@ def listed(root: Path, structure: Structure = AUTOMATIC) -> Listing:
         raise DataError(f"{root}: has no subfolders; a source needs one folder of images a class")
     _outside(root, start, listing)
     inner = {name: _folder_names(start / name) for name in tops}
-    splits = _splits(root, start, inner, structure)
+    splits = structures.splits(root, inner, structure)
     if splits:
         _split_folders(root, start, inner, splits, structure, listing)
-    elif _are_classes_with_splits(inner, structure):
+    elif structures.are_classes_with_splits(inner, structure):
         for name in tops:
             _outside(root, start / name, listing)
             for folder in _subfolders(root, start / name, listing):
@@ -100,58 +81,6 @@ def _start(root: Path, structure: Structure, listing: Listing) -> tuple[Path, li
         if len(tops) != 1 or split_of(tops[0]) or is_chosen or not _folder_names(start / tops[0]):
             return start, tops
         start /= tops[0]
-
-
-def _splits(root: Path, start: Path, inner: Mapping[str, list[str]], structure: Structure) -> dict[str, str]:
-    """The split of each top folder that is one; empty if the top folders are classes.
-
-    inner: the subfolders of each top folder. Raises DataError if the folders look like splits, but it is not clear
-    which they are.
-    """
-    if structure.splits is not None:
-        missing = sorted(set(structure.splits.values()) - set(inner))
-        if missing:
-            raise DataError(f"{root}: has no folder {missing[0]!r} but {', '.join(sorted(inner)[:8])}; fix data.splits")
-        return {folder: split for split, folder in structure.splits.items()}
-    if structure.class_level is not None:
-        return {}
-    by_name = {name: split for name in inner if (split := split_of(name))}
-    has_train = any(split == "train" and inner[name] for name, split in by_name.items())
-    alike = _with_the_same_classes(inner)
-    if not has_train:
-        within = {name: split for name in alike if (split := split_within(name))}
-        if "train" in within.values() and len(within) == len(alike):
-            by_name, has_train = within, True
-    unclear = [name for name in alike if name not in by_name] if has_train else alike
-    are_named = len(set(by_name.values())) > 1 and not has_train
-    if unclear or are_named:
-        names = unclear or sorted(by_name)
-        why = "hold the same class folders" if unclear else "are called like splits, and none has classes to train on"
-        raise DataError(
-            f"{root}: {', '.join(sorted(set(names) | set(alike))[:6])} {why}, so it is not clear what they are; set "
-            "data.splits to {train: FOLDER, test: FOLDER}, or data.class_level to 1 if they are classes, or to 2 if "
-            "their subfolders are"
-        )
-    return by_name if has_train else {}
-
-
-def _with_the_same_classes(inner: Mapping[str, list[str]]) -> list[str]:
-    """The top folders of which another one has mostly the same subfolders, at least two of them."""
-    names = {top: {name.lower() for name in below} for top, below in inner.items()}
-    return [
-        top
-        for top, own in names.items()
-        if any(
-            len(own & others) >= max(2, (len(own | others) + 1) // 2) for other, others in names.items() if other != top
-        )
-    ]
-
-
-def _are_classes_with_splits(inner: Mapping[str, list[str]], structure: Structure) -> bool:
-    """Whether each top folder is a class whose subfolders are splits: `cat/train`, `cat/test`, `dog/train`."""
-    return structure.class_level is None and all(
-        "train" in (splits := [split_of(name) for name in below]) and None not in splits for below in inner.values()
-    )
 
 
 def _split_folders(

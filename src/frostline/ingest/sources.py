@@ -14,8 +14,9 @@ import pandas as pd
 from frostline.data.data_report import DataWarning, Problem
 from frostline.errors import DataError
 from frostline.ingest import archives, cards, folders, tables
-from frostline.ingest.folders import AUTOMATIC, Listing, Structure
+from frostline.ingest.folders import Listing
 from frostline.ingest.reading import FileReader, SourceReader
+from frostline.ingest.structures import AUTOMATIC, Structure
 
 KINDS = "a folder of class folders, a table (.csv, .parquet), an archive (.zip, .tar, .tar.gz) or a card (.yaml)"
 

@@ -12,8 +12,8 @@ from frostline.data import shards
 from frostline.data.data_report import SplitDigests
 from frostline.ingest import checks, gathering, report, splits
 from frostline.ingest.decoding import Decoder
-from frostline.ingest.folders import Structure
 from frostline.ingest.sources import open_source
+from frostline.ingest.structures import Structure
 from frostline.params.schema import Params
 from frostline.paths import DATA_REPORT, PREPARED
 

@@ -15,7 +15,7 @@ from frostline.data import images, shards
 from frostline.errors import StateError
 from frostline.evaluation import gate
 from frostline.ingest import sources
-from frostline.ingest.folders import Structure
+from frostline.ingest.structures import Structure
 from frostline.params.schema import Params
 from frostline.serving import loading
 from frostline.tracking.registry import Registry, Version
