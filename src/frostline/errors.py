@@ -80,9 +80,9 @@ FIXES = {
 
 def of_system(error: OSError) -> str:
     """An operating system's error as one line that names the file, where it is known, and the fix."""
-    said = error.strerror or str(error)
+    reason = error.strerror or str(error)
     if error.filename is not None:
-        return f"{error.filename}: {said}; {FIXES.get(error.errno or 0, 'choose another place')}"
-    if error.errno in NO_SPACE or "temporary directory" in said:  # that is Python's word where none can be written
-        return f"{said}; free some space there, or name another folder for temporary files by TMPDIR"
-    return f"{said}; {FIXES.get(error.errno or 0, 'check the disk and the network')}"
+        return f"{error.filename}: {reason}; {FIXES.get(error.errno or 0, 'choose another place')}"
+    if error.errno in NO_SPACE or "temporary directory" in reason:  # that is Python's word where none can be written
+        return f"{reason}; free some space there, or name another folder for temporary files by TMPDIR"
+    return f"{reason}; {FIXES.get(error.errno or 0, 'check the disk and the network')}"

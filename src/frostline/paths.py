@@ -47,9 +47,9 @@ def state() -> Path:
 
 
 def features() -> Path:
-    """The feature store: FROSTLINE_CACHE (relative to the root) where it is set, so that projects can share one."""
-    named = os.environ.get("FROSTLINE_CACHE")
-    return root() / named if named else state() / "features"
+    """The activation store: FROSTLINE_CACHE (relative to the root) if it is set, so that projects can share one."""
+    location = os.environ.get("FROSTLINE_CACHE")
+    return root() / location if location else state() / "features"
 
 
 def checkpoints() -> Path:

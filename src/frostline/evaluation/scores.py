@@ -69,12 +69,12 @@ class Scores:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Scores:
         """The inverse of `as_json`. Raises TypeError if a value is missing or unknown."""
-        known = {field.name: field.type for field in fields(cls)}
+        types = {field.name: field.type for field in fields(cls)}
         arguments: dict[str, Any] = {}
         for key, value in values.items():
             if top := re.fullmatch(r"top_(\d+)_accuracy", key):
                 arguments |= {"top_k": int(top[1]), "top_k_accuracy": value}
-            elif known.get(key, "").startswith("Score"):
+            elif types.get(key, "").startswith("Score"):
                 arguments[key] = Score.of(value, values.get(key + CI95))
             elif not key.endswith(CI95):
                 arguments[key] = value

@@ -41,15 +41,17 @@ def summary(report: DataReport, source_splits: set[str]) -> str:
     """A summary of a few lines for people: counts, then each kind of problem with its first file."""
     sizes = ", ".join(f"{name} {count:,}" for name, count in report.images.items())
     lines = [f"prepare: {len(report.classes)} classes; {sizes}"]
-    drawn = [f"{report.images[name]:,} for {name}" for name in splits.SPLITS if name not in source_splits]
-    drawn_note = f"  drawn from train: {', '.join(drawn)}; data.split has the shares" if source_splits and drawn else ""
+    missing = [f"{report.images[name]:,} for {name}" for name in splits.SPLITS if name not in source_splits]
+    notes = (
+        [f"  drawn from train: {', '.join(missing)}; data.split has the shares"] if source_splits and missing else []
+    )
     if report.problems:
         lines[0] += f"; {len(report.problems):,} dropped"
         width = max(map(len, report.problem_counts))
         for kind, count in report.problem_counts.items():
             first = next(problem for problem in report.problems if problem.kind == kind)
             lines.append(f"  {kind:<{width}} {count:>7,}  {_short(first.path)}: {_short(first.reason)}")
-    lines += [drawn_note] if drawn_note else []
+    lines += notes
     lines += [f"  warning: {_short(warning.reason, 2 * WIDEST)}" for warning in report.warnings[:5]]
     if len(report.warnings) > 5:
         lines.append(f"  warning: {len(report.warnings) - 5} more warnings")
