@@ -94,9 +94,7 @@ def written_at_the_end(
         with study.alone():
             with atomic.folder(folder) as temporary:
                 write(temporary, study, metric, shares)
-            states = {trial.state for trial in study.trials()}
-            is_over = states <= {"complete", "pruned", "failed"}
-            log.close(study.best(), folder, "FINISHED" if is_over else "RUNNING" if "running" in states else "KILLED")
+            log.close(study.trials(), study.best(), folder)
 
     try:
         yield
@@ -120,14 +118,7 @@ def summary(study: Study, metric: str, folder: Path) -> str:
     if best is not None:
         values = ", ".join(f"{key} = {_plain(value)}" for key, value in best.values.items())
         lines.append(f"best  {metric} {best.value:.4f} in trial {best.number}: {values}")
-        sign = 1.0 if study.settings.maximize else -1.0
-        better = [
-            trial
-            for trial in trials
-            if trial.state == "pruned" and trial.value is not None and sign * trial.value > sign * (best.value or 0.0)
-        ]
-        if better:
-            trial = max(better, key=lambda trial: sign * (trial.value or 0.0))
+        for trial in trial_records.ahead(trials, "pruned", study.settings.maximize)[:1]:
             lines.append(f"note  trial {trial.number} had {metric} {trial.value:.4f} when it was pruned before its end")
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:

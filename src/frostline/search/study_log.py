@@ -36,11 +36,8 @@ class StudyLog(Protocol):
     def end(self, trial: TrialRecord) -> None:
         """Record how a trial ended, unless it is recorded already."""
 
-    def close(self, best: TrialRecord | None, reports: Path, status: str) -> None:
-        """Record the best trial so far and the status of the study, and keep the folder of reports with the parent run.
-
-        status: RUNNING (other workers go on), FINISHED, or KILLED, if the study was interrupted.
-        """
+    def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reports: Path) -> None:
+        """Record the best trial so far and how the study stands, and keep the folder of reports with the parent run."""
 
 
 class NullStudyLog:
@@ -51,7 +48,7 @@ class NullStudyLog:
 
     def rows(self, number: int, rows: Sequence[HistoryRow]) -> None: ...
     def end(self, trial: TrialRecord) -> None: ...
-    def close(self, best: TrialRecord | None, reports: Path, status: str) -> None: ...
+    def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reports: Path) -> None: ...
 
 
 class MlflowStudyLog:
@@ -62,7 +59,6 @@ class MlflowStudyLog:
         self.tracker, self.study = tracker, study.identity
         self.experiment, self.contact = tracker.connect(), Contact(tracker.uri)
         self._children: dict[int, TrackedRun] = {}
-        self._ended: set[int] = set()
         with study.alone():  # workers that start together make one parent
             self.parent = tracker.run(self._spec("none", study.name, {}), self.contact)
         self.parent.params(settings)
@@ -83,7 +79,6 @@ class MlflowStudyLog:
 
     def end(self, trial: TrialRecord) -> None:
         run = self._children[trial.number]
-        self._ended.add(trial.number)
         if STATE in run.state.tags:
             return
         if trial.value is not None:
@@ -92,17 +87,19 @@ class MlflowStudyLog:
         run.tags({key: str(value) for key, value in notes.items() if value is not None})
         run.status(STATUS[trial.state])
 
-    def close(self, best: TrialRecord | None, reports: Path, status: str) -> None:
+    def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reports: Path) -> None:
         if best is not None and best.value is not None:
             self.parent.metrics({"best_value": best.value})
             self.parent.tags({"frostline.best_trial": str(best.number)})
         if reports.is_dir():
             self.parent.files(sorted(reports.iterdir()), "sweep")
-        for number, run in self._children.items():
-            if number not in self._ended:
-                run.status("KILLED")  # paused or interrupted; it is set to running again by the worker that resumes it
-        if status != "RUNNING":
-            self.parent.status(status)
+        unfinished = [trial for trial in trials if not trial.is_finished]
+        if not unfinished:
+            self.parent.status("FINISHED")
+        elif all(trial.state != "running" for trial in unfinished):  # no other worker goes on
+            for run in (self._children[trial.number] for trial in unfinished if trial.number in self._children):
+                run.status("KILLED")  # the worker that resumes the trial sets it to running again
+            self.parent.status("KILLED")
         self.contact.retry()
         waiting = [run for run in (*self._children.values(), self.parent) if not run.close()]
         if waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -92,6 +93,16 @@ def best(records: Sequence[TrialRecord], maximize: bool) -> TrialRecord | None:
     complete = [record for record in records if record.state == "complete" and record.value is not None]
     sign = -1.0 if maximize else 1.0
     return min(complete, key=lambda record: (sign * (record.value or 0.0), record.number), default=None)
+
+
+def ahead(records: Sequence[TrialRecord], state: str, maximize: bool) -> list[TrialRecord]:
+    """The trials in a state whose value is better than that of the best complete trial, the best of them first."""
+    sign = 1.0 if maximize else -1.0
+    top = best(records, maximize)
+    limit = -math.inf if top is None or top.value is None else sign * top.value
+    values = {record.number: sign * record.value for record in records if record.value is not None}
+    better = [record for record in records if record.state == state and values.get(record.number, -math.inf) > limit]
+    return sorted(better, key=lambda record: (-values[record.number], record.number))
 
 
 def importances(records: Sequence[TrialRecord], space: Sequence[Dimension], maximize: bool) -> dict[str, float]:

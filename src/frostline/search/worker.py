@@ -140,13 +140,7 @@ class Worker:
         Rungs may compare trials by their loss, so such a trial can lose. It is trained to its end when nothing else is
         left, so that no trial that was given up has a better metric than the one that is reported.
         """
-        sign = 1.0 if self.study.settings.maximize else -1.0
-        best = trial_records.best(trials, self.study.settings.maximize)
-        limit = -math.inf if best is None or best.value is None else sign * best.value
-        values = {
-            trial.number: sign * trial.value for trial in trials if trial.state == "paused" and trial.value is not None
-        }
-        return sorted((number for number, value in values.items() if value > limit), key=lambda n: (-values[n], n))
+        return [trial.number for trial in trial_records.ahead(trials, "paused", self.study.settings.maximize)]
 
     def _prune(self, numbers: Sequence[int]) -> None:
         for number in numbers:
