@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from frostline.data import images
+from frostline.data.deep_grey import GreyRange
 from frostline.data.images import NOT_AN_IMAGE
 from frostline.errors import InternalError
 from frostline.ingest import decoding, thumbnails
@@ -149,7 +150,7 @@ def test_a_named_pipe_does_not_hang(folder: Path, tmp_path: Path) -> None:
 class Greedy:
     """A reader of images that don't fit into memory."""
 
-    def read(self, path: str, least: int | None) -> ReadImage:
+    def read(self, path: str, least: int | None, grey_range: GreyRange = None) -> ReadImage:
         raise MemoryError
 
 
@@ -164,7 +165,7 @@ class Deadly:
 
     ballast: bytes
 
-    def read(self, path: str, least: int | None) -> ReadImage:
+    def read(self, path: str, least: int | None, grey_range: GreyRange = None) -> ReadImage:
         if path == "1":
             os.kill(os.getpid(), signal.SIGKILL)
         return ReadImage.of_pixels(Image.new("RGB", (4, 4)))
@@ -194,7 +195,7 @@ from pathlib import Path
 from frostline.ingest import decoding; from frostline.data import images
 
 class Slow:
-    def read(self, path, least):
+    def read(self, path, least, grey_range=None):
         Path(path).write_text(str(os.getpid()))
         time.sleep(60)
 

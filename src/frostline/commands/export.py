@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def run(params: Params | None, model: str, form: str, target: Path) -> str:
             reason = " ".join(str(error).split())[:160]
             fix = "pip install 'frostline[onnx]'" if form == "onnx" else "install it"
             raise UserError(f"--format: {form} needs another package ({reason}); {fix}") from error
-        atomic.write_json(output / LABELS, asdict(bundle.layout) | about)
+        atomic.write_json(output / LABELS, bundle.layout.recorded() | about)
     return f"export: {target / name}; takes uint8 (n, {size}, {size}, 3), see labels.json"
 
 

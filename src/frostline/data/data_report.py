@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from frostline.data import deep_grey
+from frostline.data.deep_grey import GreyRange
+
 
 class Problem(NamedTuple):
     """A file, folder or archive member that is left out. It is a plain tuple, since there may be a million of them.
@@ -40,15 +43,17 @@ class SplitDigests(NamedTuple):
 class DataReport:
     """What was prepared.
 
-    images, images_per_class and digests are by split; left_out_by_train_per_class: the number of images that
-    `data.train_per_class` left unused; problem_counts: by kind, the most frequent first; near_duplicates: the paths of
-    each set of near-copies, None if they were not searched for.
+    grey_range: see `deep_grey`, None if there are no grey images with more than 8 bits; images, images_per_class and
+    digests are by split; left_out_by_train_per_class: the number of images that `data.train_per_class` left unused;
+    problem_counts: by kind, the most frequent first; near_duplicates: the paths of each set of near-copies, None if
+    they were not searched for.
     """
 
     source: str
     classes: Sequence[str]
     image_size: int
     resize: str
+    grey_range: GreyRange
     images: Mapping[str, int]
     images_per_class: Mapping[str, Mapping[str, int]]
     left_out_by_train_per_class: int
@@ -74,6 +79,7 @@ class DataReport:
         return cls(
             **{
                 **values,
+                "grey_range": deep_grey.recorded(values.get("grey_range")),
                 "problems": [Problem(**problem) for problem in values["problems"]],
                 "warnings": [DataWarning(**warning) for warning in values["warnings"]],
                 "digests": {name: SplitDigests(**digests) for name, digests in values["digests"].items()},

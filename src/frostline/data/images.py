@@ -2,21 +2,17 @@
 
 Only this module opens images, so it protects against hostile files: a file is read as one of `FORMATS` by its content,
 whatever its name, and Pillow's other readers are never loaded (the one for EPS runs the file as a program). Every
-registered model contains a copy of this file (see packaging.py).
+registered model contains a copy of this file (see packaging.py), so it imports only files that are copied with it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
@@ -25,10 +21,14 @@ from numpy.typing import NDArray
 # The readers of FORMATS that Pillow does not load by default. If one were missing, Pillow would load all its readers.
 from PIL import AvifImagePlugin, ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
+from . import deep_grey, dicom
+from .deep_grey import GreyRange
+from .memory_budget import Budget
+
 Pixels = NDArray[np.uint8]
 Resize = Literal["stretch", "crop", "pad"]
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")  # and HEIC, if pillow-heif is installed
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM")  # and HEIC and DICOM, with the extras
 NOT_AN_IMAGE = f"not an image ({', '.join(FORMATS[:-1])} or {FORMATS[-1]})"
 READERS = (AvifImagePlugin, TiffImagePlugin, WebPImagePlugin)
 HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
@@ -60,64 +60,35 @@ class LoadedImage(NamedTuple):
     """A decoded image.
 
     image: upright, of mode RGB, possibly at a fraction of its size; size: width and height of the original, upright;
-    orientation: the EXIF orientation, 1 to 8, already applied.
+    orientation: the EXIF orientation, 1 to 8, already applied; deep: the grey values at their own depth (height, width)
+    if they have more than 8 bits; is_windowed: whether the file says which of them are shown; has_deep_colour: whether
+    the file has 16 bits for each colour, of which the upper 8 were read.
     """
 
     image: Image.Image
     size: tuple[int, int]
     orientation: int
-
-
-class Budget:
-    """Limits the memory of all images that are decoded at the same time. A thread waits until there is enough.
-
-    total: bytes; an image that needs more is decoded alone. condition, used: a condition and an object with the number
-    of used bytes in its attribute `value`, shared by all threads, or by all processes if they are of `multiprocessing`.
-    """
-
-    def __init__(self, total: float, condition: Any = None, used: Any = None) -> None:
-        self.total = int(total)
-        self._condition = condition if condition is not None else threading.Condition()
-        self._used = used if used is not None else SimpleNamespace(value=0)
-        self._turn = threading.local()
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """A block that decodes and uses an image. Its memory counts as free again after the block."""
-        self._turn.amount = 0
-        try:
-            yield
-        finally:
-            amount, self._turn.amount = self._turn.amount, None
-            if amount:
-                with self._condition:
-                    self._used.value -= amount
-                    self._condition.notify_all()
-
-    def take(self, amount: int) -> None:
-        """Take bytes until the end of this thread's turn. Outside of a turn there is no limit."""
-        earlier_amount = getattr(self._turn, "amount", None)
-        if earlier_amount is None:
-            return
-        amount = min(amount, self.total)
-        with self._condition:
-            if not earlier_amount:  # a thread that has bytes must not wait for threads that may wait for it
-                self._condition.wait_for(lambda: self._used.value + amount <= self.total)
-            self._used.value += amount
-        self._turn.amount = earlier_amount + amount
+    deep: NDArray[Any] | None = None
+    is_windowed: bool = False
+    has_deep_colour: bool = False
 
 
 budget = Budget(2**30)  # for the threads of this process; `decoding` replaces it by one for all its workers
 
 
-def load(source: Path | bytes | IO[bytes], least: int | None = None, most: int = MAX_PIXELS) -> LoadedImage:
+def load(
+    source: Path | bytes | IO[bytes],
+    least: int | None = None,
+    most: int = MAX_PIXELS,
+    grey_range: GreyRange = None,
+) -> LoadedImage:
     """Decode an image completely.
 
     most: pixels, width times height; an image with more pixels is refused before it is decoded. least: a JPEG may be
     decoded at a half, a quarter or an eighth of its size, if neither side gets shorter than this. This takes a fraction
-    of the time, but still reads the whole file. None: at its own size.
+    of the time, but still reads the whole file. None: at its own size. grey_range: for grey images of more than 8 bits.
 
-    The EXIF orientation is applied, transparent images are laid over white, CMYK and 16-bit grey are converted, and
+    The EXIF orientation is applied, transparent images are laid over white, CMYK and deep grey are converted, and
     only the first frame of an animation is used. Raises UnreadableImageError, and MemoryError if there is not enough
     memory.
     """
@@ -125,7 +96,7 @@ def load(source: Path | bytes | IO[bytes], least: int | None = None, most: int =
         source = read_file(source)
     file = BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(file, formats=_formats(file)) as image:
+        with _opened(file, most) as image:
             width, height = image.size
             if width * height > most:
                 raise too_many(width, height, most)
@@ -136,9 +107,14 @@ def load(source: Path | bytes | IO[bytes], least: int | None = None, most: int =
             )  # a progressive JPEG is in memory as a whole before it is scaled
             pixels = width * height if is_whole else image.size[0] * image.size[1]
             budget.take(pixels * (WEBP_BYTES if image.format == "WEBP" else PIXEL_BYTES))
+            has_deep_colour = deep_grey.has_deep_colour(image)
             image.load()
             orientation = _set_upright(image)
-            return LoadedImage(_rgb(image), (height, width) if orientation > 4 else (width, height), orientation)
+            size = (height, width) if orientation > 4 else (width, height)
+            if not deep_grey.is_deep(image):
+                return LoadedImage(_rgb(image), size, orientation, has_deep_colour=has_deep_colour)
+            values, is_windowed = np.asarray(image), deep_grey.WINDOW in image.info
+            return LoadedImage(_rgb(_from_deep(image, grey_range)), size, orientation, values, is_windowed)
     except (UnreadableImageError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -173,6 +149,22 @@ def read_file(path: Path | str) -> bytes:
         raise UnreadableImageError("no such file", "missing") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise UnreadableImageError(getattr(error, "strerror", None) or "not the name of a file") from None
+
+
+def _opened(file: IO[bytes], most: int) -> Image.Image:
+    """The image in a file, not yet decoded if Pillow reads it. most: see `load`."""
+    if not dicom.is_dicom(file):
+        return Image.open(file, formats=_formats(file))
+
+    def require(width: int, height: int) -> None:
+        if width * height > most:
+            raise too_many(width, height, most)
+        budget.take(width * height * PIXEL_BYTES)
+
+    try:
+        return dicom.read(file, require)
+    except ImportError:
+        raise UnreadableImageError(dicom.INSTALL, "not_an_image") from None
 
 
 def _formats(file: IO[bytes]) -> tuple[str, ...]:
@@ -213,10 +205,16 @@ def resize(pixels: Pixels, size: int, how: Resize) -> Pixels:
     return np.asarray(fit(Image.fromarray(pixels), size, how))
 
 
-def prepare(source: Path | bytes | IO[bytes], size: int, how: Resize, most: int = MAX_PIXELS) -> Pixels:
-    """Decode and resize an image for training or prediction: uint8 (size, size, 3). most: see `load`."""
+def prepare(
+    source: Path | bytes | IO[bytes],
+    size: int,
+    how: Resize,
+    most: int = MAX_PIXELS,
+    grey_range: GreyRange = None,
+) -> Pixels:
+    """Decode and resize an image for training or prediction: uint8 (size, size, 3). most, grey_range: see `load`."""
     with budget.turn():
-        return np.asarray(fit(load(source, size, most).image, size, how))
+        return np.asarray(fit(load(source, size, most, grey_range).image, size, how))
 
 
 def _set_upright(image: Image.Image) -> int:
@@ -231,10 +229,20 @@ def _set_upright(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
+def _from_deep(image: Image.Image, grey_range: GreyRange) -> Image.Image:
+    """A deep grey image as one of mode L."""
+    limits = deep_grey.bounds(image, grey_range)
+    if limits is None:
+        raise UnreadableImageError(
+            "has values of more than 16 bits, or signed or fractional ones, and no range says which of them are black "
+            "and white; set data.range and train again",
+            "no_range",
+        )
+    return _in_strips(image, "L", deep_grey.to_8_bits(limits))
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    """Convert any of Pillow's modes to RGB."""
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit and float grey; Pillow itself would clip to 255
-        image = _in_strips(image, "L", _grey(image))
+    """Convert any of Pillow's modes with 8 bits to RGB."""
     if image.has_transparency_data:
         return _in_strips(image, "RGB", _over_white)
     return image if image.mode == "RGB" else image.convert("RGB")  # converting would copy it
@@ -255,42 +263,6 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield top, image.crop((0, top, width, min(top + rows, height)))
 
 
-def _grey(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """A function that converts a part of a 16-bit or float image to 8-bit grey."""
-    top = 65535.0
-    if image.mode == "F":
-        top = max(float(np.nanmax(np.asarray(part), initial=1.0)) for _, part in _strips(image))
-
-    def convert(part: Image.Image) -> Image.Image:
-        grey = np.asarray(part, np.float64)
-        return Image.fromarray((np.clip(np.nan_to_num(grey) / top, 0, 1) * 255 + 0.5).astype(np.uint8))
-
-    return convert
-
-
 def _over_white(part: Image.Image) -> Image.Image:
     part = part.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert("RGB")
-
-
-def jpeg_digest(data: bytes, orientation: int) -> bytes | None:
-    """SHA-256 of the parts of a JPEG that its pixels depend on: the orientation, and all segments except metadata.
-
-    So adding a comment or a date does not change it. None if the file is not a JPEG. Source of the format: ITU-T T.81,
-    annex B.
-    """
-    if data[:3] != b"\xff\xd8\xff":
-        return None
-    sha = hashlib.sha256(b"JPEG" + bytes([orientation]))
-    place = 2
-    while data[place : place + 1] == b"\xff" and (marker := data[place + 1 : place + 2]) not in (b"", b"\xda"):
-        if marker == b"\xff":  # a fill byte
-            place += 1
-            continue
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        # Skip application data and comments, except Adobe's segment, which says how colours are coded.
-        if not (0xE0 <= marker[0] <= 0xEF or marker == b"\xfe") or marker == b"\xee":
-            sha.update(data[place:end])
-        place = end
-    sha.update(data[place:])
-    return sha.digest()

@@ -4,7 +4,8 @@ folder/
 ├── images-00000.npy ...   uint8 (rows, size, size, 3); every shard but the last holds the same number of rows
 ├── index.parquet          one row per image: path, label (class number), sha256 (of the original, see `reading`),
 │                          digest (of the pixels in the shard)
-└── meta.json              classes, image_size, resize, rows_per_shard, digest; CRC-32 of each file, and of all this
+└── meta.json              classes, image_size, resize, grey_range (if there is one), rows_per_shard, digest; CRC-32
+                           of each file, and of all this
 
 Each process compares every file with its checksum once, before it uses the file.
 """
@@ -24,6 +25,8 @@ from numpy.typing import NDArray
 
 from frostline.core import checksum, digest
 from frostline.core.mapped import Memory, Pieces
+from frostline.data import deep_grey
+from frostline.data.deep_grey import GreyRange
 from frostline.data.images import Pixels
 from frostline.errors import DataError
 
@@ -48,11 +51,24 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """The properties of a data set: class names in label order, side of the images in pixels, way of resizing."""
+    """The properties of a data set: class names in label order, side of the images in pixels, way of resizing, and the
+    values that are black and white in grey images with more than 8 bits, None if there are none."""
 
     classes: tuple[str, ...]
     image_size: int
     resize: str
+    grey_range: GreyRange = None
+
+    def recorded(self) -> dict[str, Any]:
+        """The values for meta.json and bundle.json, without `grey_range` if it is None."""
+        values = {"classes": list(self.classes), "image_size": self.image_size, "resize": self.resize}
+        return values if self.grey_range is None else {**values, "grey_range": self.grey_range}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Layout:
+        """The inverse of `recorded`. Raises KeyError if a value is missing."""
+        grey_range = deep_grey.recorded(values.get("grey_range"))
+        return cls(tuple(values["classes"]), values["image_size"], values["resize"], grey_range)
 
 
 @dataclass(frozen=True)
@@ -178,9 +194,7 @@ def write(
     _save(index, folder / INDEX)
     checksums[INDEX] = checksum.of_file(folder / INDEX)
     meta: dict[str, Any] = {
-        "classes": list(layout.classes),
-        "image_size": size,
-        "resize": layout.resize,
+        **layout.recorded(),
         "rows_per_shard": per_shard,
         "digest": digest.of_value([layout.classes, size, index["label"].tolist(), digests]),
         "checksums": checksums,
@@ -213,7 +227,7 @@ def open_folder(folder: Path, memory: Memory | None = None) -> Shards:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta.pop("checksum") != _checksum(meta):
             raise ValueError("meta.json is damaged: its checksum differs")
-        layout = Layout(tuple(meta["classes"]), meta["image_size"], meta["resize"])
+        layout = Layout.of(meta)
         return Shards(
             folder, layout, meta["rows_per_shard"], meta["digest"], meta["checksums"], memory or Memory(RESIDENT)
         )

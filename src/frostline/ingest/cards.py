@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from frostline.core import plain_yaml
+from frostline.data.deep_grey import GreyRange
 from frostline.data.images import Pixels
 from frostline.errors import DataError
 from frostline.ingest import synthetic
@@ -26,7 +27,7 @@ class ArrayReader:
 
     pixels: Pixels
 
-    def read(self, path: str, least: int | None) -> ReadImage:
+    def read(self, path: str, least: int | None, grey_range: GreyRange = None) -> ReadImage:
         """See `reading.SourceReader.read`."""
         return ReadImage.of_pixels(Image.fromarray(self.pixels[int(path.rpartition("/")[2])]))
 
@@ -37,7 +38,7 @@ class SyntheticReader:
 
     images: synthetic.Synthetic
 
-    def read(self, path: str, least: int | None) -> ReadImage:
+    def read(self, path: str, least: int | None, grey_range: GreyRange = None) -> ReadImage:
         """See `reading.SourceReader.read`."""
         label, _, number = path.rpartition("/")
         return ReadImage.of_pixels(Image.fromarray(self.images.image(self.images.classes.index(label), int(number))))

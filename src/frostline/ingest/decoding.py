@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,9 @@ import numpy as np
 
 from frostline.core import machine, progress
 from frostline.data import images
+from frostline.data.deep_grey import GreyRange, Tones
 from frostline.data.images import Pixels
+from frostline.data.memory_budget import Budget
 from frostline.errors import InternalError
 from frostline.ingest import reading, thumbnails
 from frostline.ingest.reading import SourceReader
@@ -37,7 +39,7 @@ class Decoded(NamedTuple):
 
     sha256, is_coded: see `reading.ReadImage`, sha256 is empty if the image is unusable; prepared: a number, equal for
     images with the same prepared pixels; size: the width and height of the original; kind and reason: of the problem,
-    empty if there is none.
+    empty if there is none; tones, has_deep_colour: see `reading.ReadImage`.
     """
 
     sha256: bytes = b""
@@ -46,6 +48,8 @@ class Decoded(NamedTuple):
     size: tuple[int, int] = (0, 0)
     kind: str = ""
     reason: str = ""
+    tones: Tones | None = None
+    has_deep_colour: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class Decoder:
 
     A record holds the prepared pixels, their SHA-256 and the thumbnail, so that memory holds none of them.
 
-    size: side of the prepared images in pixels; min_side: images with a smaller side, in pixels, are unusable.
+    size: side of the prepared images in pixels; min_side: images with a smaller side, in pixels, are unusable;
+    grey_range: of grey images with more than 8 bits.
     """
 
     reader: SourceReader
@@ -62,6 +67,11 @@ class Decoder:
     resize: images.Resize
     min_side: int
     scratch: Path
+    grey_range: GreyRange = "own"
+
+    def with_range(self, grey_range: GreyRange) -> Decoder:
+        """The same with another range."""
+        return replace(self, grey_range=grey_range)
 
     @property
     def record(self) -> int:
@@ -73,20 +83,20 @@ class Decoder:
         """Bytes of one prepared image."""
         return self.size * self.size * 3
 
-    def run(self, first: int, paths: Sequence[str]) -> list[Decoded]:
-        """Decode images into the records `first`, `first + 1` and so on."""
+    def run(self, rows: Sequence[int], paths: Sequence[str]) -> list[Decoded]:
+        """Decode images into the records with these numbers."""
         file = os.open(self.scratch, os.O_WRONLY)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's warnings name no file
-                return [self._one(file, row, path) for row, path in enumerate(paths, first)]
+                return [self._one(file, row, path) for row, path in zip(rows, paths, strict=True)]
         finally:
             os.close(file)
 
     def _one(self, file: int, row: int, path: str) -> Decoded:
         try:
             with images.budget.turn():
-                original = self.reader.read(path, self.size)
+                original = self.reader.read(path, self.size, self.grey_range)
                 if min(original.size) < self.min_side:
                     width, height = original.size
                     reason = f"{width}x{height} pixels, smaller than data.min_side = {self.min_side}"
@@ -101,23 +111,31 @@ class Decoder:
         except MemoryError:  # not a problem of the image: which images are dropped must not depend on the machine
             raise InternalError(f"{path}: not enough memory to decode it; free some and repeat") from None
         prepared = int.from_bytes(digest[:8], "big", signed=True)
-        return Decoded(original.sha256, prepared, original.is_coded, original.size)
+        facts = (original.sha256, prepared, original.is_coded, original.size)
+        return Decoded(*facts, tones=original.tones, has_deep_colour=original.has_deep_colour)
 
     def pixel_digests(self, paths: Sequence[str]) -> list[bytes]:
         """SHA-256 of the pixels of readable images, decoded at their own size, 32 bytes each."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            digests = (reading.pixel_digest(self.reader.read(path, None).image) for path in paths)
-            return list(progress.track(digests, len(paths), "compare"))
+            return list(progress.track(map(self._pixel_digest, paths), len(paths), "compare"))
 
-    def all(self, paths: Sequence[str]) -> Iterator[Decoded]:
-        """Decode all images. Yields a result for each, in order."""
+    def _pixel_digest(self, path: str) -> bytes:
+        original = self.reader.read(path, None, self.grey_range)
+        return reading.pixel_digest(np.asarray(original.image)) if original.is_coded else original.sha256
+
+    def all(self, paths: Sequence[str], rows: Sequence[int] | None = None) -> Iterator[Decoded]:
+        """Decode images. Yields a result for each, in order.
+
+        rows: the numbers of their records, None for 0, 1 and so on.
+        """
         self.scratch.touch()
-        starts = range(0, len(paths), CHUNK)
-        chunks = [paths[start : start + CHUNK] for start in starts]
+        rows = range(len(paths)) if rows is None else rows
+        places = [slice(start, start + CHUNK) for start in range(0, len(paths), CHUNK)]
+        numbers, chunks = [rows[place] for place in places], [paths[place] for place in places]
         workers = min(machine.cores(), len(chunks))
         if len(paths) <= INLINE or workers == 1:
-            yield from _tracked(map(self.run, starts, chunks), len(paths))
+            yield from _tracked(map(self.run, numbers, chunks), len(paths))
             return
         # The workers get the decoder as a file: if a worker died while it reads a pipe, the parent would wait forever.
         handover = self.scratch.with_name("decoder.pickle")
@@ -126,7 +144,7 @@ class Decoder:
         shared = (_budget(), context.Condition(), context.Value("q", 0, lock=False))
         try:
             with ProcessPoolExecutor(workers, context, _begin, (handover, os.getpid(), shared)) as pool:
-                yield from _tracked(pool.map(_task, starts, chunks), len(paths))
+                yield from _tracked(pool.map(_task, numbers, chunks), len(paths))
         except BrokenProcessPool:
             raise InternalError("a decoding process died, probably for lack of memory; free some and repeat") from None
         finally:
@@ -173,7 +191,7 @@ def _budget() -> float:
 
 def _begin(handover: Path, parent: int, shared: tuple[float, Any, Any]) -> None:
     global _decoder
-    images.budget = images.Budget(*shared)
+    images.budget = Budget(*shared)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _decoder = pickle.loads(handover.read_bytes())
 
@@ -185,5 +203,5 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _task(first: int, paths: Sequence[str]) -> list[Decoded]:
-    return _decoder.run(first, paths)
+def _task(rows: Sequence[int], paths: Sequence[str]) -> list[Decoded]:
+    return _decoder.run(rows, paths)

@@ -33,21 +33,31 @@ def usable(
 
 
 def decoded(source: Source, decoder: Decoder) -> tuple[pd.DataFrame, list[Problem]]:
-    """The readable images, with the new columns sha256, prepared, is_coded, width and height, and all problems."""
+    """The readable images and all problems.
+
+    The new columns are sha256, prepared, is_coded, width and height, of deep grey images low, high and is_windowed (see
+    `deep_grey.Tones`; NaN and False for others), and has_deep_colour.
+    """
     table, problems = source.table, list(source.problems)
     paths, labels = table["path"].to_numpy(), table["label"].to_numpy()
     rows = []
     shas = np.empty(len(table), object)
-    numbers = np.empty((len(table), 4), np.int64)
+    numbers = np.empty((len(table), 6), np.int64)
+    tones = np.full((len(table), 2), np.nan)
     for row, image in enumerate(decoder.all(paths)):
         if image.kind:
             problems.append(Problem(paths[row], labels[row], image.kind, image.reason))
             continue
         rows.append(row)
         shas[row] = image.sha256.hex()
-        numbers[row] = image.prepared, image.is_coded, *image.size
-    facts = pd.DataFrame(numbers, columns=["prepared", "is_coded", "width", "height"]).astype({"is_coded": bool})
+        is_windowed = image.tones is not None and image.tones.is_windowed
+        numbers[row] = image.prepared, *image.size, image.is_coded, is_windowed, image.has_deep_colour
+        if image.tones is not None:
+            tones[row] = image.tones.low, image.tones.high
+    flags = ["is_coded", "is_windowed", "has_deep_colour"]
+    facts = pd.DataFrame(numbers, columns=["prepared", "width", "height", *flags]).astype(dict.fromkeys(flags, bool))
     facts.insert(0, "sha256", pd.Series(shas, dtype=object))
+    facts[["low", "high"]] = tones
     return pd.concat([table, facts], axis=1).iloc[rows], problems
 
 

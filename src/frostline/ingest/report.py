@@ -7,24 +7,27 @@ from collections import Counter
 from frostline import paths
 from frostline.core.escaping import printable
 from frostline.data.data_report import DataReport, SplitDigests
+from frostline.data.shards import Layout
 from frostline.ingest import splits
 from frostline.ingest.checks import Findings, in_order
+from frostline.ingest.deep_images import DeepGrey
 from frostline.params.schema import DataSection
 
 WIDEST = 60  # characters of a path or reason in the table
 
 
 def build(
-    data: DataSection, findings: Findings, classes: tuple[str, ...], spare: int, digests: dict[str, SplitDigests]
+    data: DataSection, findings: Findings, layout: Layout, spare: int, digests: dict[str, SplitDigests]
 ) -> DataReport:
     """The report of a source. spare: number of images that `data.train_per_class` left unused."""
     counts = findings.counts
     problems = in_order(findings.problems)
     return DataReport(
         source=data.source,
-        classes=classes,
-        image_size=data.image_size,
-        resize=data.resize,
+        classes=layout.classes,
+        image_size=layout.image_size,
+        resize=layout.resize,
+        grey_range=layout.grey_range,
         images={name: int(counts.loc[name].sum()) for name in splits.SPLITS},
         images_per_class={name: {c: int(n) for c, n in counts.loc[name].items()} for name in splits.SPLITS},
         left_out_by_train_per_class=spare,
@@ -37,7 +40,7 @@ def build(
     )
 
 
-def summary(report: DataReport, source_splits: set[str]) -> str:
+def summary(report: DataReport, source_splits: set[str], deep: DeepGrey) -> str:
     """A summary of a few lines for people: counts, then each kind of problem with its first file."""
     sizes = ", ".join(f"{name} {count:,}" for name, count in report.images.items())
     lines = [f"prepare: {len(report.classes)} classes; {sizes}"]
@@ -52,6 +55,8 @@ def summary(report: DataReport, source_splits: set[str]) -> str:
             first = next(problem for problem in report.problems if problem.kind == kind)
             lines.append(f"  {kind:<{width}} {count:>7,}  {_short(first.path)}: {_short(first.reason)}")
     lines += notes
+    if deep.images:
+        lines.append(f"  {deep}")
     lines += [f"  warning: {_short(warning.reason, 2 * WIDEST)}" for warning in report.warnings[:5]]
     if len(report.warnings) > 5:
         lines.append(f"  warning: {len(report.warnings) - 5} more warnings")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,7 @@ class Account:
 
 def write(folder: Path, account: Account) -> None:
     """Write the account of the network that is already in the folder."""
-    values = {**asdict(account.layout), "made_from": account.made_from.recorded()}
-    values["classes"] = list(account.layout.classes)
+    values = {**account.layout.recorded(), "made_from": account.made_from.recorded()}
     whole = {**values, "digest": _digest(folder, values)}
     (folder / ACCOUNT).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -85,9 +84,8 @@ def _account(values: dict[str, Any]) -> Account:
     for is_wrong, reason in _faults(values):
         if is_wrong:
             raise ValueError(f"{reason} in {ACCOUNT}")
-    layout = Layout(tuple(values["classes"]), values["image_size"], values["resize"])
     try:
-        return Account(layout, made_from.read(values["made_from"]))
+        return Account(Layout.of(values), made_from.read(values["made_from"]))
     except ValueError as error:
         raise ValueError(f"{error} in {ACCOUNT}") from None
 

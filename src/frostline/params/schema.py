@@ -16,7 +16,7 @@ from frostline.core import plain_yaml
 from frostline.errors import ParamsError
 from frostline.params import messages
 from frostline.params.finetune import FinetuneSection, HeadSection
-from frostline.params.section import Count, Fraction, Positive, Section
+from frostline.params.section import Count, Fraction, Positive, Section, pairs
 
 
 class SplitSection(Section):
@@ -38,8 +38,10 @@ class DataSection(Section):
 
     `image_size`: side in pixels of the square to which images are resized; `min_side`: images with a shorter side, in
     pixels, are left out; `splits`: the folder of each split, if the names do not say it; `class_level`: 1 if the top
-    folders are the classes, 2 if their subfolders are, null to find it out; `near_duplicates`: whether to find
-    near-copies (resized, recompressed or brightened images) and put them into one split.
+    folders are the classes, 2 if their subfolders are, null to find it out; `range`: the values that are black and
+    white in grey images with more than 8 bits, `dtype` for all values of their type, null to measure it;
+    `near_duplicates`: whether to find near-copies (resized, recompressed or brightened images) and put them into one
+    split.
     """
 
     source: Annotated[str, Field(min_length=1)]
@@ -50,8 +52,20 @@ class DataSection(Section):
     split: SplitSection
     splits: Mapping[Literal["train", "val", "test"], str] | None = None
     class_level: Literal[1, 2] | None = None
+    range: Literal["dtype"] | tuple[float, float] | None = None
     near_duplicates: bool
     on_problem: Literal["drop", "error"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pair(cls, values: Any) -> Any:
+        return pairs(values, "range")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if isinstance(self.range, tuple) and self.range[0] >= self.range[1]:
+            raise ValueError("range must be [value of black, value of white], the lower one first")
+        return self
 
 
 class AugmentSection(Section):
@@ -77,10 +91,8 @@ class AugmentSection(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _pairs(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("brightness"), list):
-            return {**values, "brightness": tuple(values["brightness"])}
-        return values
+    def _pair(cls, values: Any) -> Any:
+        return pairs(values, "brightness")
 
     @property
     def stored(self) -> dict[str, Any] | None:

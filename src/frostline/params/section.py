@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,3 +15,10 @@ class Section(BaseModel):
     """A section of params.yaml: frozen, without unknown keys, without conversions between types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def pairs(values: Any, key: str) -> Any:
+    """The values of a section with a list under this key as a tuple: YAML has no tuples, and types are strict."""
+    if isinstance(values, dict) and isinstance(values.get(key), list):
+        return {**values, key: tuple(values[key])}
+    return values

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..data import images  # relative: inside a registered model the package has another name
+from ..data.deep_grey import GreyRange
 from ..data.images import Pixels
 
 COLUMNS = ("image", "path", "pixels")
@@ -97,11 +98,12 @@ class CellReader:
 
     size: int
     resize: images.Resize
+    grey_range: GreyRange
     pixels: int
 
     def decode(self, source: Path | bytes) -> Pixels:
         """Decode and resize the bytes of an image, or a regular file. Raises images.UnreadableImageError."""
-        return images.prepare(source, self.size, self.resize, self.pixels)
+        return images.prepare(source, self.size, self.resize, self.pixels, self.grey_range)
 
     def cell(self, column: str, value: Any, row: int) -> Pixels:
         """The image in a cell of a table: `image` has encoded bytes or base64 of them, `path` the name of a file,

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 # The Python files that are copied into a model: `pyfunc.Classifier` and everything that it imports.
 SOURCES = Path(__file__).parents[1]
-COPIED_FILES = ("data/images.py", "serving/inputs.py", "serving/scoring.py", "serving/pyfunc.py")
+COPIED_FILES = (
+    *(f"data/{name}.py" for name in ("deep_grey", "dicom", "images", "memory_budget")),
+    *(f"serving/{name}.py" for name in ("inputs", "pyfunc", "scoring")),
+)
 
 
 def log(bundle: Path, name: str, run: str) -> None:

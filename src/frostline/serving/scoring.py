@@ -1,7 +1,7 @@
 """Predictions of a trained classifier for images in any form: files, encoded bytes, arrays.
 
-This file, inputs.py and data/images.py are copied into every registered model (see packaging.py). They import nothing
-else from this package, and they decode and resize an image like `prepare`.
+This file and what it imports are copied into every registered model (see packaging.py). They import nothing else from
+this package, and they decode and resize an image like `prepare`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import images  # relative: inside a registered model the package has another name
+from ..data import deep_grey, images  # relative: inside a registered model the package has another name
 from ..data.images import Pixels
 from . import inputs
 
@@ -55,8 +55,9 @@ class Scorer:
         self.classes: tuple[str, ...] = tuple(about["classes"])
         self.image_size: int = about["image_size"]
         self.resize: images.Resize = about["resize"]
+        self.grey_range = deep_grey.recorded(about.get("grey_range"))
         self.limits = limits or inputs.Limits()
-        self._reader = inputs.CellReader(self.image_size, self.resize, self.limits.pixels)
+        self._reader = inputs.CellReader(self.image_size, self.resize, self.grey_range, self.limits.pixels)
         self._batcher = _Batcher(keras.saving.load_model(bundle / "model.keras", compile=False, safe_mode=True))
         self.probe().result()  # compile now, not at the first request
 

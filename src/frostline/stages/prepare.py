@@ -10,7 +10,7 @@ import pyarrow as pa
 from frostline.core import atomic
 from frostline.data import shards
 from frostline.data.data_report import SplitDigests
-from frostline.ingest import checks, gathering, report, splits
+from frostline.ingest import checks, deep_images, gathering, report, splits
 from frostline.ingest.decoding import Decoder
 from frostline.ingest.sources import open_source
 from frostline.ingest.structures import Structure
@@ -26,7 +26,9 @@ def run(params: Params) -> str:
         work = folder / "work"
         work.mkdir()
         source = open_source(Path(data.source), work, Structure.of(data))
-        decoder = Decoder(source.reader, data.image_size, data.resize, data.min_side, work / "scratch")
+        decoder = Decoder(
+            source.reader, data.image_size, data.resize, data.min_side, work / "scratch", data.range or "own"
+        )
         given_splits = set(source.table["split"].dropna())
         readable, problems = gathering.decoded(source, decoder)
         warnings = source.warnings
@@ -39,8 +41,10 @@ def run(params: Params) -> str:
         checks.odd_labels(findings)
         checks.balance(findings)
         spare = findings.keep(splits.few_labels(findings.usable, data.train_per_class, params.seed))
+        deep = deep_images.settle(findings, decoder, data.range)
         usable = findings.usable
-        layout = shards.Layout(tuple(sorted(usable["label"].unique())), data.image_size, data.resize)
+        classes = tuple(sorted(usable["label"].unique()))
+        layout = shards.Layout(classes, data.image_size, data.resize, deep.grey_range if deep.images else None)
         numbers = {name: number for number, name in enumerate(layout.classes)}
         digests_of = {}
         for name in splits.SPLITS:
@@ -51,6 +55,6 @@ def run(params: Params) -> str:
             split = shards.write(folder / name, layout, index, pixels, digests)
             digests_of[name] = SplitDigests(split.source_digest(), split.digest)
         shutil.rmtree(work)
-        result = report.build(data, findings, layout.classes, spare, digests_of)
+        result = report.build(data, findings, layout, spare, digests_of)
         atomic.write_json(DATA_REPORT, result.as_json())
-    return report.summary(result, given_splits)
+    return report.summary(result, given_splits, deep)

@@ -69,7 +69,8 @@ def _predictions(params: Params, bundle: Path, test: shards.Shards) -> pd.DataFr
     from frostline.serving.scoring import BATCH
 
     scorer = loading.scorer_of(bundle)
-    is_prepared = (scorer.image_size, scorer.resize) == (test.layout.image_size, test.layout.resize)
+    asked, layout = (scorer.image_size, scorer.resize, scorer.grey_range), test.layout
+    is_prepared = asked == (layout.image_size, layout.resize, layout.grey_range)
     parts = []
     with atomic.scratch(paths.state() / "source") as scratch:
         read = test.take if is_prepared else _decoder(params, test, scorer, scratch)
@@ -92,7 +93,7 @@ def _decoder(
     names = test.index["path"]
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        prepared = (reader.read(names[row], scorer.image_size).image for row in rows)
+        prepared = (reader.read(names[row], scorer.image_size, scorer.grey_range).image for row in rows)
         return np.stack([np.asarray(images.fit(image, scorer.image_size, scorer.resize)) for image in prepared])
 
     return read
