@@ -25,7 +25,7 @@ SECTIONS = [  # of Hugging Face's template, in its order
 ]
 
 
-def card_of(labels, probabilities, names, binary=False, **more):
+def card_of(labels, probabilities, names, binary=False, grey_range=None, **more):
     params = make_params(head__binary=binary)
     made_from = workspace.made_from(frozen=34, head=params.head.model_dump(), **more)
     data = DataReport(
@@ -33,6 +33,7 @@ def card_of(labels, probabilities, names, binary=False, **more):
         classes=list(names),
         image_size=64,
         resize="crop",
+        grey_range=grey_range,
         images={"train": 10, "val": 2, "test": len(labels)},
         images_per_class={"train": {name: 1 + at for at, name in enumerate(names)}},
         left_out_by_train_per_class=0,
@@ -96,3 +97,12 @@ def test_the_card_of_one_test_image_says_that_it_is_few(right):
     assert "of the second class" in card
     assert ("No test image was misclassified" in card) == right
     assert "roc_auc" not in card
+
+
+def test_the_range_of_deep_grey_images_is_said_and_used_in_the_example():
+    labels, probabilities = make_predictions(50)
+    card = card_of(labels, probabilities, "abcde", grey_range=(-1000.0, 3000.0))
+    assert "grey images of more than 8 bits show the values from -1000 to 3000" in card
+    assert '64, "crop", grey_range=(-1000.0, 3000.0))' in card
+    assert "the range of their type" in card_of(labels, probabilities, "abcde", grey_range="dtype")
+    assert "grey" not in card_of(labels, probabilities, "abcde")

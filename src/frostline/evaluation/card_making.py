@@ -30,7 +30,7 @@ def training(made_from: MadeFrom, data: DataReport) -> str:
 
 #### Preprocessing
 
-Images are decoded upright to RGB and resized to {data.image_size}x{data.image_size} by `{data.resize}`; \
+Images are decoded upright to RGB and resized to {data.image_size}x{data.image_size} by `{data.resize}`{_tones(data)}; \
 the training data also had {made_from.copies} augmented variants of each training image. The model itself scales its \
 input to what the backbone expects.
 
@@ -121,3 +121,12 @@ def _phases(made_from: MadeFrom) -> str:
     if not made_from.is_dense:
         return "The head alone, on features of the frozen backbone."
     return "First the head alone on frozen features, then everything above the freeze line."
+
+
+def _tones(data: DataReport) -> str:
+    if not data.grey_range:
+        return ""
+    if isinstance(data.grey_range, str):
+        return ", and grey images of more than 8 bits show the range of their type"
+    low, high = data.grey_range
+    return f", and grey images of more than 8 bits show the values from {low:g} to {high:g}"

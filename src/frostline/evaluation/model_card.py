@@ -167,6 +167,7 @@ def _start(made_from: MadeFrom, data: DataReport) -> str:
         if made_from.head["binary"]
         else "print(dict(zip(classes, model.predict(image[None])[0].tolist())))"
     )
+    grey_range = f", grey_range={data.grey_range!r}" if data.grey_range else ""
     return f"""## How to Get Started with the Model
 
 ```python
@@ -179,7 +180,7 @@ from frostline.data import images
 folder = Path("models/classifier")
 model = keras.saving.load_model(folder / "model.keras")
 classes = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))["classes"]
-image = images.prepare(Path("image.jpg"), {data.image_size}, "{data.resize}")
+image = images.prepare(Path("image.jpg"), {data.image_size}, "{data.resize}"{grey_range})
 {print_line}
 ```
 """
