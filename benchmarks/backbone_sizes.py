@@ -1,8 +1,9 @@
-"""Count layers, parameters and cut points of every backbone at its native size; `frostline backbones` shows them.
+"""List layers, parameters and cut points of every backbone at its native size, without loading weights.
 
     python benchmarks/backbone_sizes.py [NAME...]
 
-Writes src/frostline/models/backbones.csv, whose other rows are kept where names are given: building all takes minutes.
+Writes src/frostline/models/backbones.csv, which `frostline backbones` shows, and backbone_layers.json.gz, by which
+`frostline doctor` checks names of layers. Other rows are kept where names are given: building all takes minutes.
 """
 
 from __future__ import annotations
@@ -13,19 +14,21 @@ import sys
 
 import keras
 
-from frostline.models import backbones, freezing
+from frostline.models import backbones, freezing, layer_names
 
 
-def counted(name: str) -> backbones.Size:
-    """Build a backbone and count."""
+def counted(name: str) -> tuple[backbones.Size, list[str]]:
+    """Build a backbone and count. The second is the names of its layers and operations, in their order."""
     model = backbones.build(name, "none", backbones.TABLE[name].native).model
-    return backbones.Size(len(model.layers), model.count_params(), len(freezing.cut_points(model)))
+    size = backbones.Size(len(model.layers), model.count_params(), len(freezing.cut_points(model)))
+    return size, [operation.name for operation in model.operations]
 
 
 def main(names: list[str]) -> None:
     sizes = backbones.sizes() if backbones.SIZES.is_file() else {}
+    layers = layer_names.table() if layer_names.FILE.is_file() else {}
     for name in names or backbones.TABLE:
-        sizes[name] = counted(name)
+        sizes[name], layers[name] = counted(name)
         print(name, *sizes[name], flush=True)
         keras.backend.clear_session()
         gc.collect()
@@ -33,6 +36,7 @@ def main(names: list[str]) -> None:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["name", *backbones.Size._fields])
             writer.writerows([each, *sizes[each]] for each in backbones.TABLE if each in sizes)
+        layer_names.write({each: layers[each] for each in backbones.TABLE if each in layers}, keras.__version__)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 
 from frostline.errors import ParamsError
-from frostline.models import backbones, freezing
+from frostline.models import backbones, freeze_rules, freezing
 from frostline.training import thawing
 
 
@@ -21,7 +21,7 @@ def test_blocks_are_those_that_vgg_names(vgg):
 
 
 def test_blocks_thaw_one_after_another_and_none_is_frozen_again(vgg):
-    stages = thawing.stages(vgg, freezing.parse("gradual"), 10)
+    stages = thawing.stages(vgg, freeze_rules.parse("gradual"), 10)
     assert [list(span) for _, span in stages] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     first, *_, last = [depth for depth, _ in stages]
     assert vgg.layers[first].name.startswith(("block4_pool", "block5"))
@@ -30,14 +30,14 @@ def test_blocks_thaw_one_after_another_and_none_is_frozen_again(vgg):
 
 @pytest.mark.parametrize(("epochs", "count"), [(1, 1), (3, 3), (5, 5)])
 def test_few_epochs_thaw_several_blocks_at_once(vgg, epochs, count):
-    stages = thawing.stages(vgg, freezing.parse("gradual"), epochs)
+    stages = thawing.stages(vgg, freeze_rules.parse("gradual"), epochs)
     assert len(stages) == count
     assert stages[-1][0] == 0
     assert [epoch for _, span in stages for epoch in span] == list(range(epochs))
 
 
 def test_a_line_bounds_the_thaw(vgg):
-    rule = freezing.parse(["gradual", "block3_conv1"])
+    rule = freeze_rules.parse(["gradual", "block3_conv1"])
     stages = thawing.stages(vgg, rule, 6)
     assert stages[-1][0] == freezing.depth(vgg, "block3_conv1")
     groups = thawing.groups(vgg, stages, 0.1, 0.5)
@@ -49,4 +49,4 @@ def test_a_line_bounds_the_thaw(vgg):
 
 def test_two_freeze_lines_are_an_error():
     with pytest.raises(ParamsError, match=r"finetune\.freeze .* names 2 lines; give one of them"):
-        freezing.parse(["block3_conv1", 5])
+        freeze_rules.parse(["block3_conv1", 5])

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 
 from frostline import paths
 from frostline.core import atomic
-from frostline.errors import DataError
 from frostline.features import store
 from frostline.features.store import Store
-from frostline.models import backbones
+from frostline.ingest import inspection
+from frostline.models import backbones, imagenet, layer_names
 from frostline.params.schema import Params
 
 
 def check(params: Params) -> str:
     """One line with the backbone and the source, and the content of the activation store.
 
-    Raises UserError for a problem that would stop a stage later. DVC also stops at a missing source, but its message
-    names no fix.
+    No image is opened and Keras is not loaded, so it takes seconds. Raises UserError for a problem that would stop a
+    stage later.
     """
-    source = Path(params.data.source)
-    if not source.exists():
-        raise DataError(f"{source}: not found; set data.source to a folder, a table, an archive or a card")
+    with atomic.scratch(paths.state() / "doctor") as scratch:
+        inspection.check(params, scratch)
     backbone = params.backbone
     backbones.check(backbone.name, backbone.weights, params.data.image_size, backbone.alpha)
+    layer_names.check(params)
+    if backbone.weights == "imagenet":
+        imagenet.require(backbone.name)
     for folder in (paths.features(), paths.checkpoints(), paths.PREPARED.parent, paths.REPORTS):
         atomic.require_writable(folder)
-    lines = [f"doctor: {backbone.name} ({backbone.weights}) on {source}; all folders are writable"]
+    lines = [f"doctor: {backbone.name} ({backbone.weights}) on {params.data.source}; all folders are writable"]
     return "\n".join([*lines, *_store_lines(store.opened(params.cache))])
 
 

@@ -4,4 +4,15 @@ The package may import data, but not Keras. Start with sources.py. decoding.py d
 checks.py lists what is wrong with them, and splits.py decides which of them are trained on.
 """
 
-__all__ = ["checks", "decoding", "deep_images", "folders", "gathering", "report", "sources", "splits", "structures"]
+__all__ = [
+    "checks",
+    "decoding",
+    "deep_images",
+    "folders",
+    "gathering",
+    "inspection",
+    "report",
+    "sources",
+    "splits",
+    "structures",
+]

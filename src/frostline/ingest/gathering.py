@@ -28,7 +28,7 @@ def usable(
     """
     pairs = _near_copies(readable, decoder)
     findings = checks.copies(readable, problems, pairs, data.near_duplicates, decoder.pixel_digests)
-    _require_classes(findings, source_splits, data)
+    require_classes(findings, source_splits, data)
     return findings
 
 
@@ -72,7 +72,7 @@ def _near_copies(readable: pd.DataFrame, decoder: Decoder) -> NDArray[np.int64]:
     return places[near_copies.find(len(places), thumbnails_of)]
 
 
-def _require_classes(findings: Findings, source_splits: set[str], data: DataSection) -> None:
+def require_classes(findings: Findings, source_splits: set[str], data: DataSection) -> None:
     """Raise DataError if the images are not enough to train on, or for any problem if `data.on_problem` is error."""
     problems = checks.in_order(findings.problems)
     if problems and data.on_problem == "error":

@@ -126,12 +126,17 @@ def few_labels(table: pd.DataFrame, per_class: int | None, seed: int) -> NDArray
     train = table[~is_kept]
     place = train["sha256"].map(lambda sha: position(sha, seed, "few labels"))
     rank = place.groupby(train["label"]).rank(method="first")
-    counts = train["label"].value_counts()
+    require_labels(train["label"], per_class)
+    is_kept[~is_kept] = (rank <= per_class).to_numpy()
+    return is_kept
+
+
+def require_labels(labels: pd.Series, per_class: int) -> None:
+    """Raise DataError if a class has fewer training images than `data.train_per_class`. labels: of those images."""
+    counts = labels.value_counts()
     if (counts < per_class).any():
         label, count = counts.idxmin(), counts.min()
         raise DataError(
             f"class {label!r} has {count} training images, fewer than data.train_per_class = {per_class}; "
             "lower it, or set it to null for all"
         )
-    is_kept[~is_kept] = (rank <= per_class).to_numpy()
-    return is_kept

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from frostline.core import suggest
 from frostline.errors import ParamsError, WeightsError
-from frostline.models import frostnet
+from frostline.models import freeze_rules, frostnet
 from frostline.models.made_from import LoadedWeights
 from frostline.models.weights import KEYWORDS, Locate, layers_of, load
 from frostline.models.weights import check as check_weights
@@ -236,8 +236,7 @@ def _cut(model: keras.Model, until: str) -> keras.Model:
 
     operations = {operation.name: operation for operation in model.operations}
     if until not in operations:
-        fix = suggest.hint(until, operations, cutoff=0.0)
-        raise ParamsError(f"params.yaml: backbone.until {until!r} is not a layer of {model.name}; {fix}")
+        raise freeze_rules.unknown_cut(until, model.name, list(operations))
     body = keras.Model(model.input, operations[until].output, name=model.name)
     if len(body.output.shape) != 4:
         raise ParamsError(f"params.yaml: backbone.until {until!r} gives no feature map; name a convolution or a sum")

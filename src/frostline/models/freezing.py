@@ -14,15 +14,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from frostline.core import digest, suggest
-from frostline.errors import InternalError, ParamsError
-from frostline.models import backend, keras_internals
+from frostline.core import digest
+from frostline.errors import InternalError
+from frostline.models import backend, freeze_rules, keras_internals
+from frostline.models.freeze_rules import Freeze
 from frostline.models.made_from import Audit
-
-Freeze = int | str | list[int | str]
-
-# Words that a freeze rule may have in addition to a line, or instead of one.
-WORDS = ("gradual", "discriminative")
 
 # The attributes with a layer's drop rate: of Dropout, and of ConvNeXt's StochasticDepth.
 NOISE = ("rate", "drop_path_rate")
@@ -41,61 +37,26 @@ class CutPoint:
     tensor: keras.KerasTensor
 
 
-@dataclass(frozen=True)
-class FreezeRule:
-    """The value of `finetune.freeze`.
-
-    line: `none`, `all`, a number or a layer's name; is_gradual: the layers above the line thaw block by block from the
-    top (Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018, section 3.3);
-    is_discriminative: each block learns slower than the one above it (section 3.2).
-    """
-
-    line: int | str
-    is_gradual: bool
-    is_discriminative: bool
-
-
-def parse(freeze: Freeze) -> FreezeRule:
-    """Parse a freeze rule: a line, `gradual`, `discriminative`, or a list of several of these.
-
-    Without a line, no layer stays frozen. Raises ParamsError for a list with two lines.
-    """
-    words = freeze if isinstance(freeze, list) else [freeze]
-    lines = [word for word in words if word not in WORDS]
-    if len(lines) > 1:
-        raise ParamsError(
-            f"params.yaml: finetune.freeze {freeze!r} names {len(lines)} lines; give one of them, with "
-            f"{' and '.join(WORDS)} as you like"
-        )
-    return FreezeRule(lines[0] if lines else "none", WORDS[0] in words, WORDS[1] in words)
-
-
 def depth(model: keras.Model, freeze: Freeze) -> int:
     """How many of `model.layers` stay frozen until the end of training, 0 to len(layers).
 
     freeze: `none`, `all`, an integer with the meaning of a slice, the name of a layer or operation (frozen up to and
-    including it), or any other rule that `parse` reads. Raises ParamsError for a name that no layer has, and for a
-    layer that `backbone.until` cut away.
+    including it), or any other rule that `freeze_rules.parse` reads. Raises ParamsError for a name that no layer has,
+    and for a layer that `backbone.until` cut away.
     """
-    freeze = parse(freeze).line
+    line = freeze_rules.parse(freeze).line
     total = len(model.layers)
-    if isinstance(freeze, int):
-        return len(range(total)[:freeze])
-    if freeze in {"none", "all"}:
-        return total if freeze == "all" else 0
+    if isinstance(line, int):
+        return len(range(total)[:line])
+    if line in {"none", "all"}:
+        return total if line == "all" else 0
     names = [operation.name for operation in model.operations]
-    if freeze in names:
-        before = model.operations[: names.index(freeze) + 1]
+    if line in names:
+        before = model.operations[: names.index(line) + 1]
         return sum(isinstance(operation, keras.layers.Layer) for operation in before)
-    if freeze in _cut_away(model):
-        raise ParamsError(
-            f"params.yaml: finetune.freeze {freeze!r} lies behind {names[-1]!r}, where backbone.until cuts; name a "
-            "layer up to that one in finetune.freeze, or a deeper one in backbone.until"
-        )
-    raise ParamsError(
-        f"params.yaml: finetune.freeze {freeze!r} is not a layer of {model.name}; use none, all, a number, "
-        f"gradual, discriminative or a layer's name ({suggest.hint(freeze, names, cutoff=0.0)})"
-    )
+    if line in _cut_away(model):
+        raise freeze_rules.behind_the_cut(line, names[-1])
+    raise freeze_rules.unknown_layer(line, model.name, names)
 
 
 def _cut_away(model: keras.Model) -> set[str]:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from frostline.serving.scoring import Prediction, Scorer
 
 STDIN = "-"
-SUFFIXES = {*IMAGES, ".heic", ".heif", ".pbm", ".pgm", ".ppm"}
+SUFFIXES = {*IMAGES, ".dcm", ".heic", ".heif", ".pbm", ".pgm", ".ppm"}
 # Images in formats that are not read, of which a person should know.
-UNREAD = re.compile(r"\.(arw|cr[23]|dcm|dds|dng|eps|exr|hdr|ico|j2k|jp2|jxl|nef|orf|psd|raf|rw2|svg|tga|xcf)")
+UNREAD = re.compile(r"\.(arw|cr[23]|dds|dng|eps|exr|hdr|ico|j2k|jp2|jxl|nef|orf|psd|raf|rw2|svg|tga|xcf)")
 Form = Literal["table", "json", "csv"]
 
 # The name of a file, or `-`, and its path or bytes.

@@ -9,7 +9,7 @@ import keras
 
 from frostline.data import augmentation
 from frostline.errors import ParamsError
-from frostline.models import freezing
+from frostline.models import freeze_rules, freezing
 from frostline.models.made_from import LayerGroup
 from frostline.params.schedules import Flat, Piecewise, schedule_of
 from frostline.params.schema import Params
@@ -49,7 +49,7 @@ def stages(params: Params, body: keras.Model) -> list[TrainingStage]:
         phase = _phase(params, "head", settings.head_epochs, range(settings.head_epochs), frozen)
         result.append(TrainingStage("head", phase, freezing.deepest_cut(body, frozen), None))
     policy = augmentation.Policy.of(params.augment) if params.augment.mode == "live" else None
-    spans = thawing.stages(body, freezing.parse(settings.freeze), settings.epochs) if settings.epochs else []
+    spans = thawing.stages(body, freeze_rules.parse(settings.freeze), settings.epochs) if settings.epochs else []
     for frozen, span in spans:
         name = "finetune" if len(spans) == 1 else f"finetune from epoch {span.start + 1}"
         phase = _phase(params, "finetune", settings.epochs, span, frozen)
@@ -90,7 +90,9 @@ def _phase(params: Params, name: str, epochs: int, stage: range, frozen: int) ->
         label_smoothing=settings.label_smoothing,
         focal_gamma=settings.focal_gamma if settings.loss == "focal" else None,
         ema_momentum=settings.ema_momentum,
-        layer_decay=settings.layer_decay if freezing.parse(settings.freeze).is_discriminative and not is_head else 1.0,
+        layer_decay=settings.layer_decay
+        if freeze_rules.parse(settings.freeze).is_discriminative and not is_head
+        else 1.0,
         mixup=params.augment.mixup,
         cutmix=params.augment.cutmix,
         stopping=phases.Stopping(**stopping.model_dump()) if stopping else keep_best,

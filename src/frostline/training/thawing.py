@@ -8,6 +8,7 @@ from itertools import pairwise
 import keras
 
 from frostline.models import freezing
+from frostline.models.freeze_rules import FreezeRule
 from frostline.models.made_from import LayerGroup
 
 
@@ -37,7 +38,7 @@ def from_top(model: keras.Model) -> dict[str, int]:
     }
 
 
-def stages(model: keras.Model, rule: freezing.FreezeRule, epochs: int) -> list[tuple[int, range]]:
+def stages(model: keras.Model, rule: FreezeRule, epochs: int) -> list[tuple[int, range]]:
     """The number of frozen layers, with the epochs (from 0) for which it holds. Gradual thawing begins with the last
     block and gives each block about the same number of epochs; no block is frozen again."""
     line = freezing.depth(model, rule.line)
