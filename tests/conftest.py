@@ -17,8 +17,7 @@ from frostline.data import shards
 from frostline.models import backend
 from frostline.params.schema import Params
 
-with backend.quiet():
-    pass  # sets TensorFlow's log level before any test imports it
+backend.set_up()  # before any test imports TensorFlow
 
 ROOT = Path(__file__).parent.parent
 

@@ -28,6 +28,7 @@ def errors(debug: bool) -> Iterator[None]:
     """Turn errors into one line and an exit code: 2 for the user's mistakes, 1 for ours. debug: raise them instead."""
     try:
         yield
+        sys.stdout.flush()  # here, and not when the interpreter ends: then nobody would catch the error
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to continue", INTERRUPTED)
     except BrokenPipeError:  # the reader of the output has ended: `frostline predict photos | head`

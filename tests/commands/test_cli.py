@@ -1,4 +1,5 @@
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -188,4 +189,15 @@ def test_a_reader_that_closes_its_pipe_is_not_an_error(project):
     result = subprocess.run(
         f"{sys.executable} -m frostline backbones | head -1", shell=True, capture_output=True, text=True, cwd=project
     )
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["backbones", "doctor", "--help"])
+def test_a_reader_that_has_ended_is_no_error(project, command):
+    """As in `frostline backbones | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = [sys.executable, "-m", "frostline", command]
+    result = subprocess.run(program, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=project)
+    os.close(writer)
     assert result.stderr == ""

@@ -1,5 +1,8 @@
 """The engine rounds a row in the same way at any place in a batch, which the fast paths need."""
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -67,3 +70,14 @@ def test_a_backend_that_is_not_supported_is_refused(monkeypatch):
     refusal = pytest.raises(UserError, match="KERAS_BACKEND: torch is not supported; set it to one of tensorflow, jax")
     with refusal, backend.quiet():
         pass
+
+
+def test_the_import_leaves_other_libraries_alone_and_the_garbage_collector_on():
+    code = (
+        "import gc, sys; from frostline.models import backend\n"
+        "with backend.quiet(): pass\n"
+        "print('keras' in sys.modules, 'sklearn' in sys.modules, gc.isenabled(), gc.get_freeze_count() > 0)\n"
+        "import sklearn; print(sklearn.__name__)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["True", "False", "True", "True", "sklearn"]

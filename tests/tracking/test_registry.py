@@ -15,7 +15,7 @@ from PIL import Image
 
 from frostline.commands import promote
 from frostline.core import digest
-from frostline.errors import RefusedError, StateError
+from frostline.errors import DataError, RefusedError, StateError
 from frostline.models import backbones, weights
 from frostline.serving import inputs, packaging
 from frostline.serving.scoring import Scorer
@@ -194,6 +194,14 @@ def test_reevaluation_tests_both_on_the_present_images_and_keeps_that(versions, 
     promote.promote(settings, numbers["good"], False)
     gate = {"metric": "accuracy", "margin": 1.0, "confidence": 0.95}
     wide = params(registry__name=settings.registry.name, registry__gate=gate, data__source="source")
+    missing = tmp_path / "source" / images.index["path"].iat[7]
+    missing.rename(tmp_path / "elsewhere")
+    with pytest.raises(
+        DataError, match=rf"source/{images.index['path'].iat[7]}: is in the test split, but no such file"
+    ):
+        promote.promote(wide, numbers["other"], True)
+    (tmp_path / "elsewhere").rename(missing)
+    capsys.readouterr()
     assert "on the same 60 images" in promote.promote(wide, numbers["other"], True)
     assert capsys.readouterr().out.count("testing version") == 2
     with registry.registry(wide.tracking, wide.registry.name) as known:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -28,12 +30,28 @@ ENGINES = {"tensorflow", "keras", "jax", "jaxlib"}
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Import Keras inside this block. Otherwise TensorFlow's C++ code prints lines that look like errors but are not.
+    """Import Keras, and in the block what needs it. TensorFlow's C++ code prints lines that look like errors but are
+    not; they are not shown.
 
-    They go to file descriptor 2 before any log level has an effect, so the descriptor itself is redirected during the
-    import. Python's own exceptions and warnings about the import are not affected. Raises UserError if KERAS_BACKEND
-    names a backend that is not supported.
+    They go to file descriptor 2 before any log level has an effect, so the descriptor itself is redirected meanwhile.
+    Python's own exceptions and warnings about the import are not affected. Raises UserError if KERAS_BACKEND names a
+    backend that is not supported.
     """
+    set_up()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        if "keras" not in sys.modules:
+            _import_keras()
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def set_up() -> None:
+    """Set what TensorFlow reads when it is imported. Raises UserError if KERAS_BACKEND names no supported backend."""
     name = os.environ.get("KERAS_BACKEND", SUPPORTED[0])
     if name not in SUPPORTED:
         raise UserError(f"KERAS_BACKEND: {name} is not supported; set it to one of {', '.join(SUPPORTED)}")
@@ -41,14 +59,27 @@ def quiet() -> Iterator[None]:
     # TensorFlow does not use oneDNN on processors without AVX-512, although it is faster there too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every compilation
-    stderr = os.dup(2)
+
+
+def _import_keras() -> None:
+    """Import Keras in about half of the usual time (measured by benchmarks/start.py).
+
+    Keras imports scikit-learn for wrappers, and TensorFlow imports JAX for a converter, if they are installed; nothing
+    here uses these. The garbage collector would look at the new objects many times, again when the process ends.
+    """
+    unneeded = {"sklearn"} if os.environ.get("KERAS_BACKEND") == "jax" else {"sklearn", "jax"}
+    hidden = unneeded - sys.modules.keys()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: as if it were not installed
     try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
+        import keras  # noqa: F401
     finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+        for name in hidden:
+            del sys.modules[name]
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def has_gpu() -> bool:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from frostline import paths
 from frostline.core import atomic, progress
+from frostline.core.escaping import printable
 from frostline.data import images, shards
-from frostline.errors import StateError
+from frostline.errors import DataError, StateError
 from frostline.evaluation import gate
 from frostline.ingest import sources
 from frostline.ingest.structures import Structure
@@ -23,6 +24,7 @@ from frostline.tracking.registry import Registry, Version
 if TYPE_CHECKING:
     import pandas as pd
 
+    from frostline.data.images import Pixels
     from frostline.serving.scoring import Scorer
 
 
@@ -87,14 +89,25 @@ def _predictions(params: Params, bundle: Path, test: shards.Shards) -> pd.DataFr
 def _decoder(
     params: Params, test: shards.Shards, scorer: Scorer, scratch: Path
 ) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
-    """A function that reads test images from the source again, in another size. scratch: for an unpacked archive."""
+    """A function that reads test images from the source again, in another size. scratch: for an unpacked archive.
+
+    The function raises DataError, naming the image, if it is not there any more or can't be read.
+    """
     data = params.data
     reader = sources.open_source(Path(data.source), scratch, Structure.of(data)).reader
     names = test.index["path"]
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        prepared = (reader.read(names[row], scorer.image_size, scorer.grey_range).image for row in rows)
-        return np.stack([np.asarray(images.fit(image, scorer.image_size, scorer.resize)) for image in prepared])
+        return np.stack([one(names[row]) for row in rows])
+
+    def one(name: str) -> Pixels:
+        try:
+            image = reader.read(name, scorer.image_size, scorer.grey_range).image
+        except images.UnreadableImageError as reason:
+            raise DataError(
+                f"{data.source}/{printable(name)}: is in the test split, but {reason}; put it back, or run `dvc repro`"
+            ) from None
+        return np.asarray(images.fit(image, scorer.image_size, scorer.resize))
 
     return read
 
