@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+# Significant digits of numbers in the reports that a project commits. Further ones differ between kinds of processors.
+DIGITS = 4
+
 
 @dataclass(frozen=True)
 class HistoryRow:

@@ -60,7 +60,7 @@ def build(
         metrics.compute(labels, probabilities, top_k, resamples, seed),
         roc_auc=rank_summary.roc_auc,
         average_precision=rank_summary.average_precision,
-        test_digest=test.source_digest(),
+        test_digest=test.source_digest()[:16],  # `dvc metrics diff` shows it as a column
     )
     if bundle.temperature != 1:
         scores = _with_uncalibrated(scores, labels, probabilities, bundle.temperature)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from frostline.core.history import DIGITS
 from frostline.errors import DataError
 
 CI95 = "_ci95"  # the suffix of an interval's key in metrics.json
@@ -33,7 +34,7 @@ class Scores:
 
     roc_auc and average_precision are None if no class can be ranked. temperature, ece_uncalibrated and
     log_loss_uncalibrated are None without calibration. commonest_class: the accuracy of always answering the class that
-    is the most frequent in the test split; test_digest: of the test images.
+    is the most frequent in the test split; test_digest: the start of `Shards.source_digest` of the test images.
     """
 
     accuracy: Score
@@ -53,10 +54,13 @@ class Scores:
     test_digest: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """The content of metrics.json. `top_k_accuracy` has the number in its key, and an interval a key of its own."""
+        """The content of metrics.json. `top_k_accuracy` has the number in its key, and an interval a key of its own.
+
+        Numbers have DIGITS significant digits: the others differ from one kind of processor to another.
+        """
         values: dict[str, Any] = {}
         for name in (field.name for field in fields(self) if field.name != "top_k"):
-            value = getattr(self, name)
+            value = _rounded(getattr(self, name))
             key = f"top_{self.top_k}_accuracy" if name == "top_k_accuracy" else name
             if isinstance(value, Score):
                 values[key] = value.value
@@ -79,6 +83,13 @@ class Scores:
             elif not key.endswith(CI95):
                 arguments[key] = value
         return cls(**arguments)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Score):
+        ends = value.interval and (_rounded(value.interval[0]), _rounded(value.interval[1]))
+        return Score(_rounded(value.value), ends)
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def read(path: Path) -> Scores:

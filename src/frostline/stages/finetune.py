@@ -10,7 +10,7 @@ import pandas as pd
 
 from frostline import paths
 from frostline.core import atomic, digest
-from frostline.core.history import HistoryRow
+from frostline.core.history import DIGITS, HistoryRow
 from frostline.models import backend, weights
 from frostline.params.schema import Params
 from frostline.tracking import lineage, model_uris, run_log, tracker
@@ -57,7 +57,7 @@ def _train(params: Params, training_inputs: Inputs, locate: weights.Locate) -> s
         bundle = _calibrated(params, training_inputs, result.bundle)
         with atomic.folder(paths.BUNDLE) as folder, atomic.file(paths.HISTORY) as table:
             bundles.save(folder, bundle)
-            pd.DataFrame(result.history).to_csv(table, index=False, float_format="%.9g")
+            pd.DataFrame(result.history).to_csv(table, index=False, float_format=f"%.{DIGITS}g")
         run_log.trained(log, bundle.made_from, paths.BUNDLE, [paths.HISTORY, paths.DATA_REPORT, paths.CONTACT_SHEET])
         log.tags({tracker.BUNDLE: digest.of_folder(paths.BUNDLE)})
     checkpoint.clear()

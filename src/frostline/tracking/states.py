@@ -51,7 +51,8 @@ def record(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> str:
                 bundle,
                 [folder / path for path in (paths.HISTORY, paths.DATA_REPORT, paths.CONTACT_SHEET)],
             )
-        if log.state.tags.get(run_log.TEST_DIGEST) != test_scores.test_digest:
+        known = run_log.short(log.state.tags.get(run_log.TEST_DIGEST, ""))
+        if known != run_log.short(test_scores.test_digest):
             added.append("evaluation")
             run_log.evaluated(log, settings.get("data.source", "unknown"), test_scores, folder)
         if log.state.tags.get(lineage.LOCK) != tags[lineage.LOCK]:
