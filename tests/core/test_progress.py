@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import re
+import struct
+import termios
+from contextlib import suppress
+
 import pytest
 
 from frostline.core import progress
+from frostline.core.escaping import PlainText
 
 
 def test_quick_work_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,3 +33,23 @@ def test_on_a_terminal_a_bar_counts_images(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     assert list(progress.track(range(3), 70, "prepare", 32)) == [0, 1, 2]
     assert "prepare:   0%|" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", [40, 100])
+def test_a_bar_is_no_wider_than_its_terminal_and_leaves_nothing(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(there, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr("sys.stderr", PlainText(terminal))
+        list(progress.track(range(3), 70_000, "prepare", 30_000))
+        monkeypatch.undo()
+    with os.fdopen(here, "rb", buffering=0) as screen:
+        drawn = b""
+        with suppress(OSError):  # at the end, since nobody holds the terminal any more
+            while part := screen.read(65536):
+                drawn += part
+    states = re.split(r"[\r\n]+", drawn.decode())
+    assert any(state.startswith("prepare:") for state in states)
+    assert max(map(len, states)) <= columns
+    assert b"\n" not in drawn  # no bar stands on a line of its own
+    assert [state.strip() for state in states][-2:] == ["", ""]  # the last bar was overwritten with spaces
