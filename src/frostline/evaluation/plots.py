@@ -192,8 +192,10 @@ def _curves(
     if len(texts) <= DRAWN_CURVES:
         from matplotlib import colormaps
 
+        colors = colormaps["tab10" if len(texts) <= 10 else "tab20"]
+
         for number, (curve, text) in enumerate(zip(curves, texts, strict=True)):
-            axes.plot(grid, curve, color=colormaps["tab20"](number), lw=1.2, label=f"{text} {areas[number]:.3f}")
+            axes.plot(grid, curve, color=colors(number), lw=1.2, label=f"{text} {areas[number]:.3f}")
     else:
         low, high = np.quantile(curves, [0.05, 0.95], axis=0)
         axes.fill_between(grid, low, high, color=FROST, alpha=0.25, lw=0, label="nine in ten classes")
