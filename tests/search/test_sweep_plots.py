@@ -269,6 +269,20 @@ def test_long_names_are_turned_and_do_not_touch(depths, count):
         assert all(legend.y0 >= axes.bbox.y1 for axes in figure.axes)
 
 
+@pytest.mark.parametrize("rates", [[2e-4, 4e-3], [1e-3, 1e-3], [1e-9, 1.0]])
+def test_the_names_of_a_logarithmic_axis_do_not_touch(rates):
+    figure = plots.slices(make_trials([0.8, 0.9], rate=rates), ["rate"], {"rate"}, {}, "val_accuracy", True)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    named = [*axes.get_xticklabels(), *axes.get_xticklabels(minor=True)]
+    shown = [text for text in named if text.get_text() and low <= text.get_position()[0] <= high]
+    assert len(shown) >= 2
+    places = sorted(boxes(figure, shown), key=lambda box: box.x0)
+    assert all(left.x1 < right.x0 for left, right in pairwise(places))
+    assert low < min(rates) <= max(rates) < high
+
+
 @pytest.mark.parametrize("depths", [4, 40])
 @pytest.mark.filterwarnings("error")  # matplotlib's, that the axes collapsed
 def test_long_names_leave_the_axes_their_height(depths):

@@ -100,7 +100,7 @@ def slices(
         if key in ordered:
             _name_ticks(axes, names[key], SLICE)
         elif key in logarithmic:
-            axes.set_xscale("log")
+            _use_decades(axes, x)
         note = _draw(axes, x, trials, maximize, colors.to_rgba(numbers))
         axes.set_xlabel(labels.label(key, LONGEST_KEY), parse_math=False)
     for axes in grid[::columns]:
@@ -236,6 +236,17 @@ def _places(choices: Sequence[Any], column: pd.Series) -> NDArray[np.float64]:
     """Where in `choices` each value stands; NaN for one that is none of them."""
     places = pd.Index(list(choices), dtype=object).get_indexer(column)
     return np.where(places < 0, np.nan, places)
+
+
+def _use_decades(axes: Axes, values: NDArray[np.float64]) -> None:
+    """A logarithmic axis over whole decades, because names between the decades would touch."""
+    from matplotlib.ticker import NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if len(values):
+        low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
+        axes.set_xlim(0.8 * 10**low, 1.25 * 10 ** max(high, low + 1))
 
 
 def _turned_inches(names: Sequence[str], inches: float) -> float:
