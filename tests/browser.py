@@ -30,15 +30,17 @@ def free_port() -> int:
 
 
 class Browser:
-    """One window of 1400 by 1000 pixels."""
+    """One window of 1400 by 1000 pixels, or the screen of a phone, 390 by 844, which one touches."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, is_phone: bool = False) -> None:
         port = free_port()
         self._driver = subprocess.Popen(
             ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         self._url = f"http://127.0.0.1:{port}/session"
+        phone = {"deviceMetrics": {"width": 390, "height": 844, "pixelRatio": 1, "touch": True, "mobile": True}}
         options = {
+            **({"mobileEmulation": phone} if is_phone else {}),
             "args": [
                 "--headless",
                 "--no-sandbox",

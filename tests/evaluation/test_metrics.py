@@ -118,15 +118,14 @@ def test_the_bootstraps_intervals_agree_with_resampling_images() -> None:
     assert scores == metrics.compute(labels, probabilities, 1, 2000, 7)
 
 
-def test_the_hardest_are_the_worst_mistakes_or_the_least_sure_right_answers() -> None:
+def test_the_hardest_are_the_most_confident_mistakes_or_the_least_sure_right_answers() -> None:
     labels, probabilities = make_predictions(50)
-    wrong = probabilities.argmax(axis=1) != labels
+    wrong, confidence = probabilities.argmax(axis=1) != labels, probabilities.max(axis=1)
     rows = metrics.hardest(labels, probabilities, 5)
     assert wrong[rows].all()
-    loss = metrics.losses(labels, probabilities)
-    np.testing.assert_array_equal(loss[rows], np.sort(loss[wrong])[::-1][:5])
-    right = metrics.hardest(labels[~wrong], probabilities[~wrong], 1)
-    assert loss[~wrong][right] == loss[~wrong].max()
+    np.testing.assert_array_equal(confidence[rows], np.sort(confidence[wrong])[::-1][:5])
+    right = metrics.hardest(labels[~wrong], probabilities[~wrong], 3)
+    np.testing.assert_array_equal(confidence[~wrong][right], np.sort(confidence[~wrong])[:3])
 
 
 def test_confusions_count_each_pair_of_classes() -> None:

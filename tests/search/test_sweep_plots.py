@@ -269,6 +269,46 @@ def test_long_names_are_turned_and_do_not_touch(depths, count):
         assert all(legend.y0 >= axes.bbox.y1 for axes in figure.axes)
 
 
+@pytest.mark.parametrize("rates", [[2e-4, 4e-3], [1e-3, 1e-3], [1e-9, 1.0]])
+def test_the_names_of_a_logarithmic_axis_do_not_touch(rates):
+    figure = plots.slices(make_trials([0.8, 0.9], rate=rates), ["rate"], {"rate"}, {}, "val_accuracy", True)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    named = [*axes.get_xticklabels(), *axes.get_xticklabels(minor=True)]
+    shown = [text for text in named if text.get_text() and low <= text.get_position()[0] <= high]
+    assert len(shown) >= 2
+    places = sorted(boxes(figure, shown), key=lambda box: box.x0)
+    assert all(left.x1 < right.x0 for left, right in pairwise(places))
+    assert low < min(rates) <= max(rates) < high
+
+
+@pytest.mark.parametrize("depths", [4, 40])
+@pytest.mark.filterwarnings("error")  # matplotlib's, that the axes collapsed
+def test_long_names_leave_the_axes_their_height(depths):
+    long_key = "finetune.callbacks.ReduceLROnPlateau.a_long_argument_of_it"
+    cuts = [
+        (f"expanded_conv_{i}_squeeze_excite_and_a_very_long_tail_of_conv_{i % 3}", i / depths) for i in range(depths)
+    ]
+    schedules = [f"{{'CosineDecay': {{'warmup_epochs': {i}, 'alpha': 0.1}}}}" for i in range(4)]
+    ordered = {FREEZE: [label for label, _ in cuts], BATCH: [16, 32, 64], long_key: schedules}
+    trials = many(20, cuts).assign(**{long_key: [schedules[i % 4] for i in range(20)]})
+    slices = plots.slices(trials, [FREEZE, RATE, BATCH, long_key], {RATE}, ordered, "val_accuracy", True)
+    frost_line = plots.frost_line(trials, FREEZE, cuts, "val_accuracy", True)
+    importance = plots.importance({FREEZE: 0.6, long_key: 0.4})
+    for figure, named in ((slices, slices.axes[:4]), (frost_line, frost_line.axes[:1]), (importance, importance.axes)):
+        figure.canvas.draw()
+        for axes in named:
+            assert axes.bbox.width > 2 * figure.dpi
+            assert axes.bbox.height > (2 if figure is not importance else 0.5) * figure.dpi
+            whole = axes.get_tightbbox(figure.canvas.get_renderer())  # with its names
+            assert figure.bbox.x0 <= whole.x0
+            assert whole.x1 <= figure.bbox.x1
+            assert figure.bbox.y0 <= whole.y0
+    for axes in (slices.axes[0], slices.axes[3], frost_line.axes[0]):
+        assert len(set(ticks(axes))) == len(ticks(axes))  # shortened names still differ
+
+
 def test_the_best_value_is_written_within_the_axes():
     for maximize in (True, False):
         trials = make_trials([0.9, 0.8, 0.85, 0.9])

@@ -360,6 +360,41 @@ def test_a_person_drops_an_image(bundle, port, tmp_path):
         assert any("Content Security Policy" in each for each in page.errors())
         page.choose("#file", tmp_path / "b.txt")
         page.wait("document.getElementById('error').textContent")
-        assert "row 0, image: not an image" in page.text()
+        assert "b.txt: not an image" in page.text()
         assert answer.label not in page.text()
+        assert "Drop an image here, or click" in page.text()
+        assert "Tap" not in page.text()
     assert re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write", app.PAGE.read_text()) is None
+
+
+@pytest.mark.skipif(not browser.is_there(), reason=browser.MISSING)
+def test_a_person_taps_on_a_phone(bundle, port, tmp_path):
+    name = f"{'a long name of a photo ' * 5}.png"
+    (tmp_path / name).write_bytes(photo(seed=7))
+    (tmp_path / "empty.png").touch()
+    with browser.Browser(tmp_path, is_phone=True) as page:
+        page.open(f"http://127.0.0.1:{port}/")
+        page.wait("document.getElementById('about').textContent")
+        assert "Tap to choose an image" in page.text()
+        assert re.search("click|drop", page.text(), re.IGNORECASE) is None
+        page.choose("#file", tmp_path / name)
+        page.wait("document.getElementById('map').naturalWidth")
+        page.screenshot(tmp_path / "answer.png")
+        edges = "const {left, top, right, bottom} = document.querySelector(arguments[0]).getBoundingClientRect();"
+        places = {
+            part: page.script(f"{edges} return [left, top, right, bottom]", part)
+            for part in ("#label", "#bars", "#image", "#map")
+        }
+        assert places["#label"][1] < 300  # the answer is seen without scrolling, above the image
+        assert places["#label"][3] <= places["#bars"][1] < places["#bars"][3] <= places["#image"][1]
+        for left, top, right, bottom in places.values():
+            assert 0 <= left < right <= 390
+            assert 0 <= top < bottom <= 844
+        assert page.script("return document.documentElement.scrollWidth") <= 390
+        assert "classifying" not in page.text()
+        page.choose("#file", tmp_path / "empty.png")
+        page.wait("document.getElementById('error').textContent")
+        page.screenshot(tmp_path / "error.png")
+        assert page.script("return document.getElementById('error').textContent").startswith("empty.png: ")
+        assert page.script(f"{edges} return bottom", "#error") < 844
+        assert all("400" in each for each in page.errors())  # the answer to the empty file

@@ -11,6 +11,7 @@ import pandas as pd
 from frostline import paths
 from frostline.core import atomic
 from frostline.errors import ParamsError
+from frostline.evaluation.plots import save
 from frostline.models import backend
 from frostline.params.schema import Params
 from frostline.search import lr_range, plots
@@ -39,7 +40,7 @@ def run(params: Params, low: float, high: float, steps: int, as_json: bool) -> s
     table = pd.DataFrame({"learning_rate": rates[: len(losses)], "loss": losses})
     with atomic.folder(paths.LR_FIND) as folder:
         table.to_csv(folder / "losses.csv", index=False, float_format="%.9g")
-        plots.learning_rates(rates[: len(losses)], losses, span).savefig(folder / "losses.png")
+        save(plots.learning_rates(rates[: len(losses)], losses, span), folder / "losses.png")
     key = "learning_rate" if params.finetune.epochs else "head_learning_rate"
     if as_json:
         limits = asdict(span) if span else None

@@ -20,9 +20,12 @@ def track(items: Iterable[T], total: int, what: str, each: int = 1) -> Iterator[
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        with tqdm(
-            total=total, desc=what, unit=" images", leave=False, file=getattr(sys.stderr, "steering", sys.stderr)
-        ) as bar:
+        # A bar that is wider than the terminal would wrap, and its first line would stay there. tqdm looks up the width
+        # by itself only for sys.stderr, which is not the stream here. All bars are at position 0, since work may need
+        # other work in between: its bar replaces the waiting one instead of leaving it to stand above.
+        stream = getattr(sys.stderr, "steering", sys.stderr)
+        options = {"leave": False, "file": stream, "dynamic_ncols": True, "position": 0}
+        with tqdm(total=total, desc=what, unit=" images", **options) as bar:
             for item in items:
                 yield item
                 bar.update(min(each, total - bar.n))

@@ -4,4 +4,4 @@ The package may import params and core, but not Keras. All code that reads an im
 trains uses shards.py.
 """
 
-__all__ = ["augmentation", "data_report", "deep_grey", "images", "memory_budget", "shards", "variants"]
+__all__ = ["augmentation", "contact_sheet", "data_report", "deep_grey", "images", "memory_budget", "shards", "variants"]

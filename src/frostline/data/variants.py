@@ -1,4 +1,4 @@
-"""Stored variants of the training split, with the same rows, and a contact sheet of them."""
+"""Stored variants of the training split, with the same rows."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from frostline.core import machine, progress
 from frostline.data import augmentation, shards
 from frostline.data.augmentation import Policy
 from frostline.errors import DataError
 from frostline.params.schema import AugmentSection
-
-SHEET_ROWS, SHEET_VARIANTS = 8, 7
-SHEET_SIDE = 256  # on the sheet, images of twice this side or more are reduced
 
 
 def write(settings: AugmentSection, train: shards.Shards, seed: int, folder: Path) -> None:
@@ -58,21 +54,3 @@ def _make_variant(train: shards.Shards, policy: Policy, variant: int, seed: int)
         for start in range(0, len(train), 64):
             rows = np.arange(start, min(start + 64, len(train)))
             yield from pool.map(make, rows.tolist(), train.take(rows))
-
-
-def contact_sheet(settings: AugmentSection, train: shards.Shards, seed: int) -> Image.Image:
-    """An overview with one row per image, of all classes: the original first, then its variants."""
-    policy = Policy.of(settings)
-    variants = range(1, 1 + (SHEET_VARIANTS if settings.mode == "live" else min(settings.copies, SHEET_VARIANTS)))
-    rows = np.argsort(train.labels, kind="stable")
-    rows = rows[np.linspace(0, len(rows) - 1, min(SHEET_ROWS, len(rows))).astype(int)]
-    step = max(1, train.layout.image_size // SHEET_SIDE)
-    lines = []
-    for row, pixels in zip(rows, train.take(rows), strict=True):
-        transforms = [augmentation.draw(policy, train.index["sha256"].iat[row], v, seed) for v in variants]
-        images = [pixels, *(augmentation.apply(pixels, d, policy.fill_mode) for d in transforms)]
-        line = [image[::step, ::step] for image in images]
-        lines.append(np.concatenate([np.pad(p, ((2, 2), (2, 2), (0, 0)), constant_values=255) for p in line], axis=1))
-    sheet = Image.fromarray(np.concatenate(lines))
-    scale = max(1, round(96 / train.layout.image_size))
-    return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)

@@ -79,10 +79,13 @@ def losses(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:
 
 
 def hardest(labels: Labels, probabilities: Probabilities, limit: int) -> NDArray[np.int64]:
-    """Rows of the worst mistakes, highest loss first; if there is no mistake, of the least sure right answers."""
+    """Rows of the mistakes, the most confident first; if there is no mistake, of the right answers, the least sure
+    first."""
+    confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    rows = wrong if len(wrong) else np.arange(len(labels))
-    return rows[np.argsort(-losses(labels, probabilities)[rows], kind="stable")[:limit]]
+    if len(wrong):
+        return wrong[np.argsort(-confidence[wrong], kind="stable")[:limit]]
+    return np.argsort(confidence, kind="stable")[:limit]
 
 
 def confusions(confusion: NDArray[np.int64]) -> pd.DataFrame:

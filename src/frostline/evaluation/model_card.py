@@ -244,7 +244,8 @@ def _examination(data: DataReport, confusions: pd.DataFrame) -> str:
 
 {text}
 
-`reports/plots/mistakes.png` shows the worst mistakes; a heat map (Grad-CAM) marks what spoke for the wrong class.
+`reports/plots/mistakes.png` shows the most confident mistakes; a heat map (Grad-CAM) marks what spoke for the wrong \
+class.
 """
 
 

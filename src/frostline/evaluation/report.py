@@ -16,7 +16,7 @@ from frostline.data import shards
 from frostline.data.data_report import DataReport
 from frostline.evaluation import gallery, metrics, model_card, plots, ranking
 from frostline.evaluation.metrics import Probabilities
-from frostline.evaluation.scores import Score, Scores
+from frostline.evaluation.scores import Scores
 from frostline.models import calibration
 
 if TYPE_CHECKING:
@@ -72,13 +72,7 @@ def build(
         "learning_curves": plots.learning_curves(history),
         "confusion": plots.confusion(confusion, classes),
         "reliability": plots.reliability(reliability, scores.ece),
-        "roc": plots.roc(rank_summary.roc, ranking.GRID, names, _value(scores.roc_auc)),
-        "precision_recall": plots.precision_recall(
-            rank_summary.precision_recall,
-            ranking.GRID,
-            names,
-            _value(scores.average_precision),
-        ),
+        **_ranking_figures(rank_summary, names, is_binary=len(classes) == 2),
         "mistakes": gallery.figure(bundle, test, probabilities),
     }
     tables = {
@@ -94,7 +88,7 @@ def write(report: Report) -> None:
     """Write all files of a report, metrics.json last. Each file appears complete or not at all."""
     with atomic.folder(paths.PLOTS) as folder:
         for name, figure in report.figures.items():
-            figure.savefig(folder / f"{name}.png")
+            plots.save(figure, folder / f"{name}.png")
         for name, table in report.tables.items():
             cells(table).to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     with atomic.file(paths.PREDICTIONS) as path:
@@ -125,8 +119,20 @@ def _predictions(test: shards.Shards, probabilities: Probabilities) -> pd.DataFr
     return predictions
 
 
-def _value(score: Score | None) -> float | None:
-    return score.value if score else None
+def _ranking_figures(summary: ranking.Summary, names: list[str], is_binary: bool) -> dict[str, Figure]:
+    """The ROC and precision-recall curves. names: of the classes that can be ranked.
+
+    The curves of two classes mirror each other, so only that of the positive class is drawn: the second by label order.
+    """
+    drawn = slice(1 if is_binary else 0, None)
+    names, areas = names[drawn], summary.areas[drawn]
+    average_precisions = areas["average_precision"].to_numpy()
+    return {
+        "roc": plots.roc(summary.roc[drawn], ranking.GRID, names, areas["roc_auc"].to_numpy()),
+        "precision_recall": plots.precision_recall(
+            summary.precision_recall[drawn], ranking.GRID, names, average_precisions
+        ),
+    }
 
 
 def _with_uncalibrated(

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from frostline.core import labels
 from frostline.evaluation.plots import EARTH, FROST, INK, figure
 from frostline.search import lr_range
 
@@ -27,6 +28,9 @@ BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}  # of
 LEGEND: dict[str, Any] = {"loc": "outside upper center", "ncols": 4, "frameon": False, "fontsize": 8}
 FLAT = 0.05  # of the highest loss: a curve that falls by less is shown from 0 on
 FENCE = 4  # see `_fence`
+LETTER = 4.9  # points, the width of a letter of a tick's name
+SLICE = 2.6  # inches, the width of the axes of a key
+LONGEST_KEY = 40  # letters, of the name of a key
 
 
 def history(trials: pd.DataFrame, metric: str, maximize: bool) -> Figure:
@@ -51,12 +55,13 @@ def history(trials: pd.DataFrame, metric: str, maximize: bool) -> Figure:
 
 def importance(shares: Mapping[str, float]) -> Figure:
     """Each key's share (0 to 1) of the importance, the most important on top."""
-    fig = figure(6.4, 1 + 0.34 * max(len(shares), 3))
-    axes = fig.add_subplot()
     keys = sorted(shares, key=lambda key: shares[key])
+    names = labels.labels(keys, LONGEST_KEY)
+    fig = figure(4.4 + 0.09 * max(map(len, names), default=0), 1 + 0.34 * max(len(shares), 3))
+    axes = fig.add_subplot()
     bars = axes.barh(range(len(keys)), [shares[key] for key in keys], color=FROST, height=0.65)
     axes.bar_label(bars, fmt="{:.2f}", padding=4, fontsize=9, color=INK)
-    axes.set_yticks(range(len(keys)), keys, parse_math=False)
+    axes.set_yticks(range(len(keys)), names, parse_math=False)
     axes.margins(x=0.12)  # room for the labels
     axes.set(xlim=(0, None), xlabel="importance (share)")
     axes.spines[["top", "right"]].set_visible(False)
@@ -83,7 +88,9 @@ def slices(
 
     trials = trials[trials["state"] != "running"]
     columns, rows = min(len(keys), 3), -(-len(keys) // 3)
-    fig = figure(3.1 * columns + 1.2, 2.9 * rows)
+    names = {key: labels.labels([str(choice) for choice in choices]) for key, choices in ordered.items()}
+    below = [_turned_inches(names[key], SLICE) for key in keys if key in ordered]
+    fig = figure((SLICE + 0.5) * columns + 1.2, (2.9 + max(below, default=0)) * rows)
     grid = fig.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     numbers = trials["number"].to_numpy()
     shading = LinearSegmentedColormap.from_list("trials", [EARLY, FROST, INK])
@@ -91,11 +98,11 @@ def slices(
     for axes, key in zip(grid, keys, strict=False):
         x = _places(ordered[key], trials[key]) if key in ordered else trials[key].to_numpy(float)
         if key in ordered:
-            _name_ticks(axes, [str(choice) for choice in ordered[key]], inches=2.6)
+            _name_ticks(axes, names[key], SLICE)
         elif key in logarithmic:
-            axes.set_xscale("log")
+            _use_decades(axes, x)
         note = _draw(axes, x, trials, maximize, colors.to_rgba(numbers))
-        axes.set_xlabel(key, parse_math=False)
+        axes.set_xlabel(labels.label(key, LONGEST_KEY), parse_math=False)
     for axes in grid[::columns]:
         axes.set_ylabel(metric, parse_math=False)
     for axes in grid[len(keys) :]:
@@ -114,11 +121,13 @@ def frost_line(
     at other depths are left out.
     """
     trials = trials[trials["state"] != "running"]
-    labels, shares = [label for label, _ in cuts], [share for _, share in cuts]
-    depths = _places(labels, trials[key].map(str))
+    shares = [share for _, share in cuts]
+    depths = _places([cut for cut, _ in cuts], trials[key].map(str))
     trials, depths = trials[~np.isnan(depths)], depths[~np.isnan(depths)]
     width = min(0.26 * len(cuts) + 5, 18)
-    fig = figure(width, 3.8 + 0.07 * max(map(len, labels)))
+    counts = np.bincount(depths.astype(int), minlength=len(cuts))
+    names = [f"{name}\nn={n}" for name, n in zip(labels.labels([cut for cut, _ in cuts]), counts, strict=True)]
+    fig = figure(width, 4 + _turned_inches(names, width - 1.6))
     axes = fig.add_subplot()
     frozen = axes.twinx()
     frozen.stairs(shares, np.arange(len(cuts) + 1) - 0.5, fill=True, color=EARTH, alpha=0.13)
@@ -140,9 +149,7 @@ def frost_line(
         shift, va = (9, "bottom") if maximize else (-9, "top")
         text = axes.annotate(f"best {best[depth]:.4g}", (depth, best[depth]), (0, shift), textcoords="offset points")
         text.set(ha="center", va=va, color=INK, fontweight="bold", bbox=BOX)
-    counts = np.bincount(depths.astype(int), minlength=len(cuts))
-    names = [f"{label}\nn={count}" for label, count in zip(labels, counts, strict=True)]
-    _name_ticks(axes, names, inches=width - 1.6)
+    _name_ticks(axes, names, width - 1.6)
     axes.set_xlabel(key, parse_math=False)
     axes.set_ylabel(metric, parse_math=False)
     fig.legend(*axes.get_legend_handles_labels(), title=note, title_fontsize=8, **LEGEND)
@@ -231,13 +238,34 @@ def _places(choices: Sequence[Any], column: pd.Series) -> NDArray[np.float64]:
     return np.where(places < 0, np.nan, places)
 
 
+def _use_decades(axes: Axes, values: NDArray[np.float64]) -> None:
+    """A logarithmic axis over whole decades, because names between the decades would touch."""
+    from matplotlib.ticker import NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if len(values):
+        low, high = np.floor(np.log10(values.min())), np.ceil(np.log10(values.max()))
+        axes.set_xlim(0.8 * 10**low, 1.25 * 10 ** max(high, low + 1))
+
+
+def _turned_inches(names: Sequence[str], inches: float) -> float:
+    """How far down the names of ticks reach if they are turned, 0 if they fit on an axis of so many inches as they are.
+
+    Turned ones are in one line, because two would touch a neighbour's.
+    """
+    room = 72 * inches / len(names) - 6
+    if max(len(line) for name in names for line in name.split("\n")) * LETTER <= room:
+        return 0
+    return max(map(len, names)) * LETTER / 72
+
+
 def _name_ticks(axes: Axes, names: Sequence[str], inches: float) -> None:
     """Ticks at 0, 1, ... on an axis of about so many inches, turned if they would touch."""
-    room = 72 * inches / len(names) - 6
-    turn = 90 if max(len(line) for name in names for line in name.split("\n")) * 4.9 > room else 0
-    texts = [name.replace("\n", "  ") for name in names] if turn else names  # two lines would touch a neighbour's
-    step = int(np.ceil(11 / (room + 6)))  # where even turned ones would touch, some are left out
-    axes.set_xticks(range(0, len(names), step), texts[::step], rotation=turn, fontsize=8, parse_math=False)
+    turned = _turned_inches(names, inches) > 0
+    texts = [name.replace("\n", "  ") for name in names] if turned else names
+    step = int(np.ceil(11 * len(names) / (72 * inches)))  # where even turned ones would touch, some are left out
+    axes.set_xticks(range(0, len(names), step), texts[::step], rotation=90 * turned, fontsize=8, parse_math=False)
     axes.set_xlim(-0.5, len(names) - 0.5)
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 
 from frostline.core import atomic
 from frostline.core.escaping import cells
+from frostline.evaluation.plots import save
 from frostline.search import plots, trial_records
 from frostline.search.space import FREEZE, Choice, Interval
 from frostline.search.study import Study
@@ -77,7 +78,7 @@ def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float]) 
         cuts = [(str(value), shares[str(value)]) for value in ordered[FREEZE]]
         figures["frost_line"] = plots.frost_line(trials, FREEZE, cuts, metric, maximize)
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png")
+        save(figure, folder / f"{name}.png")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from frostline import paths
 from frostline.core import atomic
-from frostline.data import shards, variants
+from frostline.data import contact_sheet, shards, variants
 from frostline.params.schema import Params
 
 
@@ -14,7 +14,7 @@ def run(params: Params) -> str:
     train = shards.open_folder(paths.PREPARED / "train")
     with atomic.folder(paths.AUGMENTED) as folder, atomic.file(paths.CONTACT_SHEET) as sheet:
         variants.write(settings, train, params.seed, folder)
-        variants.contact_sheet(settings, train, params.seed).save(sheet, format="PNG")
+        contact_sheet.draw(settings, train, params.seed).save(sheet, format="PNG")
     if settings.mode == "live":
         return f"augment: no stored variants, because augment.mode is live; {paths.CONTACT_SHEET} shows examples"
     return f"augment: {settings.copies} variants of {len(train)} training images; look at {paths.CONTACT_SHEET}"
