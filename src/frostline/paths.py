@@ -67,6 +67,11 @@ def origins() -> Path:
     return state() / "origins"
 
 
+def last_images() -> Path | None:
+    """What `prepare` compares a source with; None in a copy of the project, of which nothing is kept."""
+    return state() / "last_images.parquet" if Path.cwd().resolve() == root() else None
+
+
 def tracking_database() -> Path:
     """MLflow's default database."""
     return root() / "mlflow.db"

@@ -516,3 +516,20 @@ def test_the_data_stages_load_no_heavy_library() -> None:
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "[]"
+
+
+def test_what_changed_since_last_time_is_said(images: Path) -> None:
+    assert "since last time" not in prepare.run(params())
+    assert "\n  images since last time: the same" in prepare.run(params())
+    paint("images/dog", 12)
+    paint("images/ant", 2, start=12)
+    shutil.rmtree("images/bee")
+    (images / "cat" / "000.png").rename(images / "ant" / "cat.png")
+    line = next(line for line in prepare.run(params()).splitlines() if "since last time" in line)
+    assert line.startswith("  images since last time: 14 new, 12 gone, 1 with another label, ")
+    assert line.endswith(", class dog is new, class bee is gone")
+    shutil.copytree(images, "others")
+    assert "since last time" not in prepare.run(params("others"))
+    (Path(".frostline") / "last_images.parquet").write_bytes(b"damaged")
+    assert "since last time" not in prepare.run(params("others"))
+    assert "since last time: the same" in prepare.run(params("others"))

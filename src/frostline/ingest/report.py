@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from frostline import paths
 from frostline.core.escaping import printable
@@ -10,7 +11,6 @@ from frostline.data.data_report import DataReport, SplitDigests
 from frostline.data.shards import Layout
 from frostline.ingest import splits
 from frostline.ingest.checks import Findings, in_order
-from frostline.ingest.deep_images import DeepGrey
 from frostline.params.schema import DataSection
 
 WIDEST = 60  # characters of a path or reason in the table
@@ -40,12 +40,15 @@ def build(
     )
 
 
-def summary(report: DataReport, source_splits: set[str], deep: DeepGrey) -> str:
-    """A summary of a few lines for people: counts, then each kind of problem with its first file."""
+def summary(report: DataReport, source_splits: set[str], notes: Sequence[str]) -> str:
+    """A summary of a few lines for people: counts, then each kind of problem with its first file.
+
+    source_splits: the splits that the source names; notes: further lines.
+    """
     sizes = ", ".join(f"{name} {count:,}" for name, count in report.images.items())
     lines = [f"prepare: {len(report.classes)} classes; {sizes}"]
     missing = [f"{report.images[name]:,} for {name}" for name in splits.SPLITS if name not in source_splits]
-    notes = (
+    drawn = (
         [f"  drawn from train: {', '.join(missing)}; data.split has the shares"] if source_splits and missing else []
     )
     if report.problems:
@@ -54,9 +57,7 @@ def summary(report: DataReport, source_splits: set[str], deep: DeepGrey) -> str:
         for kind, count in report.problem_counts.items():
             first = next(problem for problem in report.problems if problem.kind == kind)
             lines.append(f"  {kind:<{width}} {count:>7,}  {_short(first.path)}: {_short(first.reason)}")
-    lines += notes
-    if deep.images:
-        lines.append(f"  {deep}")
+    lines += drawn + [f"  {note}" for note in notes]
     lines += [f"  warning: {_short(warning.reason, 2 * WIDEST)}" for warning in report.warnings[:5]]
     if len(report.warnings) > 5:
         lines.append(f"  warning: {len(report.warnings) - 5} more warnings")

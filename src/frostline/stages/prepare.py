@@ -5,17 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 
 from frostline.core import atomic
 from frostline.data import shards
 from frostline.data.data_report import SplitDigests
-from frostline.ingest import checks, deep_images, gathering, report, splits
+from frostline.ingest import changes, checks, deep_images, gathering, report, splits
 from frostline.ingest.decoding import Decoder
 from frostline.ingest.sources import open_source
 from frostline.ingest.structures import Structure
 from frostline.params.schema import Params
-from frostline.paths import DATA_REPORT, PREPARED
+from frostline.paths import DATA_REPORT, PREPARED, last_images
 
 
 def run(params: Params) -> str:
@@ -40,6 +41,7 @@ def run(params: Params) -> str:
         gathering.require_splits(findings, data)
         checks.odd_labels(findings)
         checks.balance(findings)
+        change = _change(data.source, findings.usable)
         spare = findings.keep(splits.few_labels(findings.usable, data.train_per_class, params.seed))
         deep = deep_images.settle(findings, decoder, data.range)
         usable = findings.usable
@@ -57,4 +59,14 @@ def run(params: Params) -> str:
         shutil.rmtree(work)
         result = report.build(data, findings, layout, spare, digests_of)
         atomic.write_json(DATA_REPORT, result.as_json())
-    return report.summary(result, given_splits, deep)
+    return report.summary(result, given_splits, [str(deep)] * bool(deep.images) + change)
+
+
+def _change(source: str, images: pd.DataFrame) -> list[str]:
+    """What changed since last time, if there is something to say. Keeps these images for the next time."""
+    record = last_images()
+    if record is None:
+        return []
+    change = changes.since_last_time(record, source, images)
+    changes.remember(record, source, images)
+    return [change] if change else []
