@@ -43,6 +43,7 @@ def with_key(dotted: str, value: Any) -> str:
     *sections, last = dotted.split(".")
     section = values
     for name in sections:
+        section[name] = section[name] or {"train": 0.8, "val": 0.1, "test": 0.1}  # data.split is null in the file
         section = section[name]
     if value is DELETE:
         del section[last]

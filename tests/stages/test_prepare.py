@@ -103,7 +103,11 @@ def test_a_folder_becomes_shards_and_a_report() -> None:
     assert data_report["digests"] == {
         name: {"source": split.source_digest(), "shards": split.digest} for name, split in sets.items()
     }
-    assert text == "prepare: 3 classes; " + ", ".join(f"{name} {len(split)}" for name, split in sets.items())
+    sizes = ", ".join(f"{name} {len(split)}" for name, split in sets.items())
+    assert text.splitlines() == [
+        f"prepare: 3 classes; {sizes}",
+        "  the source has no splits, so they were drawn by content: 80% train, 10% val, 10% test (data.split)",
+    ]
 
 
 def test_pixels_labels_and_digests_belong_together(images: Path) -> None:
@@ -211,10 +215,25 @@ def test_the_splits_that_were_drawn_from_train_are_named() -> None:
         paint(f"given/train/{label}", 20)
         paint(f"given/val/{label}", 5)
     text = prepare.run(params("given"))
-    assert f"  drawn from train: {report()['images']['test']} for test; data.split has the shares" in text.splitlines()
-    paint("plain/ant", 20)
-    paint("plain/bee", 20)
-    assert "drawn" not in prepare.run(params("plain"))
+    drawn = "  the source has no test, so images were drawn from train by content:"
+    assert f"{drawn} {report()['images']['test']} for test" in text.splitlines()
+    for label in ("ant", "bee"):
+        paint(f"given/test/{label}", 5)
+    assert "drawn" not in prepare.run(params("given"))
+
+
+def test_a_card_has_its_own_split_and_labels_unless_params_say_otherwise() -> None:
+    Path("card.yaml").write_text(
+        "kind: digits\ntrain_per_class: 7\nsplit: {train: 0.5, val: 0.2, test: 0.3}\n", encoding="utf-8"
+    )
+    assert "50% train, 20% val, 30% test" in prepare.run(params("card.yaml"))
+    assert report()["images"]["train"] == 70
+    text = prepare.run(params("card.yaml", train_per_class=5, split={"train": 0.6, "val": 0.2, "test": 0.2}))
+    assert "60% train, 20% val, 20% test" in text
+    assert report()["images"]["train"] == 50
+    Path("card.yaml").write_text("kind: digits\nsplit: {train: 0.5}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"card\.yaml: split\.val: "):
+        prepare.run(params("card.yaml"))
 
 
 def test_a_split_that_is_empty_or_has_one_class_is_refused() -> None:
@@ -460,7 +479,7 @@ def test_small_and_empty_classes_are_reported_and_the_others_are_used() -> None:
     assert problems() == {"cat": ("empty_class", "an empty class folder")}
     assert {warning["kind"] for warning in report()["warnings"]} == {"class_not_in_split", "imbalance"}
     assert "class 'bee' has no image in val" in text
-    assert "images of 'dog' and 1 of 'bee'; finetune.class_weight: balanced weighs them alike" in text
+    assert "and 1 of 'bee'; finetune.class_weight: balanced weighs them alike" in text
 
 
 @pytest.mark.usefixtures("images")

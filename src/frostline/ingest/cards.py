@@ -17,6 +17,7 @@ from frostline.errors import DataError
 from frostline.ingest import synthetic
 from frostline.ingest.folders import ListedImage, Listing
 from frostline.ingest.reading import ReadImage
+from frostline.params.schema import SplitSection
 
 MOST = 10_000_000  # images of one card
 
@@ -45,7 +46,12 @@ class SyntheticReader:
 
 
 class _Card(BaseModel):
+    """What every card may say: the `data.split` and `data.train_per_class` for it, if params.yaml says nothing."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    split: SplitSection | None = None
+    train_per_class: Annotated[int, Field(ge=1)] | None = None
 
 
 class DigitsCard(_Card):

@@ -40,24 +40,20 @@ def build(
     )
 
 
-def summary(report: DataReport, source_splits: set[str], notes: Sequence[str]) -> str:
+def summary(report: DataReport, notes: Sequence[str]) -> str:
     """A summary of a few lines for people: counts, then each kind of problem with its first file.
 
-    source_splits: the splits that the source names; notes: further lines.
+    notes: further lines.
     """
     sizes = ", ".join(f"{name} {count:,}" for name, count in report.images.items())
     lines = [f"prepare: {len(report.classes)} classes; {sizes}"]
-    missing = [f"{report.images[name]:,} for {name}" for name in splits.SPLITS if name not in source_splits]
-    drawn = (
-        [f"  drawn from train: {', '.join(missing)}; data.split has the shares"] if source_splits and missing else []
-    )
     if report.problems:
         lines[0] += f"; {len(report.problems):,} dropped"
         width = max(map(len, report.problem_counts))
         for kind, count in report.problem_counts.items():
             first = next(problem for problem in report.problems if problem.kind == kind)
             lines.append(f"  {kind:<{width}} {count:>7,}  {_short(first.path)}: {_short(first.reason)}")
-    lines += drawn + [f"  {note}" for note in notes]
+    lines += [f"  {note}" for note in notes]
     lines += [f"  warning: {_short(warning.reason, 2 * WIDEST)}" for warning in report.warnings[:5]]
     if len(report.warnings) > 5:
         lines.append(f"  warning: {len(report.warnings) - 5} more warnings")
@@ -68,6 +64,17 @@ def summary(report: DataReport, source_splits: set[str], notes: Sequence[str]) -
     if report.problems or report.warnings or sets:
         lines.append(f"  {paths.DATA_REPORT} lists all of them")
     return "\n".join(lines)
+
+
+def drawn(report: DataReport, source_splits: set[str], shares: splits.Shares) -> str:
+    """Which splits the source lacks and how they were drawn; empty if it has all. source_splits: those it names."""
+    missing = [name for name in splits.SPLITS if name not in source_splits]
+    if not missing:
+        return ""
+    if source_splits:
+        counts = ", ".join(f"{report.images[name]:,} for {name}" for name in missing)
+        return f"the source has no {' and no '.join(missing)}, so images were drawn from train by content: {counts}"
+    return f"the source has no splits, so they were drawn by content: {shares} (data.split)"
 
 
 def _short(text: str, widest: int = WIDEST) -> str:

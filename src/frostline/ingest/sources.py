@@ -6,7 +6,7 @@ Parquet), a folder with a table, an archive of any of these, or a card.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +17,7 @@ from frostline.ingest import archives, cards, folders, tables
 from frostline.ingest.folders import Listing
 from frostline.ingest.reading import FileReader, SourceReader
 from frostline.ingest.structures import AUTOMATIC, Structure
+from frostline.params.schema import SplitSection
 
 KINDS = "a folder of class folders, a table (.csv, .parquet), an archive (.zip, .tar, .tar.gz) or a card (.yaml)"
 
@@ -27,13 +28,16 @@ class Source:
 
     table: one row per image: path (unique, for the reader), label (class name), split (name or None), group (name or
     None); reader: reads an image by its path; problems: what is wrong with other files of the source; warnings: what a
-    person should check.
+    person should check; split, train_per_class: what a card says in place of a `data.split` or `data.train_per_class`
+    that is null.
     """
 
     table: pd.DataFrame
     reader: SourceReader
     problems: list[Problem]
     warnings: list[DataWarning]
+    split: SplitSection | None = None
+    train_per_class: int | None = None
 
 
 def open_source(path: Path, scratch: Path, structure: Structure = AUTOMATIC) -> Source:
@@ -98,5 +102,7 @@ def _without_wrapper(root: Path) -> Path:
 def _card(path: Path, structure: Structure) -> Source:
     card = cards.load(path)
     if isinstance(card, cards.KaggleCard):
-        return _folder(_without_wrapper(card.fetch()), structure, is_foreign=True)
-    return _source(*card.open())
+        source = _folder(_without_wrapper(card.fetch()), structure, is_foreign=True)
+    else:
+        source = _source(*card.open())
+    return replace(source, split=card.split, train_per_class=card.train_per_class)

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from frostline.errors import DataError
+from frostline.params.schema import SplitSection
 
 SPLITS = ("train", "val", "test")
 
@@ -22,9 +23,17 @@ SPLITS = ("train", "val", "test")
 class Shares:
     """The shares of a class that go to train, val and test; they add up to 1."""
 
-    train: float
-    val: float
-    test: float
+    train: float = 0.8
+    val: float = 0.1
+    test: float = 0.1
+
+    def __str__(self) -> str:
+        return f"{self.train:.0%} train, {self.val:.0%} val, {self.test:.0%} test"
+
+    @classmethod
+    def of(cls, section: SplitSection | None) -> Shares:
+        """The shares of a section of params.yaml, the default ones for None."""
+        return cls(section.train, section.val, section.test) if section else cls()
 
 
 def position(sha256: str, seed: int, purpose: str) -> float:

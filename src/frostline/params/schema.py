@@ -36,6 +36,7 @@ class SplitSection(Section):
 class DataSection(Section):
     """The images to learn from.
 
+    `split`: the shares of the splits that the source lacks, null for those of a card, or else 0.8, 0.1 and 0.1;
     `image_size`: side in pixels of the square to which images are resized; `min_side`: images with a shorter side, in
     pixels, are left out; `splits`: the folder of each split, if the names do not say it; `class_level`: 1 if the top
     folders are the classes, 2 if their subfolders are, null to find it out; `range`: the values that are black and
@@ -49,7 +50,7 @@ class DataSection(Section):
     resize: Literal["stretch", "crop", "pad"]
     min_side: Positive
     train_per_class: Positive | None
-    split: SplitSection
+    split: SplitSection | None = None
     splits: Mapping[Literal["train", "val", "test"], str] | None = None
     class_level: Literal[1, 2] | None = None
     range: Literal["dtype"] | tuple[float, float] | None = None

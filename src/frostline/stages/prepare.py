@@ -33,16 +33,17 @@ def run(params: Params) -> str:
         given_splits = set(source.table["split"].dropna())
         readable, problems = gathering.decoded(source, decoder)
         warnings = source.warnings
+        shares = splits.Shares.of(data.split or source.split)
+        per_class = data.train_per_class or source.train_per_class
         del source  # its table is large, and `readable` is a copy
         findings = gathering.usable(readable, problems, given_splits, decoder, data)
         findings.warnings[:0] = warnings
-        shares = splits.Shares(**data.split.model_dump())
         findings.usable["split"] = splits.assign(findings.usable, shares, params.seed)
         gathering.require_splits(findings, data)
         checks.odd_labels(findings)
         checks.balance(findings)
         change = _change(data.source, findings.usable)
-        spare = findings.keep(splits.few_labels(findings.usable, data.train_per_class, params.seed))
+        spare = findings.keep(splits.few_labels(findings.usable, per_class, params.seed))
         deep = deep_images.settle(findings, decoder, data.range)
         usable = findings.usable
         classes = tuple(sorted(usable["label"].unique()))
@@ -59,7 +60,8 @@ def run(params: Params) -> str:
         shutil.rmtree(work)
         result = report.build(data, findings, layout, spare, digests_of)
         atomic.write_json(DATA_REPORT, result.as_json())
-    return report.summary(result, given_splits, [str(deep)] * bool(deep.images) + change)
+    notes = [report.drawn(result, given_splits, shares), str(deep) if deep.images else "", *change]
+    return report.summary(result, [note for note in notes if note])
 
 
 def _change(source: str, images: pd.DataFrame) -> list[str]:
