@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -323,6 +325,9 @@ def test_a_stopped_server_ends_in_time_and_leaves_nothing(bundle, tmp_path, numb
         assert process.returncode == 0
         assert output.splitlines()[-1] == "serve: stopped"
         assert "Traceback" not in errors
+    else:  # the next command removes the temporary folder of a killed one
+        command = [sys.executable, "-m", "frostline", "backbones"]
+        subprocess.run(command, cwd=home, env=os.environ | {"TMPDIR": str(scratch)}, check=True, capture_output=True)
     assert [*scratch.iterdir(), *home.iterdir()] == []
 
 
