@@ -24,6 +24,7 @@ import numpy as np
 
 from frostline.features.prefix import IMAGES, FeatureSource, Prefix, Rows
 from frostline.models import assembly, backbones, backend, freezing, heads
+from frostline.models.freeze_rules import Band
 from frostline.params.schedules import Flat
 from frostline.training import batching, loop, phases
 
@@ -140,7 +141,7 @@ def main() -> None:
         print(rows[-1], flush=True)
 
     # Extraction of pooled features of the whole body.
-    freezing.freeze(body, layers, False)
+    freezing.freeze(body, Band.above(layers, len(body.layers)), False)
     source = FeatureSource(backbone, head)
     stops = source.stops("float32")
     prefix = Prefix(source, stops[-1:])
@@ -155,7 +156,7 @@ def main() -> None:
 
     # An epoch of training: here on stored features of what is frozen, there through the whole graph.
     for name, depth in (("frozen", layers), ("half", layers // 2), ("full", 0)):
-        freezing.freeze(body, depth, False)
+        freezing.freeze(body, Band.above(depth, len(body.layers)), False)
         cut = freezing.deepest_cut(body, depth)
         stored: Rows = Held(images)
         if cut is not None:

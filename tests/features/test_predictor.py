@@ -10,6 +10,7 @@ from frostline.core.mapped import Memory
 from frostline.features import predictor
 from frostline.features.store import Store
 from frostline.models import assembly, backbones, bundles, freezing, heads
+from frostline.models.freeze_rules import Band
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def make(folder, layout, binary, frozen, temperature):
     backbone = backbones.build("frostnet", "builtin", 32)
     classes = 2 if binary else 3
     head = heads.build(backbone.model.output.shape[1:], classes, "avg", [4], "relu", binary)
-    freezing.freeze(backbone.model, frozen, False)
+    freezing.freeze(backbone.model, Band.above(frozen, len(backbone.model.layers)), False)
     made_from = workspace.made_from(frozen=frozen)
     folder.mkdir()
     bundle = bundles.Bundle(assembly.whole(backbone, head), layout, made_from)

@@ -18,7 +18,7 @@ from conftest import make_params, make_shards
 from frostline.core.mapped import Memory
 from frostline.data import shards
 from frostline.features.store import Store
-from frostline.models import assembly, backbones, bundles, freezing, graph, heads
+from frostline.models import assembly, backbones, bands, bundles, freeze_rules, freezing, graph, heads
 from frostline.training.examples import TrainingData
 from frostline.training.trainer import Trainer
 
@@ -131,12 +131,12 @@ def test_a_freeze_rule_has_the_meaning_of_a_python_slice(network, form):
         "-15": (-15, layers[:-15]),
         "name": (network.cut.layer, layers[: network.cut.depth]),
     }[form]
-    freezing.freeze(network.body, freezing.depth(network.body, rule), True)
+    freezing.freeze(network.body, bands.of_rule(network.body, freeze_rules.parse(rule)), True)
     try:
         assert [layer for layer in layers if not layer.trainable] == list(frozen)
         assert not any(weight.trainable for layer in frozen for weight in layer.weights)
     finally:
-        freezing.freeze(network.body, 0, True)
+        freezing.freeze(network.body, freeze_rules.Band.above(0, len(layers)), True)
 
 
 def test_prefix_and_suffix_at_a_cut_in_the_middle_make_the_whole(network):
@@ -150,7 +150,7 @@ def test_prefix_and_suffix_at_a_cut_in_the_middle_make_the_whole(network):
 def test_the_faster_models_give_the_same_as_the_network(network):
     twin = graph.inference_twin(network.body.input, network.body.output)
     assert_close(run(twin, network.inputs), network.features, 1e-4)
-    freezing.freeze(network.body, 0, False)
+    freezing.freeze(network.body, freeze_rules.Band.above(0, len(network.body.layers)), False)
     assert_close(run(graph.Fused(network.body), network.inputs), network.features, 1e-4)
 
 

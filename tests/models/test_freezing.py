@@ -4,6 +4,7 @@ import pytest
 
 from frostline.errors import InternalError, ParamsError
 from frostline.models import assembly, backbones, freezing, frostnet, heads
+from frostline.models.freeze_rules import Band
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_the_deepest_cut_has_only_frozen_layers_before_it(body):
 @pytest.mark.parametrize("train_batch_norm", [False, True])
 def test_freezing_switches_layers_and_batch_norm(body, train_batch_norm):
     depth = freezing.depth(body, "block2_out")
-    freezing.freeze(body, depth, train_batch_norm)
+    freezing.freeze(body, Band.above(depth, len(body.layers)), train_batch_norm)
     assert not any(layer.trainable for layer in body.layers[:depth])
     above = body.layers[depth:]
     norms = [layer for layer in above if isinstance(layer, keras.layers.BatchNormalization)]
@@ -88,15 +89,16 @@ def test_freezing_switches_layers_and_batch_norm(body, train_batch_norm):
 
 
 def test_the_audit_catches_one_changed_bit(body):
-    freezing.freeze(body, 40, False)
+    band = Band.above(40, len(body.layers))
+    freezing.freeze(body, band, False)
     before = freezing.fingerprint(body)
-    assert freezing.audit(body, body, 40, before).frozen_weights_unchanged == len(before)
+    assert freezing.audit(body, body, band, before).frozen_weights_unchanged == len(before)
     kernel = body.get_layer("stem_conv").kernel
     value = np.array(kernel)
     kernel.assign(np.nextafter(value, np.float32(9)))
     try:
         with pytest.raises(InternalError, match="stem_conv/kernel"):
-            freezing.audit(body, body, 40, before)
+            freezing.audit(body, body, band, before)
     finally:
         kernel.assign(value)
 
@@ -105,7 +107,7 @@ def test_dropout_below_the_line_is_off_in_training_and_restored_after():
     inputs = keras.Input((4,))
     x = keras.layers.Dropout(0.5, name="below")(inputs)
     model = keras.Model(inputs, keras.layers.Dropout(0.5, name="above")(keras.layers.Dense(4)(x)))
-    with freezing.without_noise(model, 2):
+    with freezing.without_noise(model, Band.above(2, 4)):
         ones = np.ones((64, 4), np.float32)
         assert (np.asarray(model.get_layer("below")(ones, training=True)) == 1).all()
         assert model.get_layer("above").rate == 0.5
@@ -117,7 +119,7 @@ def test_stochastic_depth_below_the_line_is_off_too():
 
     inputs = keras.Input((4,))
     model = keras.Model(inputs, StochasticDepth(0.9, name="below")(inputs))
-    with freezing.without_noise(model, 2):
+    with freezing.without_noise(model, Band.above(2, 2)):
         assert model.get_layer("below").drop_path_rate == 0
     assert model.get_layer("below").drop_path_rate == 0.9
 

@@ -6,6 +6,7 @@ import pytest
 import workspace
 
 from frostline.models import assembly, backbones, bundles, freezing, graph, heads
+from frostline.models.freeze_rules import Band
 
 
 def randomize(model, seed=0):
@@ -133,7 +134,7 @@ def test_a_key_depends_on_graph_weights_and_preprocessing_but_not_on_names_or_tr
     ]
     assert len(set(different_keys)) == len(different_keys)
     assert keys() == different_keys[0]
-    assert keys(change=lambda body: freezing.freeze(body, 20, False)) == different_keys[0]
+    assert keys(change=lambda body: freezing.freeze(body, Band.above(20, len(body.layers)), False)) == different_keys[0]
 
 
 def test_a_weight_behind_the_cut_does_not_change_the_key():

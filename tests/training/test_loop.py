@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from frostline.evaluation import gradcam
 from frostline.evaluation.metrics import losses
 from frostline.features import predictor
 from frostline.features.store import Store
-from frostline.models import backbones, bundles, freezing
+from frostline.models import backbones, bands, bundles, freezing
 from frostline.params.schedules import Flat
 from frostline.training import batching, checkpoints, loop, phases, thawing
 from frostline.training.examples import TrainingData
@@ -400,6 +401,27 @@ def test_a_backbone_thaws_block_by_block_and_can_be_resumed(train, tmp_path):
         resumed = train(resume=checkpoint.load(), **changes)
         assert resumed.history == straight.history
         assert_same(weights(resumed), weights(straight))
+
+
+def test_a_band_alone_is_trained_and_stored_features_change_no_bit(train):
+    changes = {"finetune__freeze": None, "finetune__train": (2, 3), "finetune__batch_norm": "train"}
+    stored = train(cache__mode="always", **changes)
+    plain = train(cache__mode="never", **changes)
+    assert_same(weights(stored), weights(plain))
+    body, pretrained = body_of(stored), backbones.build("frostnet", "builtin", 32).model
+    ends = [0, *bands.blocks(body)]
+    for number, (start, end) in enumerate(pairwise(ends), 1):
+        layers = zip(body.layers[start:end], pretrained.layers[start:end], strict=True)
+        is_same = [
+            np.array_equal(one, other)
+            for layer, twin in layers
+            for one, other in zip(layer.get_weights(), twin.get_weights(), strict=True)
+        ]
+        assert not any(is_same) if number in (2, 3) else all(is_same)
+    assert stored.audit.frozen_weights_unchanged == sum(
+        len(layer.weights) for layer in [*body.layers[: ends[1]], *body.layers[ends[3] :]]
+    )
+    assert [group.learning_rate > 0 for group in stored.bundle.made_from.groups] == [False, True, True, False, True]
 
 
 @pytest.mark.slow

@@ -9,9 +9,11 @@ from frostline.evaluation.scores import Scores
 
 
 def text(scores: Scores, report: Path, freeze: Any) -> str:
-    """A few lines. report: the model card; freeze: the rule in use."""
+    """A few lines. report: the model card; freeze: the rule in use, None for a band."""
     low, high = scores.accuracy.interval or (0.0, 1.0)
-    other = "all" if freeze == "none" else "none"
+    other = "finetune.freeze=" + ("all" if freeze == "none" else "none")
+    if freeze is None:
+        other += " -S finetune.train=null"
     is_poor = low <= scores.commonest_class
     warning = "warning: this is not clearly better than the commonest class; check data, backbone and learning rate"
     return "\n".join(
@@ -20,7 +22,7 @@ def text(scores: Scores, report: Path, freeze: Any) -> str:
             f"baseline      {scores.commonest_class:.4f} (always the commonest class)",
             f"report        {report}",
             "next          make ui                # compare runs in the MLflow UI",
-            f"              source .venv/bin/activate && dvc exp run -S finetune.freeze={other}",
+            f"              source .venv/bin/activate && dvc exp run -S {other}",
             *([warning] if is_poor else []),
         ]
     )

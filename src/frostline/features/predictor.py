@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from frostline.data.shards import Shards
 from frostline.features import planning, prefix
 from frostline.features.store import Store
-from frostline.models import assembly, bundles, freezing
+from frostline.models import assembly, bands, bundles, freeze_rules, freezing
 from frostline.models.bundles import Bundle
 
 
@@ -39,7 +39,10 @@ def _run(
     """The output of the bundle's model with `ending` behind its logits."""
     backbone, head = bundles.parts(bundle)
     source = prefix.FeatureSource(backbone, head)
-    line = freezing.deepest_cut(backbone.model, bundle.made_from.audit.frozen_layers)
+    settings = bundle.made_from.finetune
+    rule = freeze_rules.parse(settings["freeze"], settings.get("train"))
+    start = bundle.made_from.audit.frozen_layers if rule.band is None else bands.of_rule(backbone.model, rule).start
+    line = freezing.deepest_cut(backbone.model, start)
     if line is None:
         return assembly.outputs(ending(bundle.logits), images)
     once = planning.Demand("evaluate", line, epochs=1, variants={0})

@@ -17,7 +17,7 @@ import numpy as np
 from frostline.core import digest
 from frostline.errors import InternalError
 from frostline.models import backend, freeze_rules, keras_internals
-from frostline.models.freeze_rules import Freeze
+from frostline.models.freeze_rules import Band, Freeze
 from frostline.models.made_from import Audit
 
 # The attributes with a layer's drop rate: of Dropout, and of ConvNeXt's StochasticDepth.
@@ -120,24 +120,25 @@ def spread(model: keras.Model, count: int) -> list[int | str]:
     return ["none", *(names[depth] for depth in sorted(depths)), "all"]
 
 
-def freeze(model: keras.Model, frozen: int, train_batch_norm: bool) -> None:
-    """Freeze `layers[:frozen]` and train all layers above, BatchNorm layers only if `train_batch_norm` is true.
+def freeze(model: keras.Model, band: Band, train_batch_norm: bool) -> None:
+    """Train the layers of a band and freeze all others. BatchNorm layers train only if `train_batch_norm` is true.
 
     A BatchNorm layer with `trainable = False` also runs in inference mode, which `base(x, training=False)` does not
     ensure: `fit` overrides that argument. Models must be compiled after this call, otherwise it has no effect.
     """
     for place, layer in enumerate(model.layers):
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
-        layer.trainable = place >= frozen and (train_batch_norm or not is_norm)
+        layer.trainable = place in band.places and (train_batch_norm or not is_norm)
 
 
 @contextmanager
-def without_noise(model: keras.Model, frozen: int) -> Iterator[None]:
-    """Switch off Dropout and drop-connect below the line inside this block.
+def without_noise(model: keras.Model, band: Band) -> Iterator[None]:
+    """Switch off Dropout and drop-connect in the layers outside of a band inside this block.
 
     Freezing does not switch them off. Their rates are restored afterwards, so that the saved model has them.
     """
-    noisy = [(layer, key) for layer in model.layers[:frozen] for key in NOISE if getattr(layer, key, 0)]
+    frozen = [layer for place, layer in enumerate(model.layers) if place not in band.places]
+    noisy = [(layer, key) for layer in frozen for key in NOISE if getattr(layer, key, 0)]
     rates = [getattr(layer, key) for layer, key in noisy]
     for layer, key in noisy:
         setattr(layer, key, 0.0)
@@ -154,11 +155,11 @@ def fingerprint(model: keras.Model) -> dict[str, str]:
     return {w.path: digest.of_array(value) for w, value in zip(weights, backend.values(weights), strict=True)}
 
 
-def audit(body: keras.Model, whole: keras.Model, frozen: int, before: dict[str, str]) -> Audit:
+def audit(body: keras.Model, whole: keras.Model, band: Band, before: dict[str, str]) -> Audit:
     """Check that training changed no frozen weight, and count the frozen layers and parameters.
 
-    body: the backbone; whole: backbone and head; before: `fingerprint(body)` from before training.
-    Raises InternalError if a frozen weight differs in a single bit.
+    body: the backbone; whole: backbone and head; band: the trained layers; before: `fingerprint(body)` from before
+    training. Raises InternalError if a frozen weight differs in a single bit.
     """
     after = fingerprint(body)
     changed_paths = sorted(path for path, value in before.items() if after.get(path) != value)
@@ -170,7 +171,7 @@ def audit(body: keras.Model, whole: keras.Model, frozen: int, before: dict[str, 
     trainable = sum(int(np.prod(weight.shape)) for weight in whole.trainable_weights)
     return Audit(
         layers=len(body.layers),
-        frozen_layers=frozen,
+        frozen_layers=band.frozen,
         frozen_parameters=int(whole.count_params()) - trainable,
         trainable_parameters=trainable,
         batch_norm_layers=len(norms),

@@ -42,6 +42,7 @@ def check(params: Params) -> None:
     names, until = content["layers"][name], params.backbone.until
     if until is not None and until not in names:
         raise freeze_rules.unknown_cut(until, name, names)
+    _check_band(params, name, names)
     present = names[: names.index(until) + 1] if until else names
     for rule in _rules(params):
         line = freeze_rules.parse(rule).line
@@ -52,12 +53,19 @@ def check(params: Params) -> None:
         raise freeze_rules.unknown_layer(line, name, names)
 
 
+def _check_band(params: Params, body: str, names: list[str]) -> None:
+    for end in freeze_rules.parse(params.finetune.freeze, params.finetune.train).band or ():
+        if isinstance(end, str) and end not in names:
+            raise freeze_rules.unknown_end(end, body, names)
+
+
 def _rules(params: Params) -> list[Freeze]:
     """The freeze rules for the backbone of params.yaml, those of the sweep included."""
     space = params.sweep.space
     choices = space.get("finetune.freeze") if "backbone.name" not in space else None
     words = choices if isinstance(choices, list) else []
-    return [params.finetune.freeze, *(word for word in words if isinstance(word, int | str))]
+    freeze = [] if params.finetune.freeze is None else [params.finetune.freeze]
+    return [*freeze, *(word for word in words if isinstance(word, int | str))]
 
 
 def _content() -> dict[str, Any]:

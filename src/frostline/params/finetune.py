@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from frostline.errors import ParamsError
 from frostline.params.schedules import Flat, NamedSchedule, ScheduleValue, schedule_of
-from frostline.params.section import Count, Fraction, Positive, Section
+from frostline.params.section import Count, Fraction, Positive, Section, pairs
 
 
 class HeadSection(Section):
@@ -114,9 +114,13 @@ class Callbacks(Section):
 
 
 class FinetuneSection(Section):
-    """The two phases of a training: first the head alone on frozen features, then all layers above the freeze line."""
+    """The two phases of a training: first the head alone on frozen features, then all layers above the freeze line.
 
-    freeze: int | str | list[int | str]
+    `train`: instead of `freeze`, the first and the last layer or block that are trained; a number is that of a block.
+    """
+
+    freeze: int | str | list[int | str] | None
+    train: str | tuple[int | str, int | str] | None = None
     layer_decay: Annotated[float, Field(gt=0, le=1)]
     batch_norm: Literal["auto", "freeze", "train"]
     head_epochs: Count
@@ -143,8 +147,15 @@ class FinetuneSection(Section):
         """Turn the name of a Keras schedule into this schedule without arguments."""
         return {value: {}} if isinstance(value, str) and value in NamedSchedule.model_fields else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _pair(cls, values: Any) -> Any:
+        return pairs(values, "train")
+
     @model_validator(mode="after")
     def _some_training(self) -> Self:
+        if (self.freeze is None) == (self.train is None):
+            raise ValueError("finetune.freeze and finetune.train exclude each other; set one of them to null")
         if self.head_epochs + self.epochs == 0:
             raise ValueError("head_epochs and epochs are both 0, so nothing would be trained")
         if not isinstance(schedule_of(self.schedule), Flat) and self.callbacks.LearningRateScheduler:

@@ -174,6 +174,12 @@ class Auto(Section):
     auto: Annotated[int, Field(ge=2, le=64)]
 
 
+class Blocks(Section):
+    """`auto`: each block of the backbone by itself, for `finetune.train`."""
+
+    blocks: Literal["auto"]
+
+
 Choices = Annotated[list[int | float | str | bool | None], Field(min_length=1)]
 
 
@@ -193,7 +199,7 @@ class SweepSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     storage: Annotated[str, Field(min_length=1)]
     patience: Annotated[float, Field(ge=0)]
-    space: Annotated[dict[str, Auto | Range | Choices], Field(min_length=1)]
+    space: Annotated[dict[str, Auto | Blocks | Range | Choices], Field(min_length=1)]
 
 
 class TrackingSection(Section):

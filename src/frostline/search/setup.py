@@ -11,8 +11,8 @@ import keras
 
 from frostline import paths
 from frostline.core import digest
-from frostline.models import backbones, freezing, weights
-from frostline.params.schema import Auto, Params
+from frostline.models import backbones, bands, freeze_rules, freezing, weights
+from frostline.params.schema import Auto, Blocks, Params
 from frostline.search import rungs, sampling, space
 from frostline.search.sampling import Settings
 from frostline.search.space import Dimension
@@ -41,14 +41,13 @@ class SearchPlan:
 
     def is_cheap(self, trial: Params) -> bool:
         """Whether a trial with these settings trains only the head."""
-        return freezing.depth(self.body, trial.finetune.freeze) == len(self.body.layers)
+        return not bands.of_rule(self.body, freeze_rules.parse(trial.finetune.freeze, trial.finetune.train)).places
 
 
 def plan(params: Params, inputs: Inputs, locate: weights.Locate) -> SearchPlan:
     """Plan a search. Raises ParamsError if the space does not fit the backbone or the sampler."""
-    freeze = params.sweep.space.get(space.FREEZE)
     body = backbones.of_section(params.backbone, locate, inputs.train.layout.image_size).model
-    dimensions = space.dimensions(params, freezing.spread(body, freeze.auto) if isinstance(freeze, Auto) else [])
+    dimensions = space.dimensions(params, lambda spec: _automatic(body, spec))
     shares = {
         str(value): freezing.frozen_share(body, value)  # type: ignore[arg-type]
         for dimension in dimensions
@@ -68,6 +67,13 @@ def plan(params: Params, inputs: Inputs, locate: weights.Locate) -> SearchPlan:
     )
     sampling.require_sampler(settings, dimensions)
     return SearchPlan(_name(params, inputs, dimensions, locate), dimensions, settings, shares, body)
+
+
+def _automatic(body: keras.Model, spec: Auto | Blocks) -> list[int | str]:
+    """The values that `{auto: n}` and `{blocks: auto}` stand for."""
+    if isinstance(spec, Auto):
+        return freezing.spread(body, spec.auto)
+    return [f"{number}..{number}" for number in range(1, len(bands.blocks(body)) + 1)]
 
 
 def _rungs(params: Params, images: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ Values are kept as they would stand in params.yaml, so a trial is params.yaml wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from frostline.core import suggest
 from frostline.errors import ParamsError
-from frostline.params.schema import Auto, Params, Range
+from frostline.params.schema import Auto, Blocks, Params, Range
 
-FREEZE = "finetune.freeze"
+FREEZE, TRAIN = "finetune.freeze", "finetune.train"
 
 # Keys that change what the validation loss means.
 IN_LOSS = {"finetune.label_smoothing", "finetune.loss", "finetune.focal_gamma", "head.l2"}
@@ -54,8 +54,11 @@ class Interval:
 Dimension = Choice | Interval
 
 
-def dimensions(params: Params, depths: Sequence[int | str]) -> list[Dimension]:
-    """The space of params.yaml. depths: the freeze rules that `{auto: n}` stands for.
+Automatic = Callable[[Auto | Blocks], Sequence[int | str]]
+
+
+def dimensions(params: Params, automatic: Automatic) -> list[Dimension]:
+    """The space of params.yaml. automatic: gives the values that `{auto: n}` and `{blocks: auto}` stand for.
 
     Raises ParamsError for a key that can't be searched, and for a value that the key can't have.
     """
@@ -73,7 +76,7 @@ def dimensions(params: Params, depths: Sequence[int | str]) -> list[Dimension]:
             f"params.yaml: sweep.metric val_loss can't compare values of {loss_keys[0]}, which is part of the loss; "
             "set it to val_accuracy"
         )
-    space = [_dimension(params, key, spec, depths) for key, spec in params.sweep.space.items()]
+    space = [_dimension(params, key, spec, automatic) for key, spec in params.sweep.space.items()]
     for dimension in space:
         for value in dimension.values if isinstance(dimension, Choice) else dimension.ends:
             with_values(params, {dimension.key: value})
@@ -104,18 +107,19 @@ def with_values(params: Params, values: Mapping[str, Value]) -> Params:
 
 
 def _dimension(
-    params: Params, key: str, spec: Auto | Range | Sequence[Value], depths: Sequence[int | str]
+    params: Params, key: str, spec: Auto | Blocks | Range | Sequence[Value], automatic: Automatic
 ) -> Dimension:
-    if isinstance(spec, Auto):
-        if key != FREEZE:
-            raise ParamsError(f"params.yaml: sweep.space.{key}: auto is for {FREEZE} alone; give a range or a list")
-        return Choice(key, tuple(depths), is_ordered=True)
+    if isinstance(spec, Auto | Blocks):
+        wanted, form = (FREEZE, "{auto: n}") if isinstance(spec, Auto) else (TRAIN, "{blocks: auto}")
+        if key != wanted:
+            raise ParamsError(f"params.yaml: sweep.space.{key}: {form} is for {wanted} alone; give a range or a list")
+        return Choice(key, tuple(automatic(spec)), is_ordered=True)
     if isinstance(spec, Range):
         numbers = [number for number in (spec.low, spec.high, spec.step) if number is not None]
         is_whole = all(isinstance(number, int) for number in numbers) and not _takes(params, key, spec.low + 0.5)
         return Interval(key, spec.low, spec.high, spec.log, spec.step, is_whole)
     is_numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in spec)
-    return Choice(key, tuple(dict.fromkeys(spec)), is_ordered=is_numeric or key == FREEZE)
+    return Choice(key, tuple(dict.fromkeys(spec)), is_ordered=is_numeric or key in (FREEZE, TRAIN))
 
 
 def _takes(params: Params, key: str, value: Value) -> bool:

@@ -9,7 +9,8 @@ import keras
 
 from frostline.data import augmentation
 from frostline.errors import ParamsError
-from frostline.models import freeze_rules, freezing
+from frostline.models import bands, freeze_rules, freezing
+from frostline.models.freeze_rules import Band
 from frostline.models.made_from import LayerGroup
 from frostline.params.schedules import Flat, Piecewise, schedule_of
 from frostline.params.schema import Params
@@ -37,37 +38,37 @@ class TrainingStage:
 
 def stages(params: Params, body: keras.Model) -> list[TrainingStage]:
     """The head's phase, then fine-tuning, in several stages if the backbone thaws gradually."""
-    settings = params.finetune
+    settings, rule = params.finetune, freeze_rules.parse(params.finetune.freeze, params.finetune.train)
     result = []
-    if params.augment.cutmix and settings.epochs and freezing.depth(body, settings.freeze) == len(body.layers):
+    total = len(body.layers)
+    if params.augment.cutmix and settings.epochs and bands.of_rule(body, rule).start == total:
         raise ParamsError(
             f"params.yaml: augment.cutmix needs feature maps, but finetune.freeze {settings.freeze} leaves none behind "
             "the freeze line; set augment.cutmix to 0 (augment.mixup works), or freeze fewer layers"
         )
     if settings.head_epochs:
-        frozen = len(body.layers)
-        phase = _phase(params, "head", settings.head_epochs, range(settings.head_epochs), frozen)
-        result.append(TrainingStage("head", phase, freezing.deepest_cut(body, frozen), None))
+        phase = _phase(params, "head", settings.head_epochs, range(settings.head_epochs), Band.above(total, total))
+        result.append(TrainingStage("head", phase, freezing.deepest_cut(body, total), None))
     policy = augmentation.Policy.of(params.augment) if params.augment.mode == "live" else None
-    spans = thawing.stages(body, freeze_rules.parse(settings.freeze), settings.epochs) if settings.epochs else []
-    for frozen, span in spans:
+    spans = thawing.stages(body, rule, settings.epochs) if settings.epochs else []
+    for band, span in spans:
         name = "finetune" if len(spans) == 1 else f"finetune from epoch {span.start + 1}"
-        phase = _phase(params, "finetune", settings.epochs, span, frozen)
-        line = freezing.deepest_cut(body, frozen) if policy is None else None
+        phase = _phase(params, "finetune", settings.epochs, span, band)
+        line = freezing.deepest_cut(body, band.start) if policy is None else None
         result.append(TrainingStage(name, phase, line, policy))
     return result
 
 
 def one_pass(params: Params, body: keras.Model, variants: int) -> TrainingStage:
     """The one stage of a scikit-learn classifier: it sees every variant once, and the whole backbone is frozen."""
-    frozen = len(body.layers)
-    phase = _phase(params, "head", variants, range(variants), frozen)
-    return TrainingStage("head", phase, freezing.deepest_cut(body, frozen), None)
+    total = len(body.layers)
+    phase = _phase(params, "head", variants, range(variants), Band.above(total, total))
+    return TrainingStage("head", phase, freezing.deepest_cut(body, total), None)
 
 
-def _phase(params: Params, name: str, epochs: int, stage: range, frozen: int) -> phases.Phase:
+def _phase(params: Params, name: str, epochs: int, stage: range, band: Band) -> phases.Phase:
     settings, callbacks = params.finetune, params.finetune.callbacks
-    is_head = name == "head"
+    is_head, rule = name == "head", freeze_rules.parse(settings.freeze, settings.train)
     rate = settings.head_learning_rate if is_head else settings.learning_rate
     schedule = schedule_of(settings.schedule)
     if callbacks.LearningRateScheduler:
@@ -90,20 +91,19 @@ def _phase(params: Params, name: str, epochs: int, stage: range, frozen: int) ->
         label_smoothing=settings.label_smoothing,
         focal_gamma=settings.focal_gamma if settings.loss == "focal" else None,
         ema_momentum=settings.ema_momentum,
-        layer_decay=settings.layer_decay
-        if freeze_rules.parse(settings.freeze).is_discriminative and not is_head
-        else 1.0,
+        layer_decay=settings.layer_decay if rule.is_discriminative and not is_head else 1.0,
         mixup=params.augment.mixup,
         cutmix=params.augment.cutmix,
         stopping=phases.Stopping(**stopping.model_dump()) if stopping else keep_best,
         seed=params.seed,
-        frozen_layers=frozen,
+        band=band,
     )
 
 
 def groups(stages: Sequence[TrainingStage], body: keras.Model, top: keras.Model) -> list[LayerGroup]:
     """The layer groups of the backbone, from the bottom up, and the head, with the rates at which they were trained."""
-    spans = [(each.phase.frozen_layers, each.phase.stage) for each in stages if each.phase.name == "finetune"]
+    spans = [(each.phase.band, each.phase.stage) for each in stages if each.phase.name == "finetune"]
     rate, decay = (stages[-1].phase.learning_rate, stages[-1].phase.layer_decay) if stages else (0.0, 1.0)
-    blocks = thawing.groups(body, spans or [(len(body.layers), range(0))], rate, decay)
+    total = len(body.layers)
+    blocks = thawing.groups(body, spans or [(Band.above(total, total), range(0))], rate, decay)
     return [*blocks, LayerGroup("head", len(top.layers), top.count_params(), rate, thawed=1)]

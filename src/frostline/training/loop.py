@@ -285,7 +285,7 @@ def _row(
         accuracy=train_scores["accuracy"],
         val_loss=val_scores["loss"],
         val_accuracy=val_scores["accuracy"],
-        frozen_layers=phase.frozen_layers,
+        frozen_layers=phase.band.frozen,
     )
 
 

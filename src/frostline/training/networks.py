@@ -46,7 +46,7 @@ class Network:
 
     def learner(self, stage: TrainingStage, train_batch_norm: bool) -> loop.Learner:
         """The learner of a stage. The body must already be frozen for this stage."""
-        key = (stage.phase.frozen_layers, train_batch_norm, stage.policy, stage.phase.rule)
+        key = (stage.phase.band, train_batch_norm, stage.policy, stage.phase.rule)
         learner = self._learners.get(key)
         if learner is None:
             body = self.backbone.model

@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.core.history import HistoryRow
+from frostline.models.freeze_rules import Band
 from frostline.params.schedules import Schedule
 from frostline.training import schedules
+
+NO_LAYERS = Band(0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Phase:
     Approximation by Averaging", 1992, with exponential weights), 0 for none; layer_decay: a block's learning rate
     divided by that of the block above it (Howard & Ruder, "Universal Language Model Fine-tuning for Text
     Classification", ACL 2018, section 3.2), 1 for one rate; focal_gamma: None for cross-entropy. mixup, cutmix: see
-    `mixing.Mixture`. frozen_layers: of the backbone, counted from its input.
+    `mixing.Mixture`. band: the layers of the backbone that are trained.
     """
 
     name: str
@@ -123,7 +126,7 @@ class Phase:
     mixup: float = 0.0
     cutmix: float = 0.0
     stopping: Stopping | None = None
-    frozen_layers: int = 0
+    band: Band = NO_LAYERS
 
     @property
     def rule(self) -> StepRule:

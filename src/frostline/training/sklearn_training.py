@@ -23,8 +23,8 @@ def train(
     """Fit the classifier of `head.classifier`. resume: not used, because the fit is one step."""
     body, classes = network.backbone.model, len(data.validation.layout.classes)
     stage = course.one_pass(params, body, len(data.variants))
-    frozen = stage.phase.frozen_layers
-    freezing.freeze(body, frozen, train_batch_norm=False)
+    band = stage.phase.band
+    freezing.freeze(body, band, train_batch_norm=False)
     before = freezing.fingerprint(body)
     plan = examples.make_plan(params, network, [stage], data, store)
     watch.on_plan(examples.describe(plan, [stage]))
@@ -40,7 +40,7 @@ def train(
     )
     top = sklearn_layers.convert(classifier, features[0].shape[1], classes)
     whole = assembly.whole(network.backbone, heads.Head(network.head.pool, top, classes))
-    audit = freezing.audit(body, whole, frozen, before)
+    audit = freezing.audit(body, whole, band, before)
     loss, accuracy = _evaluate(top, features[0], train_examples.labels)
     val_loss, val_accuracy = _evaluate(top, _vectors(validation_examples.variants[0]), validation_examples.labels)
     row = HistoryRow(
@@ -52,7 +52,7 @@ def train(
         accuracy=accuracy,
         val_loss=val_loss,
         val_accuracy=val_accuracy,
-        frozen_layers=frozen,
+        frozen_layers=band.frozen,
     )
     watch.on_epoch(row, lambda: Snapshot("head", Position(1, [row], best_value=val_loss)))
     return Outcome(whole, [row], row, audit, course.groups([], body, top))

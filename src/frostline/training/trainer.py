@@ -107,8 +107,8 @@ class Trainer:
         stage = course.stages(params, body)[-1]
         plan = examples.make_plan(params, network, [stage], data, self.store)
         train_batch_norm = two_phases.trains_batch_norm(params, network)
-        freezing.freeze(body, stage.phase.frozen_layers, train_batch_norm)
-        with freezing.without_noise(body, stage.phase.frozen_layers):
+        freezing.freeze(body, stage.phase.band, train_batch_norm)
+        with freezing.without_noise(body, stage.phase.band):
             train_examples, _ = examples.of_stage(params, data, plan, stage)
             return network.learner(stage, train_batch_norm).range_test(stage.phase, train_examples, rates, is_over)
 

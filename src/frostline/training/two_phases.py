@@ -30,9 +30,9 @@ def train(
     watch.on_plan(examples.describe(plan, remaining))
     for stage in remaining:
         phase, is_head = stage.phase, stage.phase.name == "head"
-        freezing.freeze(body, phase.frozen_layers, train_batch_norm)
+        freezing.freeze(body, phase.band, train_batch_norm)
         before = freezing.fingerprint(body)
-        with freezing.without_noise(body, phase.frozen_layers):
+        with freezing.without_noise(body, phase.band):
             history = network.learner(stage, train_batch_norm).fit(
                 phase,
                 *examples.of_stage(params, data, plan, stage),
@@ -41,7 +41,7 @@ def train(
                 replace(watch, looks=()) if is_head else watch,
                 start=head_key if not is_head and phase.stage.start == 0 else None,
             )
-        audit = freezing.audit(body, network.whole, phase.frozen_layers, before)
+        audit = freezing.audit(body, network.whole, phase.band, before)
         if is_head:
             network.heads.put(head_key, TrainedHead(backend.values(network.head.top.variables), list(history)))
     final_row = phases.final_row(history, stages[-1].phase.stopping)
