@@ -24,7 +24,7 @@ def run(params: Params, revisions: list[str]) -> str:
         raise StateError("params.yaml: tracking.uri is none, so no run can be created; set it to auto or a URI")
     if not revisions:
         lineage.require_up_to_date()
-        return states.record(run_tracker, Path(), lineage.state_tags(Path(), paths.DVC_LOCK))
+        return str(states.record(run_tracker, Path(), lineage.state_tags(Path(), paths.DVC_LOCK)))
     lines = []
     for revision in revisions:
         with states.checked_out(revision) as (folder, commit, is_experiment):

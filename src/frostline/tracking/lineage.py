@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from frostline.core import digest, plain_yaml
 from frostline.errors import StateError
+from frostline.tracking import dvc_experiments, git
 
 COMMIT, DIRTY, EXPERIMENT, LOCK = "frostline.git_commit", "frostline.git_dirty", "DVC_EXP_NAME", "frostline.dvc_lock"
 
@@ -66,6 +68,18 @@ def state_tags(folder: Path, dvc_lock: Path) -> dict[str, str]:
     return {**outs, LOCK: digest.of_file(folder / dvc_lock), **_git_tags([])}
 
 
+def with_experiment(tags: Mapping[str, str], dvc_lock: Path, trained_in: str | None) -> dict[str, str]:
+    """The tags of a state, with the DVC experiment that it belongs to and, if HEAD lacks it, that experiment's commit.
+
+    trained_in: the experiment that the tags of the training's run name. A state with the same dvc.lock is the same to
+    all stages, so it is clean even if other files differ.
+    """
+    found = {EXPERIMENT: trained_in, **tags} if trained_in else dict(tags)
+    if tags.get(DIRTY) == "true" and (experiment := dvc_experiments.holding(dvc_lock, trained_in)):
+        found |= {EXPERIMENT: experiment.name, COMMIT: experiment.commit, DIRTY: "false"}
+    return found
+
+
 def require_up_to_date() -> None:
     """Raise StateError if the files of the stages differ from dvc.lock, or if there is no pipeline."""
     command = [sys.executable, "-m", "dvc", "status", "--json"]
@@ -78,31 +92,33 @@ def require_up_to_date() -> None:
         raise StateError(f"dvc.lock: {', '.join(changed)} differs from it; run `dvc repro` first")
 
 
-def way_back(commit: str) -> list[str]:
-    """The commands that restore a state in a clone of the repository."""
-    return [f"git checkout {commit}", "dvc checkout  # or `dvc pull`, if the files are on a remote", "dvc repro"]
+def way_back(commit: str, experiment: str | None, is_dirty: bool) -> list[str]:
+    """The commands that restore a state in a clone of the repository.
+
+    experiment: the DVC experiment that the state belongs to; is_dirty: the commit lacks a part of the state.
+    """
+    pull = f"  # a clone may need `dvc exp pull origin {experiment}` first" if experiment else ""
+    apply = [f"dvc exp apply {experiment}"] if experiment and is_dirty else []
+    return [
+        f"git checkout {commit}{pull}",
+        *apply,
+        "dvc checkout  # or `dvc pull`, if the files are on a remote",
+        "dvc repro",
+    ]
 
 
 def is_revision(name: str) -> bool:
     """Whether git has a commit by that name; it does not know the names of DVC's experiments."""
-    return _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") is not None
+    return git.output("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") is not None
 
 
 def _git_tags(written: list[Path]) -> dict[str, str]:
-    commit = _git("rev-parse", "HEAD")
+    commit = git.output("rev-parse", "HEAD")
     if not commit:
         return {}
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":(exclude){p}" for p in written))
+    excluded = [f":(exclude){path}" for path in written]
+    changed = git.output("status", "--porcelain", "--untracked-files=no", "--", ".", *excluded)
     return {COMMIT: commit, DIRTY: str(changed != "").lower()}
-
-
-def _git(*arguments: str) -> str | None:
-    """The output of a git command; None without git or a repository."""
-    try:
-        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return result.stdout.strip()
 
 
 def _outs(dvc_lock: Path) -> Hashes:

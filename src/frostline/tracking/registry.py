@@ -181,6 +181,17 @@ class Registry:
                 raise StateError(f"{version.uri}: was not registered by frostline, so it has no lineage") from error
             yield Path(folder)
 
+    def run_tags(self, version: Version) -> dict[str, str]:
+        """The tags of the run that logged a version's model; none if the run was deleted for good."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self.client.get_run(version.run).data.tags)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return {}
+
     def bundle(self, version: Version) -> Path:
         """The folder of a version's bundle, which is fetched if it is not on this machine."""
         return model_uris.fetch(version.uri)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -22,11 +23,19 @@ from frostline.tracking.tracker import Tracker
 STATE_FILES = (paths.PARAMS, Path("dvc.yaml"), paths.DVC_LOCK)
 
 
-def record(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> str:
-    """Give the run of a state what it lacks; returns a line that says what it was.
+@dataclass(frozen=True)
+class RecordedState:
+    """What the run of a state was given, and the tags of the state's lineage."""
 
-    folder: of the state's files; tags: of its lineage.
-    """
+    added: tuple[str, ...]
+    tags: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"its run was given its {', '.join(self.added)}" if self.added else "its run has everything already"
+
+
+def record(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> RecordedState:
+    """Give the run of a state what it lacks. folder: of the state's files; tags: of its lineage."""
     bundle = folder / paths.BUNDLE
     try:
         made_from = account.read(bundle).made_from
@@ -54,13 +63,20 @@ def record(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> str:
         if log.state.tags.get(run_log.TEST_DIGEST) != test_scores.test_digest:
             added.append("evaluation")
             run_log.evaluated(log, settings.get("data.source", "unknown"), test_scores, folder)
-        if log.state.tags.get(lineage.LOCK) != tags[lineage.LOCK]:
+        tags = lineage.with_experiment(tags, folder / paths.DVC_LOCK, log.state.tags.get(lineage.EXPERIMENT))
+        if _is_new(tags, log.state.tags):
             added.append("lineage")
             place = run_log.STATE.format(run_log.short(tags[lineage.LOCK]))
             with _masked(folder) as files:
                 log.files(files, place)
             log.tags(tags)
-    return f"its run was given its {', '.join(added)}" if added else "its run has everything already"
+    return RecordedState(tuple(added), dict(tags))
+
+
+def _is_new(tags: Mapping[str, str], known: Mapping[str, str]) -> bool:
+    """Whether a run lacks a state, or knows it only as one that was not committed."""
+    now_clean = known.get(lineage.DIRTY) == "true" and tags.get(lineage.DIRTY) == "false"
+    return known.get(lineage.LOCK) != tags[lineage.LOCK] or now_clean
 
 
 @contextmanager
