@@ -14,6 +14,7 @@ from frostline.core import atomic, digest
 from frostline.core.masking import masked
 from frostline.errors import StateError
 from frostline.params.schema import TrackingSection
+from frostline.tracking import relocation
 from frostline.tracking import tracker as tracking
 from frostline.tracking.contact import reachable
 
@@ -88,5 +89,5 @@ def _locate(uri: str) -> tuple[Path | None, list[str]]:
     elif parts:
         model = parts[1]
     location = client.get_logged_model(model).artifact_location if model else ""
-    folder = Path(location.removeprefix("file://"))
+    folder = relocation.path_of(location)
     return (folder if folder.is_absolute() and folder.is_dir() else None), identity

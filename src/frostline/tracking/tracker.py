@@ -7,6 +7,7 @@ resumed training continues in the same run, and afterwards by `frostline.bundle`
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -20,7 +21,7 @@ from frostline.core.masking import masked
 from frostline.errors import StateError, UnreachableError
 from frostline.params import variables
 from frostline.params.schema import TrackingSection
-from frostline.tracking import local_database, outbox
+from frostline.tracking import local_database, outbox, relocation
 from frostline.tracking.contact import Contact, reachable
 from frostline.tracking.runs import NullRun, Run, RunSpec, RunWriter, State, TrackedRun, send
 
@@ -130,6 +131,7 @@ class Tracker:
             file = local_database.file_of(self.uri)
             if file is not None:
                 local_database.create(file, self.artifacts)
+                relocation.require_in_place(file, self.artifacts)
             mlflow.set_tracking_uri(self.uri)
             existing = mlflow.get_experiment_by_name(self.experiment)
             if existing is not None and existing.lifecycle_stage == "deleted":
@@ -145,6 +147,21 @@ class Tracker:
                 experiment = str(mlflow.create_experiment(self.experiment, artifact_location=place, tags=TRAINING))
         self._send()
         return experiment
+
+    def correct_places(self) -> relocation.Corrected | None:
+        """Make a database in the project follow a move of its folder; None if tracking has none there."""
+        file = local_database.file_of(self.uri)
+        if file is None or not file.exists():
+            return None
+        atomic.require_writable(self.state)
+        with atomic.lock(self.state / "tracking.lock"), reachable(self.uri, sqlite3.Error):
+            corrected = relocation.correct(file, self.artifacts)
+        inside = file.relative_to(self.artifacts.parent) if corrected.before else file
+        addresses = {masked(f"sqlite:///{place.parent / inside}") for place in corrected.before}
+        for box in outbox.boxes(self._outboxes()):
+            if box.to.get("uri") in addresses:
+                box.readdress({**box.to, "uri": masked(self.uri)})
+        return corrected
 
     def _send(self) -> None:
         """Send the outboxes of processes that have ended."""
