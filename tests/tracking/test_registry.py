@@ -109,6 +109,26 @@ def test_a_version_is_made_once_and_knows_what_it_was_made_from(versions, logged
             known.version(wanted)
 
 
+def test_a_model_that_is_not_registered_is_told_with_the_nearest_name(versions):
+    settings, known, numbers = versions
+    promote.promote(settings, numbers["good"], False)
+    wrong = {
+        f"models:/{known.name[:-2]}@champion": rf"no model is registered as .*; did you mean {known.name}\?",
+        "models:/nothere@champion": r"no model is registered as nothere; registered are \w+",
+        f"models:/{known.name}@champoin": r"has no version or alias champoin; did you mean champion\?",
+        f"models:/{known.name}/9": "has no version or alias 9; take one of 1, 2, 3, 4, 5, challenger, champion",
+    }
+    for uri, says in wrong.items():
+        with pytest.raises(StateError, match=says):
+            model_uris.bundle_folder(settings.tracking, uri)  # as predict, serve, export and backbone.weights do
+        with pytest.raises(StateError, match=says), registry.located(settings.tracking, uri):  # as lineage does
+            pass
+    with pytest.raises(StateError, match="names no version; take one of 1"):
+        model_uris.bundle_folder(settings.tracking, f"models:/{known.name}")
+    with pytest.raises(StateError, match=r"did you mean champion\?"):
+        promote.promote(settings, "chmpion", False)
+
+
 def test_worse_equal_better_and_incomparable_challengers(versions):
     settings, known, numbers = versions
     assert "the first champion" in promote.promote(settings, numbers["good"], False)

@@ -1,15 +1,19 @@
+import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 import workspace
 from conftest import make_params
 
 from frostline.errors import StateError, UnreachableError
-from frostline.tracking import lineage, run_log
+from frostline.tracking import checkup, lineage, local_database, run_log
 from frostline.tracking import tracker as tracking
 
 
@@ -265,3 +269,141 @@ def test_what_is_wrong_with_the_databases_file_is_told_and_not_that_a_server_is_
     with pytest.raises(StateError, match=r"mlflow\.db: is not a database; move it away \(its runs are lost") as caught:
         broken.connect()
     assert not isinstance(caught.value, UnreachableError)
+
+
+def test_a_setting_that_changed_meanwhile_is_told_and_kept_beside_the_first_value(tracker, capsys):
+    with tracker.training("changed", "n") as run:
+        run.params({"data.source": "a", "seed": 7})
+    import mlflow
+
+    mlflow.MlflowClient().set_terminated(run.id, "KILLED")
+    with tracker.training("changed", "n") as run, tracker.training("changed", "n") as other:
+        run.params({"data.source": "b", "seed": 7, "new": 1})
+        other.params({"new": 2, "newer": 3})  # it was opened before the first one had a value of it
+    (found,) = [r for r in runs(tracker) if r.data.tags.get(tracking.JOB) == "changed"]
+    assert found.info.status == "FINISHED"
+    assert found.data.params == {"data.source": "a", "seed": "7", "new": "1", "newer": "3"}
+    changed = {key: value for key, value in found.data.tags.items() if key.startswith("frostline.changed.")}
+    assert changed == {"frostline.changed.data.source": "b", "frostline.changed.new": "2"}
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "data.source = a (now b)" in lines[0]
+    assert "new = 1 (now 2)" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("revision", "says"),
+    [
+        ("ffffffffffff", r"made by a newer MLflow than \S+, .*; `pip install --upgrade mlflow`"),
+        (
+            "older",
+            r"made by an older MLflow than \S+, .*; keep a copy of it, then run `mlflow db upgrade 'sqlite:.*db'`",
+        ),
+    ],
+)
+def test_a_database_of_another_mlflow_is_one_line_with_the_fix(tmp_path, tracker, revision, says):
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db import utils
+
+    tracker.connect()
+    if revision == "older":
+        script = ScriptDirectory.from_config(utils._get_alembic_config(db_url=""))
+        revision = script.get_revision(utils._get_latest_schema_revision()).down_revision
+    shutil.copy(local_database.file_of(tracker.uri), tmp_path / "mlflow.db")
+    other = dataclasses.replace(tracker, uri=f"sqlite:///{tmp_path}/mlflow.db")
+    execute(tmp_path / "mlflow.db", f"UPDATE alembic_version SET version_num = '{revision}'")
+    with pytest.raises(StateError, match=says) as caught:
+        other.connect()
+    assert not isinstance(caught.value, UnreachableError)
+    execute(tmp_path / "mlflow.db", "DROP TABLE assessments")  # so that MLflow tries to bring it up to date itself
+    if revision == "ffffffffffff":
+        with pytest.raises(StateError, match=says):
+            other.connect()
+
+
+def execute(database, statement):
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(statement)
+
+
+def test_a_folder_in_the_place_of_the_database_is_one_line(tmp_path):
+    (tmp_path / "mlflow.db").mkdir()
+    blocked = tracking.Tracker(f"sqlite:///{tmp_path}/mlflow.db", "e", tmp_path / "artifacts", tmp_path / "state")
+    with pytest.raises(StateError, match=r"mlflow\.db: is a folder, where MLflow's database belongs; move it away"):
+        blocked.connect()
+
+
+ATTEMPT = """
+import sys
+from pathlib import Path
+from conftest import make_params
+from frostline.errors import StateError
+from frostline.tracking import checkup, tracker
+root, place, mode = Path.cwd(), sys.argv[1], int(sys.argv[2], 8)
+settings = make_params(tracking__uri="auto").tracking
+def train():
+    with tracker.tracker(settings).training("job", "n"):
+        pass
+(root / place).chmod(mode)
+for action in (lambda: checkup.line(settings), train):
+    try:
+        action()
+        print("works")
+    except StateError as error:
+        print(str(error).removeprefix(f"{root}/"))
+"""
+# Root may read and write everything, unless its process has given that up.
+AS_ANYBODY = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+WRITTEN = "mlflow.db: can't be written; change its permissions, or set tracking.uri to another place"
+OPENED = WRITTEN.replace("written; change its permissions", "opened; make its folder, and both readable and writable")
+FILES = "mlartifacts: is not writable; fix its permissions, or choose another place"
+
+
+@pytest.mark.process
+@pytest.mark.skipif(bool(AS_ANYBODY) and shutil.which("setpriv") is None, reason="root without setpriv")
+@pytest.mark.parametrize(
+    ("place", "mode", "says"),
+    [
+        ("mlflow.db", "444", [WRITTEN, WRITTEN]),
+        ("mlflow.db", "000", [WRITTEN, OPENED]),
+        ("mlartifacts", "555", [FILES, FILES]),
+        ("mlartifacts", "755", ["works", "works"]),
+    ],
+)
+def test_what_may_not_be_read_or_written_is_named_before_a_training_starts(tmp_path, monkeypatch, place, mode, says):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking.tracker(make_params(tracking__uri="auto").tracking).connect()
+    (tmp_path / "mlartifacts").mkdir(exist_ok=True)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    command = [*AS_ANYBODY, sys.executable, "-c", ATTEMPT, place, mode]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    (tmp_path / place).chmod(0o755)
+    assert done.stdout.splitlines()[-2:] == says, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_names_the_place_of_the_runs_and_what_is_wrong_with_it(monkeypatch, tmp_path, tracker):
+    import mlflow
+
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    settings = make_params(tracking__uri="auto").tracking
+    assert checkup.line(make_params().tracking) == "tracking: off (tracking.uri is none)"
+    assert checkup.line(settings) == f"tracking: the first run makes {tmp_path}/mlflow.db"
+    assert not (tmp_path / "mlflow.db").exists()
+    chosen = tracking.tracker(settings)
+    chosen.connect()
+    assert checkup.line(settings) == f"tracking: sqlite:///{tmp_path}/mlflow.db, experiment frostline"
+    mlflow.MlflowClient(chosen.uri).delete_experiment(chosen.connect())
+    with pytest.raises(StateError, match="frostline was deleted in MLflow"):
+        checkup.line(settings)
+    tracker.connect()
+    (tmp_path / "second").mkdir()
+    shutil.copy(local_database.file_of(tracker.uri), tmp_path / "second" / "mlflow.db")
+    execute(tmp_path / "second" / "mlflow.db", "UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "second"))
+    with pytest.raises(StateError, match="made by a newer MLflow"):
+        checkup.line(settings)

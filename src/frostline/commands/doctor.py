@@ -12,10 +12,11 @@ from frostline.features import store
 from frostline.features.store import Store
 from frostline.models import backbones
 from frostline.params.schema import Params
+from frostline.tracking import checkup
 
 
 def check(params: Params) -> str:
-    """One line with the backbone and the source, and the content of the activation store.
+    """A line with the backbone and the source, one about MLflow, and the content of the activation store.
 
     Raises UserError for a problem that would stop a stage later. DVC also stops at a missing source, but its message
     names no fix.
@@ -28,6 +29,7 @@ def check(params: Params) -> str:
     for folder in (paths.features(), paths.checkpoints(), paths.PREPARED.parent, paths.REPORTS):
         atomic.require_writable(folder)
     lines = [f"doctor: {backbone.name} ({backbone.weights}) on {source}; all folders are writable"]
+    lines.append(checkup.line(params.tracking))
     return "\n".join([*lines, *_store_lines(store.opened(params.cache))])
 
 

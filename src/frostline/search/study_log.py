@@ -13,7 +13,8 @@ from frostline.core.history import HistoryRow
 from frostline.search.study import Study
 from frostline.search.trial_records import TrialRecord
 from frostline.tracking.contact import Contact
-from frostline.tracking.runs import RunSpec, TrackedRun
+from frostline.tracking.run_writer import RunSpec
+from frostline.tracking.runs import TrackedRun
 from frostline.tracking.tracker import Tracker
 
 STUDY, TRIAL, STATE, REASON, SAME_AS = (

@@ -23,7 +23,8 @@ from frostline.params import variables
 from frostline.params.schema import TrackingSection
 from frostline.tracking import local_database, outbox, relocation
 from frostline.tracking.contact import Contact, reachable
-from frostline.tracking.runs import NullRun, Run, RunSpec, RunWriter, State, TrackedRun, send
+from frostline.tracking.run_writer import RunSpec, RunWriter, State
+from frostline.tracking.runs import NullRun, Run, TrackedRun, send
 
 JOB, BUNDLE = "frostline.job", "frostline.bundle"
 
@@ -97,6 +98,7 @@ class Tracker:
 
     def run(self, spec: RunSpec, contact: Contact, may_be_away: bool = False) -> TrackedRun:
         """Open a run. Raises StateError if the server does not answer, unless it may be away."""
+        self.require_writable()
         writer = RunWriter(spec)
         state = State()
         try:
@@ -109,6 +111,11 @@ class Tracker:
         box = outbox.Outbox(self._outboxes() / f"{os.getpid()}-{writer.id or digest.of_value(to)[:16]}", to)
         return TrackedRun(writer, box, contact, state)
 
+    def require_writable(self) -> None:
+        """Raise StateError if a run could not keep its files: a training would notice that only at its end."""
+        if self.uri.startswith("sqlite:"):
+            atomic.require_writable(self.artifacts)
+
     def connect(self) -> str:
         """The id of the experiment, which is created if it is new. The outboxes for this server are sent.
 
@@ -119,15 +126,18 @@ class Tracker:
         import logging
 
         import mlflow
+        from alembic.util import CommandError
         from mlflow.store.db import utils as databases
         from sqlalchemy.exc import SQLAlchemyError
 
         databases.MAX_RETRY_COUNT = DATABASE_TRIES
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints what it raises, in 100 lines
         atomic.require_writable(self.state)
-        # ImportError: the driver of a database is missing
-        with atomic.lock(self.state / "tracking.lock"), reachable(self.uri, SQLAlchemyError, ImportError):
+        # ImportError: the driver of a database is missing; CommandError: Alembic can't bring its tables up to date
+        others = (SQLAlchemyError, ImportError, CommandError)
+        with atomic.lock(self.state / "tracking.lock"), reachable(self.uri, *others):
             file = local_database.file_of(self.uri)
             if file is not None:
                 local_database.create(file, self.artifacts)
