@@ -16,7 +16,7 @@ from frostline.tracking import checkup
 
 
 def check(params: Params) -> str:
-    """A line with the backbone and the source, one about MLflow, and the content of the activation store.
+    """A line with the backbone and the source, the content of the activation store, and a line about MLflow.
 
     Raises UserError for a problem that would stop a stage later. DVC also stops at a missing source, but its message
     names no fix.
@@ -29,8 +29,7 @@ def check(params: Params) -> str:
     for folder in (paths.features(), paths.checkpoints(), paths.PREPARED.parent, paths.REPORTS):
         atomic.require_writable(folder)
     lines = [f"doctor: {backbone.name} ({backbone.weights}) on {source}; all folders are writable"]
-    lines.append(checkup.line(params.tracking))
-    return "\n".join([*lines, *_store_lines(store.opened(params.cache))])
+    return "\n".join([*lines, *_store_lines(store.opened(params.cache)), checkup.line(params.tracking)])
 
 
 def _store_lines(features: Store) -> list[str]:
