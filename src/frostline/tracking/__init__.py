@@ -7,6 +7,7 @@ to one run, registry.py moves the champion.
 __all__ = [
     "challenge",
     "checkup",
+    "compared",
     "contact",
     "lineage",
     "model_uris",

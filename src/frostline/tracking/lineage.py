@@ -48,24 +48,32 @@ def stages(dvc_lock: Path) -> dict[str, LockedStage]:
     }
 
 
-def tags(dvc_lock: Path, inputs: list[Path], outputs: list[Path]) -> dict[str, str]:
-    """Tags that identify the state of code and data while a stage runs.
+def inputs(dvc_lock: Path, outputs: list[Path]) -> Hashes:
+    """The md5 in dvc.lock of those outputs of earlier stages that a run reads."""
+    recorded = {path: md5 for stage in stages(dvc_lock).values() for path, md5 in stage.outs.items()}
+    return {str(path): recorded[str(path)] for path in outputs if str(path) in recorded}
 
-    inputs: outputs of earlier stages that the run reads, whose md5 are in dvc.lock; outputs: folders that the pipeline
-    itself writes, which therefore don't count as uncommitted changes.
+
+def tags(dvc_lock: Path, outputs: list[Path]) -> dict[str, str]:
+    """Tags that identify the state of the code while a stage runs.
+
+    outputs: folders that the pipeline itself writes, which therefore don't count as uncommitted changes.
     """
-    recorded = _outs(dvc_lock)
-    tags = {f"dvc.lock.{path}": recorded[str(path)] for path in inputs if str(path) in recorded}
+    tags = {}
     for name in (EXPERIMENT, "DVC_EXP_BASELINE_REV"):  # MLflow's own git tag shows the baseline inside `dvc exp`
         if value := os.environ.get(name):
             tags[name] = value
     return tags | _git_tags([dvc_lock, *outputs])
 
 
+def running_experiment() -> str | None:
+    """The name of the DVC experiment that this process works for; None outside `dvc exp run`."""
+    return os.environ.get(EXPERIMENT)
+
+
 def state_tags(folder: Path, dvc_lock: Path) -> dict[str, str]:
     """Tags that identify a finished state of the project in a folder. Any change since the commit counts as dirty."""
-    outs = {f"dvc.lock.{path}": md5 for path, md5 in _outs(folder / dvc_lock).items()}
-    return {**outs, LOCK: digest.of_file(folder / dvc_lock), **_git_tags([])}
+    return {LOCK: digest.of_file(folder / dvc_lock), **_git_tags([])}
 
 
 def with_experiment(tags: Mapping[str, str], dvc_lock: Path, trained_in: str | None) -> dict[str, str]:
@@ -119,8 +127,3 @@ def _git_tags(written: list[Path]) -> dict[str, str]:
     excluded = [f":(exclude){path}" for path in written]
     changed = git.output("status", "--porcelain", "--untracked-files=no", "--", ".", *excluded)
     return {COMMIT: commit, DIRTY: str(changed != "").lower()}
-
-
-def _outs(dvc_lock: Path) -> Hashes:
-    """The md5 of each output in dvc.lock by its path."""
-    return {path: md5 for stage in stages(dvc_lock).values() for path, md5 in stage.outs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,17 @@ ENDED = {"FINISHED", "FAILED", "KILLED"}
 
 AT_ONCE = 100  # params or tags in a call; MLflow takes ten times as many metrics
 LONGEST = 500  # letters of a param's value that every version of MLflow keeps
+
+# The columns of a history that are metrics, with their names in MLflow. Its UI sorts metrics by name and groups them by
+# what stands before a slash, so the numbers that runs are compared by come first: test_*, val_*. The learning rate and
+# the number of frozen layers are in history.csv: a run would be compared by their last values, which say nothing.
+EPOCH_METRICS = {
+    "loss": "train/loss",
+    "accuracy": "train/accuracy",
+    "seconds": "train/seconds",
+    "val_loss": "val_loss",
+    "val_accuracy": "val_accuracy",
+}
 
 # MLflow never changes a param. The value that a resumed run has now is a tag of this name and the param's.
 CHANGED = "frostline.changed."
@@ -132,8 +144,8 @@ class RunWriter:
         metrics = [
             Metric(key, value, time, row["step"])
             for row in new
-            for key, value in row.items()
-            if key not in {"step", "phase"}
+            for column, value in row.items()
+            if (key := EPOCH_METRICS.get(column)) is not None
         ]
         for start in range(0, len(metrics), 10 * AT_ONCE):
             self.client.log_batch(self.id, metrics[start : start + 10 * AT_ONCE])
@@ -144,13 +156,17 @@ class RunWriter:
 
         self.client.log_batch(self.id, tags=[RunTag(key, value) for key, value in values.items()])
 
-    def dataset(self, name: str, digest: str, context: str) -> None:
+    def dataset(self, name: str, digest: str, context: str, counts: Mapping[str, int] | None = None) -> None:
         from mlflow.data.code_dataset_source import CodeDatasetSource
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         source = CodeDatasetSource({"frostline.source": name}).to_json()
-        dataset = Dataset(name, digest[:32], "code", source)  # MLflow keeps 36 digits
+        profile = json.dumps(counts) if counts else None  # None: of an outbox that an older frostline filled
+        dataset = Dataset(name, digest[:32], "code", source, profile=profile)  # MLflow keeps 36 digits
         self.client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+
+    def document(self, name: str, text: str) -> None:
+        self.client.log_text(self.id, text, name)
 
     def files(self, paths: Sequence[Path], folder: str | None) -> None:
         for path in paths:

@@ -6,6 +6,7 @@ the server does not answer. Each call of a `RunWriter` may be made twice.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -28,6 +29,14 @@ class Run(Protocol):
     def state(self) -> State:
         """The state of the run when it was opened."""
 
+    @property
+    def id(self) -> str | None:
+        """The id in MLflow, if it is known."""
+
+    @property
+    def experiment(self) -> str | None:
+        """The id of its experiment in MLflow."""
+
     def params(self, values: Mapping[str, Any]) -> None:
         """Record those settings, under dotted names, that the run does not have. None becomes `null`, as in YAML."""
 
@@ -40,8 +49,11 @@ class Run(Protocol):
     def tags(self, values: Mapping[str, str]) -> None:
         """Record tags."""
 
-    def dataset(self, name: str, digest: str, context: str) -> None:
-        """Record a data set as an input. context: training, validation or test."""
+    def dataset(self, name: str, digest: str, context: str, counts: Mapping[str, int]) -> None:
+        """Record a data set as an input. context: training, validation or test; counts: of images and classes."""
+
+    def document(self, name: str, values: Mapping[str, Any]) -> None:
+        """Keep values as a JSON file of the run, in the place of the one that it has."""
 
     def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
         """Keep copies of files and folders in a folder of the run's artifacts. Missing files are left out."""
@@ -56,13 +68,14 @@ class Run(Protocol):
 class NullRun:
     """A run that records nothing, because tracking is off."""
 
-    state = State()
+    state, id, experiment = State(), None, None
 
     def params(self, values: Mapping[str, Any]) -> None: ...
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None: ...
     def epochs(self, rows: Sequence[HistoryRow], seconds: float | None = None) -> None: ...
     def tags(self, values: Mapping[str, str]) -> None: ...
-    def dataset(self, name: str, digest: str, context: str) -> None: ...
+    def dataset(self, name: str, digest: str, context: str, counts: Mapping[str, int]) -> None: ...
+    def document(self, name: str, values: Mapping[str, Any]) -> None: ...
     def files(self, paths: Sequence[Path], folder: str | None = None) -> None: ...
     def model(self, bundle: Path) -> None: ...
     def status(self, status: str) -> None: ...
@@ -83,6 +96,11 @@ class TrackedRun:
         """The id in MLflow; None while the server has not answered and the run must still be found or created."""
         return self.writer.id
 
+    @property
+    def experiment(self) -> str:
+        """The id of its experiment in MLflow."""
+        return self.writer.spec.experiment
+
     def params(self, values: Mapping[str, Any]) -> None:
         texts = {key: _masked("null" if value is None else str(value)) for key, value in values.items()}
         self._call("params", {"values": texts})
@@ -99,8 +117,13 @@ class TrackedRun:
     def tags(self, values: Mapping[str, str]) -> None:
         self._call("tags", {"values": {key: _masked(value) for key, value in values.items()}})
 
-    def dataset(self, name: str, digest: str, context: str) -> None:
-        self._call("dataset", {"name": _masked(name), "digest": digest, "context": context})
+    def dataset(self, name: str, digest: str, context: str, counts: Mapping[str, int]) -> None:
+        given = {"name": _masked(name), "digest": digest, "context": context, "counts": dict(counts)}
+        self._call("dataset", given)
+
+    def document(self, name: str, values: Mapping[str, Any]) -> None:
+        text = json.dumps(dict(values), indent=2, ensure_ascii=False, default=str)
+        self._call("document", {"name": name, "text": _masked(text)})
 
     def files(self, paths: Sequence[Path], folder: str | None = None) -> None:
         # A file of an earlier stage that was removed is no reason to lose this run.

@@ -111,6 +111,16 @@ class Tracker:
         box = outbox.Outbox(self._outboxes() / f"{os.getpid()}-{writer.id or digest.of_value(to)[:16]}", to)
         return TrackedRun(writer, box, contact, state)
 
+    def view(self, run: Run) -> str | None:
+        """Where to look at a run: its page on the server, or the command that opens the UI; None if tracking is off."""
+        uri = masked(self.uri)
+        if uri == "none":
+            return None
+        if uri.startswith("http"):
+            return f"{uri.rstrip('/')}/#/experiments/{run.experiment}/runs/{run.id}" if run.id else uri
+        is_default = uri == f"sqlite:///{paths.tracking_database()}"
+        return "make ui" if is_default else f"mlflow ui --backend-store-uri '{uri}'"
+
     def require_writable(self) -> None:
         """Raise StateError if a run could not keep its files: a training would notice that only at its end."""
         if self.uri.startswith("sqlite:"):
