@@ -75,7 +75,7 @@ def test_the_run_records_settings_metrics_data_and_the_model(project):
     made_from = kept["bundle.json"]["made_from"]
     assert made_from["audit"]["frozen_layers"] == 34
     groups = made_from["groups"]
-    assert [group["learning_rate"] for group in groups] == [0, 0, 1, 1, 1]
+    assert [group["learning_rate"] for group in groups] == [0, 0, 0.001, 0.001, 0.001]
     assert [group["thawed"] for group in groups] == [0, 0, 1, 1, 1]
     assert (groups[1]["name"], groups[-1]["name"]) == ("block3_1_conv..block4_out", "head")
     names = sorted(run.data.metrics)
