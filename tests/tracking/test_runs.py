@@ -88,8 +88,8 @@ def test_a_server_that_is_away_for_a_while_loses_nothing_and_doubles_nothing(
     run = found("restarted")
     assert run.info.status == "FINISHED"
     assert run.data.params == {"seed": "7", "backbone.until": "null"}
-    assert steps(run, "train/loss") == steps(run, "val_accuracy") == [1, 2, 3]
-    assert set(run.data.metrics) == {"train/loss", "train/accuracy", "val_loss", "val_accuracy", "test_accuracy"}
+    assert steps(run, "train_loss") == steps(run, "val_accuracy") == [1, 2, 3]
+    assert set(run.data.metrics) == {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy"}
     assert run.data.metrics["test_accuracy"] == 0.5
     assert run.data.tags["plan"] == "p"
     assert len(run.inputs.dataset_inputs) == 1
@@ -117,7 +117,7 @@ def test_a_server_that_stays_away_gets_everything_from_the_next_command(
         run.metrics({"test_accuracy": 0.25})
     run = found("kept")
     assert (run.info.run_name, run.info.status) == ("n", "FINISHED")
-    assert steps(run, "train/loss") == [1, 2]
+    assert steps(run, "train_loss") == [1, 2]
     assert run.data.metrics["test_accuracy"] == 0.25
     assert list((tmp_path / "state" / "outbox").glob("*")) == []
 
@@ -148,7 +148,7 @@ def test_what_a_killed_process_could_not_send_is_sent_once(server: Server, track
     server.start()
     with tracker.training("killed", "n") as run:  # continues in the same run
         run.epochs(rows(2, 3))
-    assert steps(found("killed"), "train/loss") == [1, 2, 3]
+    assert steps(found("killed"), "train_loss") == [1, 2, 3]
 
 
 def test_a_run_that_was_deleted_meanwhile_is_one_line(tracker: Tracker) -> None:

@@ -22,8 +22,8 @@ STUDY, TRIAL, STATE, REASON, SAME_AS = (
     f"frostline.{name}" for name in ("study", "trial", "state", "reason", "same_as")
 )
 
-# The metric that the study is about: of a trial, and of the whole study its best one. MLflow compares runs at first by
-# the metric whose name is the first in the alphabet.
+# The metric that the study is about: of a trial, and of the whole study its best one. MLflow compares runs by the metric
+# that was logged first, until one chooses another.
 OBJECTIVE = "objective"
 
 # MLflow's own words for how a run ended.
@@ -67,8 +67,8 @@ class MlflowStudyLog:
     """The runs of a study in one experiment. What the server does not accept waits in the outboxes of the runs."""
 
     def __init__(self, tracker: Tracker, study: Study, settings: Mapping[str, Any]) -> None:
-        """settings: of the study as a whole, under dotted names. Raises StateError if tracking is not reachable."""
-        self.tracker, self.study = tracker, study.identity
+        """settings: of the study as a whole, under dotted names, with `sweep.metric`. Raises StateError if tracking is not reachable."""
+        self.tracker, self.study, self.metric = tracker, study.identity, settings["sweep.metric"]
         self.experiment, self.contact = tracker.connect(), Contact(tracker.uri)
         self._children: dict[int, TrackedRun] = {}
         with study.alone():  # workers that start together make one parent
@@ -92,6 +92,8 @@ class MlflowStudyLog:
         return child.id
 
     def rows(self, number: int, rows: Sequence[HistoryRow]) -> None:
+        if rows:
+            self._children[number].metrics({OBJECTIVE: rows[-1].value(self.metric)})
         self._children[number].epochs(rows)
 
     def end(self, trial: TrialRecord) -> None:

@@ -18,15 +18,16 @@ ENDED = {"FINISHED", "FAILED", "KILLED"}
 AT_ONCE = 100  # params or tags in a call; MLflow takes ten times as many metrics
 LONGEST = 500  # letters of a param's value that every version of MLflow keeps
 
-# The columns of a history that are metrics, with their names in MLflow. Its UI sorts metrics by name and groups them by
-# what stands before a slash, so the numbers that runs are compared by come first: test_*, val_*. The learning rate and
-# the number of frozen layers are in history.csv: a run would be compared by their last values, which say nothing.
+# The columns of a history that are metrics, with their names in MLflow. A run's page and the comparison of runs show
+# metrics in the order in which they were logged, so the one that matters comes first; charts are sorted by name, so that
+# those of the test images come first. The learning rate and the number of frozen layers are in history.csv: runs would be
+# compared by their last values, which say nothing.
 EPOCH_METRICS = {
-    "loss": "train/loss",
-    "accuracy": "train/accuracy",
-    "seconds": "train/seconds",
-    "val_loss": "val_loss",
     "val_accuracy": "val_accuracy",
+    "val_loss": "val_loss",
+    "accuracy": "train_accuracy",
+    "loss": "train_loss",
+    "seconds": "train_seconds",
 }
 
 # MLflow never changes a param. The value that a resumed run has now is a tag of this name and the param's.
@@ -142,10 +143,10 @@ class RunWriter:
             self._steps = {metric.step for metric in self.client.get_metric_history(self.id, "val_loss")}
         new = [row for row in rows if row["step"] not in self._steps]
         metrics = [
-            Metric(key, value, time, row["step"])
+            Metric(key, row[column], time, row["step"])
             for row in new
-            for column, value in row.items()
-            if (key := EPOCH_METRICS.get(column)) is not None
+            for column, key in EPOCH_METRICS.items()
+            if column in row
         ]
         for start in range(0, len(metrics), 10 * AT_ONCE):
             self.client.log_batch(self.id, metrics[start : start + 10 * AT_ONCE])
