@@ -22,8 +22,8 @@ STUDY, TRIAL, STATE, REASON, SAME_AS = (
     f"frostline.{name}" for name in ("study", "trial", "state", "reason", "same_as")
 )
 
-# The metric that the study is about: of a trial, and of the whole study its best one. MLflow compares runs by the metric
-# that was logged first, until one chooses another.
+# The metric that the study is about: of a trial, and of the whole study its best one. MLflow compares runs by the
+# metric that was logged first, until one chooses another.
 OBJECTIVE = "objective"
 
 # MLflow's own words for how a run ended.
