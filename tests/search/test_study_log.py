@@ -12,7 +12,7 @@ from frostline.search.trial_records import TrialRecord
 from frostline.tracking.tracker import Tracker
 
 
-SETTINGS = {"sweep.trials": 3, "sweep.metric": "val_loss"}
+SETTINGS = {"data.source": "data/digits.yaml", "sweep.trials": 3, "sweep.metric": "val_loss"}
 
 
 def record(number, state, value=None):
@@ -57,6 +57,7 @@ def test_the_objective_of_a_trial_is_the_first_metric_of_its_run(tmp_path):
     log.end(record(0, "complete", 0.5))
     log.close([record(0, "complete", 0.5)], record(0, "complete", 0.5), tmp_path / "no reports")
     child, parent = (mlflow.MlflowClient().get_run(each).data for each in (run, log.parent.id))
+    assert parent.tags["mlflow.runName"] == "digits study"
     assert list(child.metrics) == ["objective", "val_accuracy", "val_loss", "train_accuracy", "train_loss"]
     assert child.metrics["objective"] == parent.metrics["objective"] == 0.5
     assert child.params == {"head.dropout": "0.5"}

@@ -67,12 +67,13 @@ class MlflowStudyLog:
     """The runs of a study in one experiment. What the server does not accept waits in the outboxes of the runs."""
 
     def __init__(self, tracker: Tracker, study: Study, settings: Mapping[str, Any]) -> None:
-        """settings: of the study as a whole, under dotted names, with `sweep.metric`. Raises StateError if tracking is not reachable."""
+        """settings: of the study as a whole, under dotted names. Raises StateError if tracking is not reachable."""
         self.tracker, self.study, self.metric = tracker, study.identity, settings["sweep.metric"]
         self.experiment, self.contact = tracker.connect(), Contact(tracker.uri)
         self._children: dict[int, TrackedRun] = {}
         with study.alone():  # workers that start together make one parent
-            self.parent = tracker.run(self._spec("none", study.name, {}), self.contact)
+            name = f"{run_log.data_name(settings['data.source'])} {study.name}"
+            self.parent = tracker.run(self._spec("none", name, {}), self.contact)
         self.parent.params(compared.params(settings))
         self.parent.document(run_log.SETTINGS, {"settings": dict(settings)})
         self.parent.status("RUNNING")

@@ -41,21 +41,21 @@ def name(params: Params) -> str:
     """The name of a training's run; inside `dvc exp run` with the experiment's name."""
     head, finetune = params.head, params.finetune
     training = _name(params.backbone.name, head.classifier, finetune.freeze, finetune.learning_rate)
-    return " ".join(filter(None, [_data(params.data.source), training, lineage.running_experiment()]))
+    return " ".join(filter(None, [data_name(params.data.source), training, lineage.running_experiment()]))
 
 
 def name_of(made_from: MadeFrom, source: str, experiment: str | None) -> str:
     """What the run of a bundle's training is called. source: data.source; experiment: the DVC experiment's name."""
     finetune = made_from.finetune
     training = _name(made_from.backbone.name, made_from.classifier, finetune["freeze"], finetune["learning_rate"])
-    return " ".join(filter(None, [_data(source), training, experiment]))
+    return " ".join(filter(None, [data_name(source), training, experiment]))
 
 
 def _name(backbone: str, classifier: str, freeze: Any, rate: float) -> str:
     return f"{backbone} freeze={freeze} lr={rate:g}" if classifier == "dense" else f"{backbone} {classifier}"
 
 
-def _data(source: str) -> str:
+def data_name(source: str) -> str:
     """The name of a source of images: that of its folder or file, without what stands after a dot."""
     return Path(source).name.partition(".")[0]
 
