@@ -74,7 +74,9 @@ def started(log: Run, settings: Mapping[str, Any], inputs: Mapping[str, str], ta
 def without_training(log: Run, made_from: MadeFrom, inputs: Mapping[str, str], tags: Mapping[str, str]) -> None:
     """What a bundle says of a training that has no run. inputs, tags: as for `started`."""
     recorded = made_from.recorded()
-    log.params({key: value for key, value in flat(recorded).items() if key in compared.COMPARED})
+    # A bundle has the precision that was used, where params.yaml may say `auto`, which a later `sync` records.
+    settings = {key: value for key, value in flat(recorded).items() if key != "finetune.precision"}
+    log.params({key: value for key, value in settings.items() if key in compared.COMPARED})
     log.document(SETTINGS, {"bundle": recorded, "dvc.lock": dict(inputs)})
     log.tags(tags)
 

@@ -19,7 +19,7 @@ AT_ONCE = 100  # params or tags in a call; MLflow takes ten times as many metric
 LONGEST = 500  # letters of a param's value that every version of MLflow keeps
 
 # The columns of a history that are metrics, with their names in MLflow. A run's page and the comparison of runs show
-# metrics in the order in which they were logged, so the one that matters comes first; charts are sorted by name, so that
+# metrics in the order in which they were logged, so the one that matters comes first. Charts are sorted by name, so
 # those of the test images come first. The learning rate and the number of frozen layers are in history.csv: as metrics,
 # runs would be compared by their last values, which say nothing.
 EPOCH_METRICS = {

@@ -37,6 +37,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds; the default of 120 would hold up a training
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # frostline prints it once, and not for each trial
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
