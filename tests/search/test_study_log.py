@@ -4,13 +4,11 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
-
 from conftest import make_row
 
 from frostline.search.study_log import TRIAL, MlflowStudyLog
 from frostline.search.trial_records import TrialRecord
 from frostline.tracking.tracker import Tracker
-
 
 SETTINGS = {"data.source": "data/digits.yaml", "sweep.trials": 3, "sweep.metric": "val_loss"}
 
