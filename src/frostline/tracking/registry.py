@@ -209,11 +209,13 @@ class Registry:
 
     def _require_readable(self, version: Version, place: str) -> None:
         """Raise StateError if files on this machine may not be read: MLflow says then that they don't exist."""
-        folder = relocation.path_of(self.client.get_run(version.run).info.artifact_uri)
+        from mlflow.exceptions import MlflowException
+
         try:
+            folder = relocation.path_of(self.client.get_run(version.run).info.artifact_uri)
             if folder.is_absolute():
                 (folder / place).stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, MlflowException):  # there is nothing, or the run was deleted for good
             return
         except PermissionError as error:
             raise StateError(of_system(error)) from error
