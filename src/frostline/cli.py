@@ -207,11 +207,12 @@ def sync(
     revisions: Annotated[
         list[str] | None, typer.Argument(metavar="[REVISION]...", help="Commits or DVC experiments; default: here.")
     ] = None,
+    moved: Annotated[bool, typer.Option("--moved", help="Only correct mlflow.db after the project was moved.")] = False,
 ) -> None:
     """Record states in MLflow that it does not have."""
     from frostline.commands import sync as stage
 
-    print(stage.run(_params(), revisions or []))
+    print(stage.moved(_params()) if moved else stage.run(_params(), revisions or []))
 
 
 @command()

@@ -4,10 +4,13 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+from conftest import make_row
 
 from frostline.search.study_log import TRIAL, MlflowStudyLog
 from frostline.search.trial_records import TrialRecord
 from frostline.tracking.tracker import Tracker
+
+SETTINGS = {"data.source": "data/digits.yaml", "sweep.trials": 3, "sweep.metric": "val_loss"}
 
 
 def record(number, state, value=None):
@@ -28,7 +31,7 @@ def test_only_trials_that_nobody_trains_are_killed(tmp_path, others, expected):
 
     tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tests", tmp_path / "artifacts", tmp_path / "state")
     study = SimpleNamespace(identity="study-1", name="study", alone=nullcontext)
-    first, second = (MlflowStudyLog(tracker, study, {"sweep.trials": 3}) for _ in range(2))
+    first, second = (MlflowStudyLog(tracker, study, SETTINGS) for _ in range(2))
     for number in range(3):
         first.begin(number, f"trial {number}", {"head.dropout": 0.5}, None)
     trials = [record(number, state, 0.5) for number, state in enumerate(others)]
@@ -39,3 +42,21 @@ def test_only_trials_that_nobody_trains_are_killed(tmp_path, others, expected):
     first.close(trials, None, tmp_path / "no reports")
     runs = mlflow.search_runs(experiment_names=["tests"], output_format="list")
     assert {run.data.tags[TRIAL]: run.info.status for run in runs} == expected
+
+
+def test_the_objective_of_a_trial_is_the_first_metric_of_its_run(tmp_path):
+    import mlflow
+
+    tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "tests", tmp_path / "artifacts", tmp_path / "state")
+    log = MlflowStudyLog(tracker, SimpleNamespace(identity="study-1", name="study", alone=nullcontext), SETTINGS)
+    run = log.begin(0, "trial 0", {"head.dropout": 0.5}, None)
+    log.rows(0, [make_row(step=1, val_loss=2.0), make_row(step=2, val_loss=3.0)])
+    assert mlflow.MlflowClient().get_run(run).data.metrics["objective"] == 3.0
+    log.end(record(0, "complete", 0.5))
+    log.close([record(0, "complete", 0.5)], record(0, "complete", 0.5), tmp_path / "no reports")
+    child, parent = (mlflow.MlflowClient().get_run(each).data for each in (run, log.parent.id))
+    assert parent.tags["mlflow.runName"] == "digits study"
+    assert list(child.metrics) == ["objective", "val_accuracy", "val_loss", "train_accuracy", "train_loss"]
+    assert child.metrics["objective"] == parent.metrics["objective"] == 0.5
+    assert child.params == {"head.dropout": "0.5"}
+    assert log.view == f"mlflow ui --backend-store-uri 'sqlite:///{tmp_path}/mlflow.db'"

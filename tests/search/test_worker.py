@@ -111,7 +111,7 @@ def test_a_sweep_from_its_first_trial_to_the_training_that_repeats_the_best(proj
     children = {run.data.tags["frostline.trial"]: run for run in runs(given)}
     parent = children.pop("none")
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["best_value"] == pytest.approx(best["value"], abs=1e-6)
+    assert parent.data.metrics["objective"] == pytest.approx(best["value"], abs=1e-6)
     assert set(children) == {str(number) for number in range(5)}
     for trial in known:
         run = children[str(trial.number)]
@@ -120,7 +120,7 @@ def test_a_sweep_from_its_first_trial_to_the_training_that_repeats_the_best(proj
         assert run.data.tags["frostline.state"] == trial.state.name.lower()
         assert run.data.params["finetune.freeze"] == str(trial.params["finetune.freeze"])
         assert trial.user_attrs["mlflow.run_id"] == run.info.run_id
-        assert run.data.metrics["value"] == pytest.approx(table["value"][trial.number], abs=1e-6)
+        assert run.data.metrics["objective"] == pytest.approx(table["value"][trial.number], abs=1e-6)
 
     capsys.readouterr()
     again = sweep.run(given, apply=True)  # nothing is left to do but to apply

@@ -3,10 +3,13 @@
 The tests run real processes, so they are few and each checks much. All use one clone, in their order.
 """
 
+import json
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -58,15 +61,29 @@ def test_the_run_records_settings_metrics_data_and_the_model(project):
     assert run.info.status == "FINISHED"
     assert run.data.params["finetune.freeze"] == "block4_out"
     assert run.data.params["audit.frozen_layers"] == "34"
-    groups = [
-        {key: run.data.params[f"group.{n}.{key}"] for key in ("name", "learning_rate", "thawed")} for n in range(5)
-    ]
-    assert [group["learning_rate"] for group in groups] == ["0.0", "0.0", "0.001", "0.001", "0.001"]
-    assert [group["thawed"] for group in groups] == ["0", "0", "1", "1", "1"]
-    assert (groups[1]["name"], groups[-1]["name"]) == ("block3_1_conv..block4_out", "head")
-    assert run.data.metrics["frozen_layers"] == 34
-    assert run.data.metrics["test_accuracy"] == project.json("reports/metrics.json")["accuracy"]
+    assert 25 <= len(run.data.params) <= 35
     client = mlflow.MlflowClient()
+    artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"plots", "history.csv", "model_card.md", "augment.png", "data.json"} <= artifacts
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {
+            name: json.loads(Path(client.download_artifacts(run.info.run_id, name, folder)).read_text())
+            for name in ("settings.json", "bundle.json")
+        }
+    assert kept["settings.json"]["settings"]["augment.rotation"] == 15
+    assert kept["settings.json"]["dvc.lock"].keys() == {"data/prepared", "data/augmented"}
+    made_from = kept["bundle.json"]["made_from"]
+    assert made_from["audit"]["frozen_layers"] == 34
+    groups = made_from["groups"]
+    assert [group["learning_rate"] for group in groups] == [0, 0, 0.001, 0.001, 0.001]
+    assert [group["thawed"] for group in groups] == [0, 0, 1, 1, 1]
+    assert (groups[1]["name"], groups[-1]["name"]) == ("block3_1_conv..block4_out", "head")
+    names = list(run.data.metrics)  # in the order in which MLflow shows them
+    assert names[:5] == ["val_accuracy", "val_loss", "train_accuracy", "train_loss", "train_seconds"]
+    assert names[5] == sorted(names)[0] == "test_accuracy"
+    assert run.info.run_name == "digits frostnet freeze=block4_out lr=0.001"
+    assert not [tag for tag in run.data.tags if tag.startswith("dvc.lock")]
+    assert run.data.metrics["test_accuracy"] == project.json("reports/metrics.json")["accuracy"]
     points = client.get_metric_history(run.info.run_id, "val_loss")
     assert [metric.step for metric in points] == history["step"].tolist() == list(range(1, 27))
     np.testing.assert_allclose([metric.value for metric in points], history["val_loss"], rtol=1e-6)
@@ -77,11 +94,13 @@ def test_the_run_records_settings_metrics_data_and_the_model(project):
         "validation": digests["val"]["source"][:32],
         "test": digests["test"]["source"][:32],
     }
+    images = project.json("reports/data.json")["images"]
+    profiles = {i.tags[0].value: json.loads(i.dataset.profile) for i in run.inputs.dataset_inputs}
+    names = {"training": "train", "validation": "val", "test": "test"}
+    assert profiles == {name: {"images": images[split], "classes": 10} for name, split in names.items()}
     head = project("git", "rev-parse", "HEAD").strip()
     assert run.data.tags["frostline.git_commit"] == head
     assert run.data.tags["frostline.git_dirty"] == "false"
-    artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert {"plots", "history.csv", "model_card.md", "augment.png", "data.json"} <= artifacts
 
     (model,) = client.search_logged_models([run.info.experiment_id])
     classifier = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
@@ -111,6 +130,7 @@ def test_an_experiment_in_a_temporary_folder_is_in_the_projects_database(project
     latest, first = project.runs()
     assert latest.data.tags["DVC_EXP_NAME"] == "thaw"
     assert latest.data.tags["DVC_EXP_BASELINE_REV"] == project("git", "rev-parse", "HEAD").strip()
+    assert latest.info.run_name == "digits frostnet freeze=none lr=0.001 thaw"
     assert latest.data.params["finetune.freeze"] == "none"
     assert latest.data.params["audit.frozen_layers"] == "0"
     assert "test_accuracy" in latest.data.metrics

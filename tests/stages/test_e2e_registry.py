@@ -252,3 +252,18 @@ def test_two_runs_are_compared_in_mlflows_ui(project, tmp_path):
         process.terminate()
         process.wait()
     assert (folder / "mlflow-compare.png").stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_an_experiment_that_is_applied_is_registered_with_its_name(project):
+    project("dvc", "exp", "run", "-q", "-n", "warm", "-S", "finetune.head_epochs=2")
+    project("git", "checkout", "-q", ".")
+    project("dvc", "exp", "apply", "warm")
+    output = project("frostline", "register")
+    assert "register: it belongs to DVC experiment warm" in output
+    assert "not committed" not in output
+    facts = lineage(project, "models:/pets@challenger")
+    assert (facts["dvc_experiment"], facts["git_dirty"]) == ("warm", False)
+    assert project("git", "show", f"{facts['git_commit']}:params.yaml").count("head_epochs: 2")
+    project("git", "checkout", "-q", ".")
+    project("dvc", "checkout", "-q")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -107,6 +108,58 @@ def test_a_version_is_made_once_and_knows_what_it_was_made_from(versions, logged
     for wanted in ("9", "nobody"):
         with pytest.raises(StateError, match=f"has no version or alias {wanted}; take one of 1, 2, 3, 4, 5"):
             known.version(wanted)
+
+
+def test_a_model_that_is_not_registered_is_told_with_the_nearest_name(versions):
+    settings, known, numbers = versions
+    promote.promote(settings, numbers["good"], False)
+    wrong = {
+        f"models:/{known.name[:-2]}@champion": rf"no model is registered as .*; did you mean {known.name}\?",
+        "models:/nothere@champion": r"no model is registered as nothere; registered are \w+",
+        f"models:/{known.name}@champoin": r"has no version or alias champoin; did you mean champion\?",
+        f"models:/{known.name}/9": "has no version or alias 9; take one of 1, 2, 3, 4, 5, challenger, champion",
+    }
+    for uri, says in wrong.items():
+        with pytest.raises(StateError, match=says):
+            model_uris.bundle_folder(settings.tracking, uri)  # as predict, serve, export and backbone.weights do
+        with pytest.raises(StateError, match=says), registry.located(settings.tracking, uri):  # as lineage does
+            pass
+    with pytest.raises(StateError, match="names no version; take one of 1"):
+        model_uris.bundle_folder(settings.tracking, f"models:/{known.name}")
+    with pytest.raises(StateError, match=r"did you mean champion\?"):
+        promote.promote(settings, "chmpion", False)
+
+
+@pytest.mark.skipif(os.getuid() == 0 and shutil.which("setpriv") is None, reason="root without setpriv")
+def test_files_that_may_not_be_read_are_named_and_not_taken_for_missing(logged, versions):
+    _, known, _ = versions
+    code = (
+        "import sys; from conftest import make_params; from frostline.errors import StateError\n"
+        "from frostline.tracking import model_uris, registry\n"
+        "settings = make_params(tracking__uri='auto').tracking\n"
+        "with registry.registry(settings, sys.argv[1]) as models:\n"
+        "    version = models.version('1')\n"
+        "    for read in (lambda: models.predictions(version, 'e' * 64), lambda: model_uris.fetch(version.uri)):\n"
+        "        try:\n"
+        "            print(read())\n"
+        "        except StateError as error:\n"
+        "            print(error)\n"
+    )
+    # Root may read everything, unless its process has given that up.
+    as_anybody = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    files = logged[0] / "mlartifacts"
+    files.chmod(0)
+    try:
+        command = [*as_anybody, sys.executable, "-c", code, known.name]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=logged[0])
+    finally:
+        files.chmod(0o755)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    for line in lines:
+        assert line.startswith(str(files))
+        assert line.endswith("Permission denied; change its permissions, or choose another place")
 
 
 def test_worse_equal_better_and_incomparable_challengers(versions):

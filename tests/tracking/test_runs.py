@@ -73,7 +73,8 @@ def test_a_server_that_is_away_for_a_while_loses_nothing_and_doubles_nothing(
         server.kill()
         run.epochs(rows(2))
         run.tags({"plan": "p"})
-        run.dataset("data/digits.yaml", "ab" * 32, "training")
+        run.dataset("data/digits.yaml", "ab" * 32, "training", {"images": 100, "classes": 10})
+        run.document("settings.json", {"seed": 7})
         run.files([tmp_path / "history.csv", tmp_path / "gone"], "reports")
         (tmp_path / "history.csv").unlink()  # what waits is what it was, also where a stage has written it anew
         (tmp_path / "history.csv").write_text("second")
@@ -81,13 +82,15 @@ def test_a_server_that_is_away_for_a_while_loses_nothing_and_doubles_nothing(
         server.start()
         run.epochs(rows(2, 3))
         run.metrics({"test_accuracy": 0.5})
-    said = capsys.readouterr().err
+    printed, said = capsys.readouterr()
+    assert "View run" not in printed  # by MLflow: frostline names a run's page itself
     assert said.count("tracking is not reachable") == 1
     assert "the work continues" in said
     run = found("restarted")
     assert run.info.status == "FINISHED"
     assert run.data.params == {"seed": "7", "backbone.until": "null"}
-    assert steps(run, "loss") == steps(run, "epoch") == [1, 2, 3]
+    assert steps(run, "train_loss") == steps(run, "val_accuracy") == [1, 2, 3]
+    assert set(run.data.metrics) == {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy"}
     assert run.data.metrics["test_accuracy"] == 0.5
     assert run.data.tags["plan"] == "p"
     assert len(run.inputs.dataset_inputs) == 1
@@ -115,7 +118,7 @@ def test_a_server_that_stays_away_gets_everything_from_the_next_command(
         run.metrics({"test_accuracy": 0.25})
     run = found("kept")
     assert (run.info.run_name, run.info.status) == ("n", "FINISHED")
-    assert steps(run, "loss") == [1, 2]
+    assert steps(run, "train_loss") == [1, 2]
     assert run.data.metrics["test_accuracy"] == 0.25
     assert list((tmp_path / "state" / "outbox").glob("*")) == []
 
@@ -146,7 +149,7 @@ def test_what_a_killed_process_could_not_send_is_sent_once(server: Server, track
     server.start()
     with tracker.training("killed", "n") as run:  # continues in the same run
         run.epochs(rows(2, 3))
-    assert steps(found("killed"), "loss") == [1, 2, 3]
+    assert steps(found("killed"), "train_loss") == [1, 2, 3]
 
 
 def test_a_run_that_was_deleted_meanwhile_is_one_line(tracker: Tracker) -> None:
@@ -189,7 +192,7 @@ def test_an_evaluation_is_not_lost_where_the_server_is_away(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     params = load(Path(__file__).parents[2] / "params.yaml")
     monkeypatch.chdir(tmp_path)
-    evaluate.record(params, workspace.made_from(), "0" * 64, {"accuracy": 1.0, "test_digest": "1" * 64})
+    evaluate.record(params, workspace.made_from(), 10, "0" * 64, {"accuracy": 1.0, "test_digest": "1" * 64})
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: http://127.0.0.1:1: tracking is not reachable")
     assert line.endswith("the evaluation is in reports, and `frostline sync` records it when the server is back")

@@ -11,10 +11,11 @@ from frostline.features.store import Store
 from frostline.ingest import inspection
 from frostline.models import backbones, imagenet, layer_names
 from frostline.params.schema import Params
+from frostline.tracking import checkup
 
 
 def check(params: Params) -> str:
-    """One line with the backbone and the source, and the content of the activation store.
+    """A line with the backbone and the source, the content of the activation store, and a line about MLflow.
 
     No image is opened and Keras is not loaded, so it takes seconds. Raises UserError for a problem that would stop a
     stage later.
@@ -29,7 +30,7 @@ def check(params: Params) -> str:
     for folder in (paths.features(), paths.checkpoints(), paths.PREPARED.parent, paths.REPORTS):
         atomic.require_writable(folder)
     lines = [f"doctor: {backbone.name} ({backbone.weights}) on {params.data.source}; all folders are writable"]
-    return "\n".join([*lines, *_store_lines(store.opened(params.cache))])
+    return "\n".join([*lines, *_store_lines(store.opened(params.cache)), checkup.line(params.tracking)])
 
 
 def _store_lines(features: Store) -> list[str]:

@@ -19,17 +19,19 @@ def run(params: Params, uri: str, as_json: bool, is_full: bool) -> str:
     """
     with registry.located(params.tracking, uri) as (models, version), models.state(version) as state:
         stages = {name: vars(stage) for name, stage in lineage.stages(state / paths.DVC_LOCK).items()}
+        experiment = version.tags.get(lineage.EXPERIMENT) or models.run_tags(version).get(lineage.EXPERIMENT)
     tags = version.tags
+    is_dirty = tags.get(lineage.DIRTY) == "true"
     facts: dict[str, Any] = {
         "model": version.uri,
         "run": version.run,
         "git_commit": tags.get(lineage.COMMIT),
-        "git_dirty": tags.get(lineage.DIRTY) == "true",
-        "dvc_experiment": tags.get(lineage.EXPERIMENT),
+        "git_dirty": is_dirty,
+        "dvc_experiment": experiment,
         "test_digest": version.test_digest,
         "metrics": {key: float(value) for key, value in tags.items() if key.startswith("test_")},
         "stages": stages,
-        "commands": lineage.way_back(tags[lineage.COMMIT]) if lineage.COMMIT in tags else [],
+        "commands": lineage.way_back(tags[lineage.COMMIT], experiment, is_dirty) if lineage.COMMIT in tags else [],
     }
     return json.dumps(facts, indent=2) if as_json else _text(facts, is_full)
 

@@ -13,14 +13,14 @@ from frostline.tracking import lineage, registry, run_log, states, tracker
 
 
 def run(params: Params) -> str:
-    """Register the classifier. Returns a line that names it, and a second one if its state cannot be restored.
+    """Register the classifier. Returns a line that names it, and further ones about its state.
 
     Raises StateError if files and dvc.lock differ, or if the registry is not available.
     """
     with registry.registry(params.tracking, params.registry.name) as models:
         lineage.require_up_to_date()
-        tags = lineage.state_tags(Path(), paths.DVC_LOCK)
-        states.record(tracker.tracker(params.tracking), Path(), tags)
+        state = states.record(tracker.tracker(params.tracking), Path(), lineage.state_tags(Path(), paths.DVC_LOCK))
+        tags = dict(state.tags)
         test_scores = scores.read(paths.METRICS)
         accuracy = test_scores.accuracy
         low, high = accuracy.interval or (0.0, 1.0)
@@ -35,6 +35,8 @@ def run(params: Params) -> str:
         f"register: {version.uri} is the challenger (test accuracy {accuracy.value:.4f}); "
         f"`frostline promote` compares it with the champion"
     ]
+    if experiment := tags.get(lineage.EXPERIMENT):
+        lines.append(f"register: it belongs to DVC experiment {experiment}")
     if tags.get(lineage.DIRTY) != "false":
         lines.append("register: this state is not committed, so it cannot be restored; commit it and register again")
     return "\n".join(lines)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from frostline import paths
 from frostline.evaluation import scores, summary
 from frostline.params.schema import Params
+from frostline.tracking import tracker
+from frostline.tracking.runs import NullRun
 
 
 def run(params: Params | None) -> str:
@@ -12,4 +14,5 @@ def run(params: Params | None) -> str:
     test_scores = scores.read(paths.METRICS)
     if params is None:
         return paths.METRICS.read_text(encoding="utf-8").rstrip()
-    return summary.text(test_scores, paths.MODEL_CARD, params.finetune.freeze)
+    view = tracker.tracker(params.tracking).view(NullRun())  # of all runs
+    return summary.text(test_scores, paths.MODEL_CARD, params.finetune.freeze, view)

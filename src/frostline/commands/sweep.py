@@ -50,7 +50,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         trainer = Trainer(training_inputs.features, locate)
         with report.written_at_the_end(paths.SWEEP, current_study, log, params.sweep.metric, plan.shares):
             Worker(params, data.of, plan.is_cheap, current_study, log, trainer, print_line).search()
-        lines = [report.summary(current_study, params.sweep.metric, paths.SWEEP)]
+        lines = [report.summary(current_study, params.sweep.metric, paths.SWEEP, log.view)]
         best = current_study.best()
         if apply and best is not None:
             lines.append(_apply(params, data, current_study.identity, best, locate))

@@ -13,6 +13,24 @@ from frostline.params.schema import Params
 from frostline.tracking import lineage, states, tracker
 
 
+def moved(params: Params) -> str:
+    """Correct the places of files in the project's database, after its folder was moved. Returns a line.
+
+    Raises StateError if tracking has no database in this project.
+    """
+    run_tracker = tracker.tracker(params.tracking)
+    corrected = run_tracker.correct_places()
+    if corrected is None:
+        raise StateError("params.yaml: tracking.uri is no database in this project, so no places have to be corrected")
+    if not corrected.before:
+        return "sync: the project was not moved; nothing to correct"
+    stay = f"; {corrected.kept} stay there, because their files do" if corrected.kept else ""
+    return (
+        f"sync: {corrected.changed} places of files were corrected from {corrected.before[0].parent} to "
+        f"{run_tracker.artifacts.parent}{stay}"
+    )
+
+
 def run(params: Params, revisions: list[str]) -> str:
     """Create the runs of git revisions or DVC experiments; without any, the run of the files in this folder.
 
@@ -24,7 +42,7 @@ def run(params: Params, revisions: list[str]) -> str:
         raise StateError("params.yaml: tracking.uri is none, so no run can be created; set it to auto or a URI")
     if not revisions:
         lineage.require_up_to_date()
-        return states.record(run_tracker, Path(), lineage.state_tags(Path(), paths.DVC_LOCK))
+        return str(states.record(run_tracker, Path(), lineage.state_tags(Path(), paths.DVC_LOCK)))
     lines = []
     for revision in revisions:
         with states.checked_out(revision) as (folder, commit, is_experiment):

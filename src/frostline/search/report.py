@@ -106,8 +106,8 @@ def written_at_the_end(
     finish()
 
 
-def summary(study: Study, metric: str, folder: Path) -> str:
-    """A few lines: how many trials ended how, the best one, and where to look."""
+def summary(study: Study, metric: str, folder: Path, view: str | None) -> str:
+    """A few lines: how many trials ended how, the best one, and where to look. view: a page or command of MLflow's."""
     trials = study.trials()
     counts = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "failed")}
     by_state = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
@@ -124,7 +124,8 @@ def summary(study: Study, metric: str, folder: Path) -> str:
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
         lines.append(f"failed trial {failed[-1].number}: {failed[-1].reason}")
-    lines.append(f"look  {folder}/frost_line.png, {folder}/trials.csv; make ui compares the trials in MLflow")
+    mlflow = f"; {view} compares the trials in MLflow" if view else ""
+    lines.append(f"look  {folder}/frost_line.png, {folder}/trials.csv{mlflow}")
     return "\n".join(lines)
 
 

@@ -12,13 +12,19 @@ from typing import Any, Protocol
 from frostline.core.history import HistoryRow
 from frostline.search.study import Study
 from frostline.search.trial_records import TrialRecord
+from frostline.tracking import compared, run_log
 from frostline.tracking.contact import Contact
-from frostline.tracking.runs import RunSpec, TrackedRun
+from frostline.tracking.run_writer import RunSpec
+from frostline.tracking.runs import TrackedRun
 from frostline.tracking.tracker import Tracker
 
 STUDY, TRIAL, STATE, REASON, SAME_AS = (
     f"frostline.{name}" for name in ("study", "trial", "state", "reason", "same_as")
 )
+
+# The metric that the study is about: of a trial, and of the whole study its best one. MLflow compares runs by the
+# metric that was logged first, until one chooses another.
+OBJECTIVE = "objective"
 
 # MLflow's own words for how a run ended.
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -26,6 +32,10 @@ STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 class StudyLog(Protocol):
     """Where a study's runs go."""
+
+    @property
+    def view(self) -> str | None:
+        """Where to look at the study: a page, or the command that opens MLflow's UI; None if tracking is off."""
 
     def begin(self, number: int, name: str, settings: Mapping[str, Any], run: str | None) -> str | None:
         """Open the child run of a trial, or create it; returns its id. run: the id that the trial has noted, if any."""
@@ -43,6 +53,8 @@ class StudyLog(Protocol):
 class NullStudyLog:
     """Records nothing: tracking is switched off."""
 
+    view = None
+
     def begin(self, number: int, name: str, settings: Mapping[str, Any], run: str | None) -> str | None:
         return None
 
@@ -56,13 +68,19 @@ class MlflowStudyLog:
 
     def __init__(self, tracker: Tracker, study: Study, settings: Mapping[str, Any]) -> None:
         """settings: of the study as a whole, under dotted names. Raises StateError if tracking is not reachable."""
-        self.tracker, self.study = tracker, study.identity
+        self.tracker, self.study, self.metric = tracker, study.identity, settings["sweep.metric"]
         self.experiment, self.contact = tracker.connect(), Contact(tracker.uri)
         self._children: dict[int, TrackedRun] = {}
         with study.alone():  # workers that start together make one parent
-            self.parent = tracker.run(self._spec("none", study.name, {}), self.contact)
-        self.parent.params(settings)
+            name = f"{run_log.data_name(settings['data.source'])} {study.name}"
+            self.parent = tracker.run(self._spec("none", name, {}), self.contact)
+        self.parent.params(compared.params(settings))
+        self.parent.document(run_log.SETTINGS, {"settings": dict(settings)})
         self.parent.status("RUNNING")
+
+    @property
+    def view(self) -> str | None:
+        return self.tracker.view(self.parent)
 
     def begin(self, number: int, name: str, settings: Mapping[str, Any], run: str | None) -> str | None:
         child = self._children.get(number)
@@ -75,6 +93,8 @@ class MlflowStudyLog:
         return child.id
 
     def rows(self, number: int, rows: Sequence[HistoryRow]) -> None:
+        if rows:
+            self._children[number].metrics({OBJECTIVE: rows[-1].value(self.metric)})
         self._children[number].epochs(rows)
 
     def end(self, trial: TrialRecord) -> None:
@@ -82,14 +102,14 @@ class MlflowStudyLog:
         if STATE in run.state.tags:
             return
         if trial.value is not None:
-            run.metrics({"value": trial.value})
+            run.metrics({OBJECTIVE: trial.value})
         notes = {STATE: trial.state, REASON: trial.reason, SAME_AS: trial.same_as}
         run.tags({key: str(value) for key, value in notes.items() if value is not None})
         run.status(STATUS[trial.state])
 
     def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reports: Path) -> None:
         if best is not None and best.value is not None:
-            self.parent.metrics({"best_value": best.value})
+            self.parent.metrics({OBJECTIVE: best.value})
             self.parent.tags({"frostline.best_trial": str(best.number)})
         if reports.is_dir():
             self.parent.files(sorted(reports.iterdir()), "sweep")

@@ -45,24 +45,28 @@ def run(params: Params) -> str:
         seed=params.seed,
     )
     report.write(results)
-    record(params, bundle.made_from, bundle_digest, results.scores)
-    return summary.text(results.scores, paths.MODEL_CARD, params.finetune.freeze)
+    view = record(params, bundle.made_from, len(bundle.layout.classes), bundle_digest, results.scores)
+    return summary.text(results.scores, paths.MODEL_CARD, params.finetune.freeze, view)
 
 
-def record(params: Params, made_from: MadeFrom, bundle_digest: str, scores: Scores) -> None:
-    """Record the evaluation in the run that produced the bundle.
+def record(params: Params, made_from: MadeFrom, classes: int, bundle_digest: str, scores: Scores) -> str | None:
+    """Record the evaluation in the run that produced the bundle. Returns where to look at it, if it is recorded.
 
-    The results are already written to the project, so an unreachable server is only a warning.
+    classes: how many. The results are already written to the project, so an unreachable server is only a warning.
     """
     try:
-        with tracker.tracker(params.tracking).result(bundle_digest, run_log.name_of(made_from)) as log:
+        run_tracker = tracker.tracker(params.tracking)
+        name = run_log.name_of(made_from, params.data.source, lineage.running_experiment())
+        with run_tracker.result(bundle_digest, name) as log:
             if log.state.is_new:  # it was trained without tracking, or its run was deleted: log what the bundle records
-                log.params(run_log.flat(made_from.recorded()))
-                log.tags(lineage.tags(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED], [paths.REPORTS]))
-            run_log.evaluated(log, params.data.source, scores, Path())
+                read = lineage.inputs(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED])
+                run_log.without_training(log, made_from, read, lineage.tags(paths.DVC_LOCK, [paths.REPORTS]))
+            run_log.evaluated(log, params.data.source, classes, scores, Path())
+            return run_tracker.view(log)
     except UnreachableError as error:
         print(
             f"warning: {str(error).removesuffix(contact.FIX)}; the evaluation is in {paths.REPORTS}, and "
             "`frostline sync` records it when the server is back",
             file=sys.stderr,
         )
+        return None

@@ -42,14 +42,20 @@ def _train(params: Params, training_inputs: Inputs, locate: weights.Locate) -> s
 
     key = job.key(params, [*training_inputs.variants, training_inputs.validation], locate)
     checkpoint = checkpoints.Checkpoint(paths.checkpoints() / f"{key}{checkpoints.SUFFIX}")
-    with tracker.tracker(params.tracking).training(key, run_log.name(params)) as log:
+    run_tracker = tracker.tracker(params.tracking)
+    with run_tracker.training(key, run_log.name(params)) as log:
+        view = run_tracker.view(log)
+        if view is not None and view.startswith("http"):
+            print(f"finetune: its run is {view}", flush=True)
         resume = checkpoint.load()
         if resume is not None:
             print(f"finetune: resuming after epoch {resume.position.epoch} of phase {resume.phase}", flush=True)
-        origin = lineage.tags(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED], [paths.REPORTS])
-        run_log.started(log, job.settings(params), origin | job.origin(key))
+        read = lineage.inputs(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED])
+        origin = lineage.tags(paths.DVC_LOCK, [paths.REPORTS]) | job.origin(key)
+        run_log.started(log, run_log.flat(job.settings(params)), read, origin)
         for context, images in {"training": training_inputs.train, "validation": training_inputs.validation}.items():
-            log.dataset(params.data.source, images.source_digest(), context)
+            counts = run_log.counts(len(images), len(images.layout.classes))
+            log.dataset(params.data.source, images.source_digest(), context, counts)
         log.epochs(resume.position.history if resume else [])
         reporter = _Reporter(params, key, checkpoint.keep, log)
         watch = loop.Watch(reporter.epoch, on_weights=reporter.weights, on_plan=reporter.plan)

@@ -4,4 +4,18 @@ It may use serving, which packs the models that it logs, and knows no training. 
 to one run, registry.py moves the champion.
 """
 
-__all__ = ["challenge", "contact", "lineage", "model_uris", "moves", "registry", "run_log", "runs", "states", "tracker"]
+__all__ = [
+    "challenge",
+    "checkup",
+    "compared",
+    "contact",
+    "lineage",
+    "model_uris",
+    "moves",
+    "registry",
+    "run_log",
+    "run_writer",
+    "runs",
+    "states",
+    "tracker",
+]

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from frostline.core import database_errors
 from frostline.core.masking import masked
 from frostline.errors import StateError, UnreachableError
+from frostline.tracking import database_schema
 
 PAUSE = 30.0  # seconds without a call to a server that did not answer
 
@@ -48,6 +49,9 @@ def reachable(uri: str, *others: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, *others) as error:
+        other_schema = database_schema.message(uri, error)
+        if other_schema is not None:
+            raise StateError(other_schema) from error
         code = database_errors.code(error)
         if code is not None and code != sqlite3.SQLITE_BUSY:
             file = uri.removeprefix("sqlite:///")

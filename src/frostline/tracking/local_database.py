@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from frostline.core import atomic
+from frostline.errors import StateError
 
 AT_REST = 5.0  # seconds without a change, after which no process is still creating a database
 
@@ -22,8 +23,10 @@ def create(path: Path, artifacts: Path) -> None:
     """Create the database if there is none, or one without content. Call it under a lock.
 
     MLflow takes seconds to create it, in many steps, and refuses one that was left between two steps. artifacts: the
-    folder for the files of the default experiment.
+    folder for the files of the default experiment. Raises StateError if a folder is in the way.
     """
+    if path.is_dir():
+        raise StateError(f"{path}: is a folder, where MLflow's database belongs; move it away, or set tracking.uri")
     while _is_without_content(path) and path.exists() and time.time() - path.stat().st_mtime < AT_REST:
         time.sleep(0.2)  # MLflow's own UI may be creating it
     if not _is_without_content(path):

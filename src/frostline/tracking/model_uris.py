@@ -10,14 +10,19 @@ from functools import cache
 from pathlib import Path
 
 from frostline import paths
-from frostline.core import atomic, digest
+from frostline.core import atomic, digest, suggest
 from frostline.core.masking import masked
-from frostline.errors import StateError
+from frostline.errors import StateError, of_system
 from frostline.params.schema import TrackingSection
+from frostline.tracking import relocation
 from frostline.tracking import tracker as tracking
 from frostline.tracking.contact import reachable
 
 MOST_FETCHED = 8  # models that are kept on this machine
+MOST_NAMED = 10  # models or versions in a message
+
+# MLflow's codes for a model or version that does not exist, and for an alias that does not.
+NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
 def bundle_folder(settings: TrackingSection | None, model: str) -> Path:
@@ -63,13 +68,36 @@ def fetch(uri: str) -> Path:
             oldest_first = sorted(paths.models().iterdir(), key=lambda path: path.stat().st_mtime)
             for old in oldest_first[:-MOST_FETCHED]:
                 shutil.rmtree(old, ignore_errors=True)
+    except PermissionError as error:
+        raise StateError(of_system(error)) from error
     except (MlflowException, OSError) as error:
+        if getattr(error, "error_code", None) in NOT_FOUND:
+            raise not_registered(uri) from error
         reason = masked(" ".join(str(error).split()))[:160]
         raise StateError(f"{uri}: is not available ({reason}); see `frostline register` and MLflow's UI") from error
     accounts = sorted(model.glob("**/artifacts/*/bundle.json"))
     if len(accounts) != 1:
         raise StateError(f"{uri}: is no model that frostline registered; it holds no bundle")
     return accounts[0].parent
+
+
+def not_registered(uri: str) -> StateError:
+    """The error for the URI of a model that does not exist, with what comes nearest to it."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient()
+    name, _, reference = uri.removeprefix("models:/").replace("@", "/", 1).partition("/")
+    models = {model.name: model for model in client.search_registered_models()}
+    if name not in models:
+        known = f"registered are {', '.join(sorted(models)[:MOST_NAMED])}" if models else "nothing is registered yet"
+        fix = suggest.hint(name, models, known)
+        return StateError(f"{uri}: no model is registered as {name}; {fix} (`frostline register` registers one)")
+    aliases = sorted(models[name].aliases)
+    numbers = sorted(int(each.version) for each in client.search_model_versions(f"name = '{name}'"))
+    known = ", ".join([*map(str, numbers[-MOST_NAMED:]), *aliases])
+    fix = suggest.hint(reference, aliases, f"take one of {known}" if known else "run `frostline register`")
+    lacks = f"has no version or alias {reference}" if reference else "names no version"
+    return StateError(f"models:/{name}: {lacks}; {fix}")
 
 
 def _locate(uri: str) -> tuple[Path | None, list[str]]:
@@ -88,5 +116,5 @@ def _locate(uri: str) -> tuple[Path | None, list[str]]:
     elif parts:
         model = parts[1]
     location = client.get_logged_model(model).artifact_location if model else ""
-    folder = Path(location.removeprefix("file://"))
+    folder = relocation.path_of(location)
     return (folder if folder.is_absolute() and folder.is_dir() else None), identity

@@ -74,6 +74,10 @@ class Outbox:
             calls.append(Call(call["method"], call["arguments"], [self.folder / path for path in call["paths"]]))
         return calls
 
+    def readdress(self, to: Mapping[str, Any]) -> None:
+        """Give its calls to another run."""
+        atomic.write_json(self.folder / TO, dict(to))
+
     def clear(self) -> None:
         """Remove all calls."""
         (self.folder / CALLS).unlink(missing_ok=True)  # first, so that a kill leaves no calls without their files

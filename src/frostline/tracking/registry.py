@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from frostline import paths
 from frostline.core import atomic
 from frostline.core.masking import masked
-from frostline.errors import StateError
+from frostline.errors import StateError, of_system
 from frostline.params.schema import TrackingSection
 from frostline.serving import packaging
-from frostline.tracking import lineage, model_uris, moves, run_log
+from frostline.tracking import lineage, model_uris, moves, relocation, run_log
 from frostline.tracking import tracker as tracking
 from frostline.tracking.contact import reachable
 from frostline.tracking.moves import CHALLENGER, CHAMPION, Move
@@ -80,9 +80,7 @@ class Registry:
         if version is None and reference.isdecimal():
             version = next((each for each in self.versions() if each.number == int(reference)), None)
         if version is None:
-            numbers = ", ".join(str(each.number) for each in self.versions())
-            fix = f"take one of {numbers}" if numbers else "run `frostline register`"
-            raise StateError(f"models:/{self.name}: has no version or alias {reference}; {fix}")
+            raise model_uris.not_registered(f"models:/{self.name}{'/' if reference.isdecimal() else '@'}{reference}")
         return version
 
     def champion(self) -> Version | None:
@@ -140,19 +138,11 @@ class Registry:
 
     def predictions(self, version: Version, test_digest: str) -> pd.DataFrame | None:
         """The stored predictions of a version for a test set: sha256, label, probabilities; None if there are none."""
-        import mlflow
         import pandas as pd
-        from mlflow.exceptions import MlflowException
 
         place = f"{run_log.EVALUATION.format(run_log.short(test_digest))}/{PREDICTIONS}"
-        with atomic.scratch(self._state / "fetched") as scratch:
-            try:
-                path = mlflow.artifacts.download_artifacts(
-                    run_id=version.run, artifact_path=place, dst_path=str(scratch)
-                )
-            except (MlflowException, OSError):
-                return None
-            return pd.read_parquet(path, page_checksum_verification=True)
+        with self._fetched(version, place) as path:
+            return None if path is None else pd.read_parquet(path, page_checksum_verification=True)
 
     def keep_predictions(self, version: Version, test_digest: str, table: pd.DataFrame) -> None:
         """Store the predictions of a version for a test set that it was not evaluated on."""
@@ -168,18 +158,22 @@ class Registry:
 
         The folder is removed at the end of the block.
         """
-        import mlflow
+        place = run_log.STATE.format(run_log.short(version.tags.get(lineage.LOCK, "")))
+        with self._fetched(version, place) as folder:
+            if folder is None:
+                raise StateError(f"{version.uri}: was not registered by frostline, so it has no lineage")
+            yield folder
+
+    def run_tags(self, version: Version) -> dict[str, str]:
+        """The tags of the run that logged a version's model; none if the run was deleted for good."""
         from mlflow.exceptions import MlflowException
 
-        place = run_log.STATE.format(run_log.short(version.tags.get(lineage.LOCK, "")))
-        with atomic.scratch(self._state / "fetched") as scratch:
-            try:
-                folder = mlflow.artifacts.download_artifacts(
-                    run_id=version.run, artifact_path=place, dst_path=str(scratch)
-                )
-            except (MlflowException, OSError) as error:
-                raise StateError(f"{version.uri}: was not registered by frostline, so it has no lineage") from error
-            yield Path(folder)
+        try:
+            return dict(self.client.get_run(version.run).data.tags)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return {}
 
     def bundle(self, version: Version) -> Path:
         """The folder of a version's bundle, which is fetched if it is not on this machine."""
@@ -196,6 +190,35 @@ class Registry:
             if move is not None:
                 print(f"registry: finished the {move.kind} that a killed command began", file=sys.stderr)
             yield
+
+    @contextmanager
+    def _fetched(self, version: Version, place: str) -> Iterator[Path | None]:
+        """A copy of what the run of a version keeps in a place, for the block; None if it has nothing there."""
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        with atomic.scratch(self._state / "fetched") as scratch:
+            try:
+                path = Path(
+                    mlflow.artifacts.download_artifacts(run_id=version.run, artifact_path=place, dst_path=str(scratch))
+                )
+            except (MlflowException, OSError):
+                path = None
+                self._require_readable(version, place)
+            yield path
+
+    def _require_readable(self, version: Version, place: str) -> None:
+        """Raise StateError if files on this machine may not be read: MLflow says then that they don't exist."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            folder = relocation.path_of(self.client.get_run(version.run).info.artifact_uri)
+            if folder.is_absolute():
+                (folder / place).stat()
+        except (FileNotFoundError, MlflowException):  # there is nothing, or the run was deleted for good
+            return
+        except PermissionError as error:
+            raise StateError(of_system(error)) from error
 
     def _tags(self) -> dict[str, str]:
         """The tags of the registered model; none before the first version."""

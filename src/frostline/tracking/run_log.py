@@ -7,21 +7,26 @@ The stages record it while they work. For a stage that was restored from DVC's r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from frostline import paths
 from frostline.core.escaping import code
 from frostline.evaluation import card_making
-from frostline.evaluation.scores import CI95, Scores
+from frostline.evaluation.scores import Scores
 from frostline.models import account
 from frostline.models.made_from import LayerGroup, MadeFrom
 from frostline.params.schema import Params
+from frostline.tracking import compared, lineage
 from frostline.tracking.runs import Run
 
 TEST_DIGEST = "frostline.test_digest"
 NOTE = "mlflow.note.content"  # what MLflow's UI shows as the run's description
+
+SETTINGS = "settings.json"  # a run's artifact with all settings, and the md5 of what its training reads
+
+# Numbers that are the same for every classifier with the same test split, so that runs can't be compared by them.
+OF_TEST_SPLIT = {"test_n_test", "test_commonest_class"}
 
 # The folders in a run's artifacts for its evaluations and its states; they are named by the first digits of a digest.
 EVALUATION, STATE = "evaluations/{}", "states/{}"
@@ -33,38 +38,65 @@ def short(digest: str) -> str:
 
 
 def name(params: Params) -> str:
-    """The name of a training's run."""
+    """The name of a training's run; inside `dvc exp run` with the experiment's name."""
     head, finetune = params.head, params.finetune
-    return _name(params.backbone.name, head.classifier, finetune.freeze, finetune.learning_rate)
+    trained = _trained(finetune.freeze, finetune.train)
+    training = _name(params.backbone.name, head.classifier, trained, finetune.learning_rate)
+    return " ".join(filter(None, [data_name(params.data.source), training, lineage.running_experiment()]))
 
 
-def name_of(made_from: MadeFrom) -> str:
-    """What the run of a bundle's training is called."""
+def name_of(made_from: MadeFrom, source: str, experiment: str | None) -> str:
+    """What the run of a bundle's training is called. source: data.source; experiment: the DVC experiment's name."""
     finetune = made_from.finetune
-    return _name(made_from.backbone.name, made_from.classifier, finetune["freeze"], finetune["learning_rate"])
+    trained = _trained(finetune["freeze"], finetune.get("train"))
+    training = _name(made_from.backbone.name, made_from.classifier, trained, finetune["learning_rate"])
+    return " ".join(filter(None, [data_name(source), training, experiment]))
 
 
-def _name(backbone: str, classifier: str, freeze: Any, rate: float) -> str:
-    return f"{backbone} freeze={freeze} lr={rate:g}" if classifier == "dense" else f"{backbone} {classifier}"
+def _name(backbone: str, classifier: str, trained: str, rate: float) -> str:
+    return f"{backbone} {trained} lr={rate:g}" if classifier == "dense" else f"{backbone} {classifier}"
 
 
-def started(log: Run, settings: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-    """What is known of a training before it begins. settings: all that belong to it; tags: where it comes from."""
-    log.params(flat(settings))
+def _trained(freeze: Any, train: Any) -> str:
+    """What is trained, in a few letters, by the keys of params.yaml."""
+    if freeze is not None:
+        return f"freeze={freeze}"
+    return f"train={train if isinstance(train, str) else '..'.join(map(str, train))}"
+
+
+def data_name(source: str) -> str:
+    """The name of a source of images: that of its folder or file, without what stands after a dot."""
+    return Path(source).name.partition(".")[0]
+
+
+def started(log: Run, settings: Mapping[str, Any], inputs: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    """What is known of a training before it begins.
+
+    settings: all that belong to it, under dotted names; inputs: md5 of the outputs of earlier stages that it reads;
+    tags: where it comes from.
+    """
+    log.params(compared.params(settings))
+    log.document(SETTINGS, {"settings": dict(settings), "dvc.lock": dict(inputs)})
+    log.tags(tags)
+
+
+def without_training(log: Run, made_from: MadeFrom, inputs: Mapping[str, str], tags: Mapping[str, str]) -> None:
+    """What a bundle says of a training that has no run. inputs, tags: as for `started`."""
+    recorded = made_from.recorded()
+    # A bundle has the precision that was used, where params.yaml may say `auto`, which a later `sync` records.
+    settings = {key: value for key, value in flat(recorded).items() if key != "finetune.precision"}
+    log.params({key: value for key, value in settings.items() if key in compared.COMPARED})
+    log.document(SETTINGS, {"bundle": recorded, "dvc.lock": dict(inputs)})
     log.tags(tags)
 
 
 def trained(log: Run, made_from: MadeFrom, bundle: Path, files: list[Path]) -> None:
     """What came of a training. files: kept beside the model."""
     audit, finetune, loaded = made_from.audit, made_from.finetune, made_from.backbone.loaded
-    log.params({f"audit.{key}": value for key, value in asdict(audit).items()})
-    for number, group in enumerate(made_from.groups):
-        log.params({f"group.{number}.{key}": value for key, value in asdict(group).items()})
+    log.params({f"audit.{key}": getattr(audit, key) for key in ("frozen_layers", "trainable_parameters")})
     if loaded:
         log.params({"weights.loaded": f"{loaded.layers} of {loaded.of} layers"})
-    if made_from.is_calibrated:
-        log.params({"temperature": made_from.temperature})
-    log.files([*files, bundle / account.ACCOUNT])
+    log.files([*files, bundle / account.ACCOUNT])  # the account has the whole audit, the layer groups, the temperature
     how = f"at {finetune['learning_rate']:g} by {finetune['optimizer']}"
     log.tags(
         {
@@ -82,20 +114,22 @@ def _groups(groups: Sequence[LayerGroup]) -> str:
     return "\n".join([*head, *card_making.group_rows(groups)]) if groups else ""
 
 
-def evaluated(log: Run, source: str, scores: Scores, folder: Path) -> None:
-    """Record an evaluation. source: data.source; folder: the one that `reports/` is in."""
-    log.dataset(source, scores.test_digest, "test")
-    bounds = {
-        f"test_{key}_{bound}": number
-        for key, value in scores.as_json().items()
-        if key.endswith(CI95)
-        for bound, number in zip(("low", "high"), value, strict=True)
-    }
-    log.metrics(test_numbers(scores) | bounds)
+def evaluated(log: Run, source: str, classes: int, scores: Scores, folder: Path) -> None:
+    """Record an evaluation. source: data.source; classes: how many; folder: the one that `reports/` is in.
+
+    The bounds of the intervals, and what is a number of the test split alone, are in metrics.json.
+    """
+    log.dataset(source, scores.test_digest, "test", counts(scores.n_test, classes))
+    log.metrics({key: value for key, value in test_numbers(scores).items() if key not in OF_TEST_SPLIT})
     reports = [paths.PLOTS, paths.METRICS, paths.CONFUSION, paths.PER_CLASS, paths.MODEL_CARD]
     log.files([folder / path for path in reports])
     log.files([folder / paths.PREDICTIONS, folder / paths.METRICS], EVALUATION.format(short(scores.test_digest)))
     log.tags({TEST_DIGEST: scores.test_digest})
+
+
+def counts(images: int, classes: int) -> dict[str, int]:
+    """What MLflow shows of the content of a data set."""
+    return {"images": images, "classes": classes}
 
 
 def test_numbers(scores: Scores) -> dict[str, float]:

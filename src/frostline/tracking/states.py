@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from frostline import paths
 from frostline.core import atomic, digest
 from frostline.core.history import HistoryRow
 from frostline.core.masking import masked
+from frostline.data import data_report
 from frostline.errors import DataError, StateError
 from frostline.evaluation import scores
 from frostline.models import account
@@ -22,27 +24,43 @@ from frostline.tracking.tracker import Tracker
 STATE_FILES = (paths.PARAMS, Path("dvc.yaml"), paths.DVC_LOCK)
 
 
-def record(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> str:
-    """Give the run of a state what it lacks; returns a line that says what it was.
+@dataclass(frozen=True)
+class RecordedState:
+    """What the run of a state was given, and the tags of the state's lineage."""
 
-    folder: of the state's files; tags: of its lineage.
-    """
+    added: tuple[str, ...]
+    tags: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"its run was given its {', '.join(self.added)}" if self.added else "its run has everything already"
+
+
+def record(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> RecordedState:
+    """Give the run of a state what it lacks. folder: of the state's files; tags: of its lineage."""
     bundle = folder / paths.BUNDLE
     try:
-        made_from = account.read(bundle).made_from
+        of_bundle = account.read(bundle)
+        made_from, classes = of_bundle.made_from, len(of_bundle.layout.classes)
         test_scores = scores.read(folder / paths.METRICS)
     except DataError as error:
         raise DataError(f"{bundle}: no trained and evaluated classifier ({error}); run `dvc repro`") from error
     stages = lineage.stages(folder / paths.DVC_LOCK)
     settings = flat({key: value for stage in stages.values() for key, value in stage.params.items()})
     added = []
-    name = run_log.name_of(made_from)
+    source = settings.get("data.source", "unknown")
+    name = run_log.name_of(made_from, source, tags.get(lineage.EXPERIMENT))
     with tracker.result(digest.of_folder(bundle), name) as log:
         if not log.state.has_model:
             added.append("training")
-            log.params({key: value for key, value in settings.items() if not key.startswith("evaluate.")})
-            for context, images in {"training": made_from.data.train, "validation": made_from.data.val}.items():
-                log.dataset(settings.get("data.source", "unknown"), images, context)
+            run_log.started(
+                log,
+                {key: value for key, value in settings.items() if not key.startswith("evaluate.")},
+                lineage.inputs(folder / paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED]),
+                {},
+            )
+            images = data_report.read(folder / paths.DATA_REPORT).images
+            log.dataset(source, made_from.data.train, "training", run_log.counts(images["train"], classes))
+            log.dataset(source, made_from.data.val, "validation", run_log.counts(images["val"], classes))
             history = pd.read_csv(folder / paths.HISTORY).to_dict("records")
             log.epochs([HistoryRow(**row) for row in history])
             run_log.trained(
@@ -54,14 +72,21 @@ def record(tracker: Tracker, folder: Path, tags: Mapping[str, str]) -> str:
         known = run_log.short(log.state.tags.get(run_log.TEST_DIGEST, ""))
         if known != run_log.short(test_scores.test_digest):
             added.append("evaluation")
-            run_log.evaluated(log, settings.get("data.source", "unknown"), test_scores, folder)
-        if log.state.tags.get(lineage.LOCK) != tags[lineage.LOCK]:
+            run_log.evaluated(log, source, classes, test_scores, folder)
+        tags = lineage.with_experiment(tags, folder / paths.DVC_LOCK, log.state.tags.get(lineage.EXPERIMENT))
+        if _is_new(tags, log.state.tags):
             added.append("lineage")
             place = run_log.STATE.format(run_log.short(tags[lineage.LOCK]))
             with _masked(folder) as files:
                 log.files(files, place)
             log.tags(tags)
-    return f"its run was given its {', '.join(added)}" if added else "its run has everything already"
+    return RecordedState(tuple(added), dict(tags))
+
+
+def _is_new(tags: Mapping[str, str], known: Mapping[str, str]) -> bool:
+    """Whether a run lacks a state, or knows it only as one that was not committed."""
+    now_clean = known.get(lineage.DIRTY) == "true" and tags.get(lineage.DIRTY) == "false"
+    return known.get(lineage.LOCK) != tags[lineage.LOCK] or now_clean
 
 
 @contextmanager

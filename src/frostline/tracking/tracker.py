@@ -7,6 +7,7 @@ resumed training continues in the same run, and afterwards by `frostline.bundle`
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -20,9 +21,10 @@ from frostline.core.masking import masked
 from frostline.errors import StateError, UnreachableError
 from frostline.params import variables
 from frostline.params.schema import TrackingSection
-from frostline.tracking import local_database, outbox
+from frostline.tracking import local_database, outbox, relocation
 from frostline.tracking.contact import Contact, reachable
-from frostline.tracking.runs import NullRun, Run, RunSpec, RunWriter, State, TrackedRun, send
+from frostline.tracking.run_writer import RunSpec, RunWriter, State
+from frostline.tracking.runs import NullRun, Run, TrackedRun, send
 
 JOB, BUNDLE = "frostline.job", "frostline.bundle"
 
@@ -35,6 +37,7 @@ QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds; the default of 120 would hold up a training
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # frostline prints it once, and not for each trial
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
@@ -96,6 +99,7 @@ class Tracker:
 
     def run(self, spec: RunSpec, contact: Contact, may_be_away: bool = False) -> TrackedRun:
         """Open a run. Raises StateError if the server does not answer, unless it may be away."""
+        self.require_writable()
         writer = RunWriter(spec)
         state = State()
         try:
@@ -108,6 +112,21 @@ class Tracker:
         box = outbox.Outbox(self._outboxes() / f"{os.getpid()}-{writer.id or digest.of_value(to)[:16]}", to)
         return TrackedRun(writer, box, contact, state)
 
+    def view(self, run: Run) -> str | None:
+        """Where to look at a run: its page on the server, or the command that opens the UI; None if tracking is off."""
+        uri = masked(self.uri)
+        if uri == "none":
+            return None
+        if uri.startswith("http"):
+            return f"{uri.rstrip('/')}/#/experiments/{run.experiment}/runs/{run.id}" if run.id else uri
+        is_default = uri == f"sqlite:///{paths.tracking_database()}"
+        return "make ui" if is_default else f"mlflow ui --backend-store-uri '{uri}'"
+
+    def require_writable(self) -> None:
+        """Raise StateError if a run could not keep its files: a training would notice that only at its end."""
+        if self.uri.startswith("sqlite:"):
+            atomic.require_writable(self.artifacts)
+
     def connect(self) -> str:
         """The id of the experiment, which is created if it is new. The outboxes for this server are sent.
 
@@ -118,18 +137,22 @@ class Tracker:
         import logging
 
         import mlflow
+        from alembic.util import CommandError
         from mlflow.store.db import utils as databases
         from sqlalchemy.exc import SQLAlchemyError
 
         databases.MAX_RETRY_COUNT = DATABASE_TRIES
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints what it raises, in 100 lines
         atomic.require_writable(self.state)
-        # ImportError: the driver of a database is missing
-        with atomic.lock(self.state / "tracking.lock"), reachable(self.uri, SQLAlchemyError, ImportError):
+        # ImportError: the driver of a database is missing; CommandError: Alembic can't bring its tables up to date
+        others = (SQLAlchemyError, ImportError, CommandError)
+        with atomic.lock(self.state / "tracking.lock"), reachable(self.uri, *others):
             file = local_database.file_of(self.uri)
             if file is not None:
                 local_database.create(file, self.artifacts)
+                relocation.require_in_place(file, self.artifacts)
             mlflow.set_tracking_uri(self.uri)
             existing = mlflow.get_experiment_by_name(self.experiment)
             if existing is not None and existing.lifecycle_stage == "deleted":
@@ -145,6 +168,21 @@ class Tracker:
                 experiment = str(mlflow.create_experiment(self.experiment, artifact_location=place, tags=TRAINING))
         self._send()
         return experiment
+
+    def correct_places(self) -> relocation.Corrected | None:
+        """Make a database in the project follow a move of its folder; None if tracking has none there."""
+        file = local_database.file_of(self.uri)
+        if file is None or not file.exists():
+            return None
+        atomic.require_writable(self.state)
+        with atomic.lock(self.state / "tracking.lock"), reachable(self.uri, sqlite3.Error):
+            corrected = relocation.correct(file, self.artifacts)
+        inside = file.relative_to(self.artifacts.parent) if corrected.before else file
+        addresses = {masked(f"sqlite:///{place.parent / inside}") for place in corrected.before}
+        for box in outbox.boxes(self._outboxes()):
+            if box.to.get("uri") in addresses:
+                box.readdress({**box.to, "uri": masked(self.uri)})
+        return corrected
 
     def _send(self) -> None:
         """Send the outboxes of processes that have ended."""
