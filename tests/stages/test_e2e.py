@@ -40,7 +40,7 @@ def test_a_fresh_clone_trains_evaluates_and_tracks(project):
     assert data["images"]["train"] == 100
     assert data["images"]["test"] == metrics["n_test"]
     predictions = pd.read_parquet(project.folder / "reports/predictions.parquet")
-    assert (predictions["label"] == predictions["predicted"]).mean() == pytest.approx(metrics["accuracy"])
+    assert (predictions["label"] == predictions["predicted"]).mean() == pytest.approx(metrics["accuracy"], abs=5e-5)
     np.testing.assert_allclose(predictions["probabilities"].map(sum), 1, rtol=1e-5)
     assert {path.name for path in (project.folder / "reports/plots").iterdir()} == {
         "learning_curves.png",
@@ -86,7 +86,7 @@ def test_the_run_records_settings_metrics_data_and_the_model(project):
     assert run.data.metrics["test_accuracy"] == project.json("reports/metrics.json")["accuracy"]
     points = client.get_metric_history(run.info.run_id, "val_loss")
     assert [metric.step for metric in points] == history["step"].tolist() == list(range(1, 27))
-    np.testing.assert_allclose([metric.value for metric in points], history["val_loss"], rtol=1e-6)
+    np.testing.assert_allclose([metric.value for metric in points], history["val_loss"], rtol=1e-3)
     digests = project.json("reports/data.json")["digests"]
     inputs = {i.tags[0].value: i.dataset.digest for i in run.inputs.dataset_inputs}
     assert inputs == {

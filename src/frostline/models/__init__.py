@@ -9,6 +9,7 @@ __all__ = [
     "assembly",
     "backbones",
     "backend",
+    "bands",
     "bundles",
     "calibration",
     "freeze_rules",

@@ -10,7 +10,7 @@ from frostline.core import suggest
 from frostline.errors import ParamsError
 
 Freeze = int | str | list[int | str]
-Ends = str | tuple[int | str, int | str]  # `first..last`, or both as a pair; a number is that of a block, from 1
+BandEnds = str | tuple[int | str, int | str]  # `first..last`, or both as a pair; a number is that of a block, from 1
 
 # Words that a freeze rule may have in addition to a line, or instead of one.
 WORDS = ("gradual", "discriminative")
@@ -56,7 +56,7 @@ class FreezeRule:
     band: tuple[int | str, int | str] | None = None
 
 
-def parse(freeze: Freeze | None, train: Ends | None = None) -> FreezeRule:
+def parse(freeze: Freeze | None, train: BandEnds | None = None) -> FreezeRule:
     """Parse a freeze rule: a line, `gradual`, `discriminative`, or a list of several of these. None: the band `train`.
 
     Without a line, no layer stays frozen. Raises ParamsError for a list with two lines, and for a band without two
@@ -74,7 +74,7 @@ def parse(freeze: Freeze | None, train: Ends | None = None) -> FreezeRule:
     return FreezeRule(lines[0] if lines else "none", WORDS[0] in words, WORDS[1] in words)
 
 
-def _ends(train: Ends | None) -> tuple[int | str, int | str]:
+def _ends(train: BandEnds | None) -> tuple[int | str, int | str]:
     ends = tuple(train.split("..")) if isinstance(train, str) else tuple(train or ())
     if len(ends) != 2:
         raise ParamsError(f"params.yaml: finetune.train {train!r} has no two ends; write [first, last] or first..last")
