@@ -37,12 +37,12 @@ class Project:
         self("git", "add", "-A")
         self("git", "commit", "-q", "--allow-empty", "-m", "state")  # dvc.lock may be as committed
 
-    def change(self, changes):
+    def change(self, changes, path="params.yaml"):
         yaml = YAML()
-        values = yaml.load(self.folder / "params.yaml")
+        values = yaml.load(self.folder / path)
         for section, keys in changes.items():
             values[section].update(keys)
-        yaml.dump(values, self.folder / "params.yaml")
+        yaml.dump(values, self.folder / path)
 
     def json(self, path):
         return json.loads((self.folder / path).read_text())
