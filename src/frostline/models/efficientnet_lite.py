@@ -86,7 +86,6 @@ def build(name: str, weights: str, size: int, alpha: float | None) -> keras.Mode
 
     weights: `imagenet` or `none`; alpha: None. Raises WeightsError if the package is missing or holds another file.
     """
-    assert alpha is None
     import keras
 
     variant = VARIANTS[name]
