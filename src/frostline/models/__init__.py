@@ -1,7 +1,8 @@
 """Networks: backbones, the weights they start from, the freeze line, and the bundle that a classifier is saved as.
 
-The package may import data, for the sizes of images. Start with backbones.py, a table. freezing.py has the freeze line,
-assembly.py joins backbone and head, bundles.py saves them, and backend.py calls TensorFlow or JAX directly.
+The package may import data, for the sizes of images. Start with backbones.py, a table. Its rows name families of
+bodies, such as applications.py; family.py says what a family is. freezing.py has the freeze line, assembly.py joins
+backbone and head, bundles.py saves them, and backend.py calls TensorFlow or JAX directly.
 """
 
 __all__ = [
@@ -15,7 +16,6 @@ __all__ = [
     "freeze_rules",
     "freezing",
     "heads",
-    "imagenet",
     "layer_names",
     "made_from",
     "sklearn_fit",

@@ -1,30 +1,30 @@
 """The backbones, as a table.
 
-A backbone is a Keras application without its top, or frostnet. Its preprocessing belongs to it and becomes part of
-the model graph, so that the input is always raw images, uint8 or float in [0, 255].
+A backbone is a classifier without its classification layers. A row says of which family it is, and the family's file
+builds it. Its preprocessing belongs to it and becomes part of the model graph, so that the input is always raw images,
+uint8 or float in [0, 255].
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from frostline.core import suggest
 from frostline.errors import ParamsError, WeightsError
-from frostline.models import freeze_rules, frostnet
+from frostline.models import applications, efficientnet_lite, freeze_rules, frostnet, preprocessing
+from frostline.models.family import Family, Whereabouts, reason
 from frostline.models.made_from import LoadedWeights
-from frostline.models.weights import KEYWORDS, Locate, layers_of, load
+from frostline.models.weights import KEYWORDS, Locate, layers_of
 from frostline.models.weights import check as check_weights
 from frostline.params.schema import BackboneSection
 
 if TYPE_CHECKING:
     import keras
 
-    Preprocess = Callable[[keras.KerasTensor], keras.KerasTensor]
+    from frostline.models.preprocessing import Preprocess
 
 SIZES = Path(__file__).with_name("backbones.csv")
 
@@ -33,70 +33,76 @@ SIZES = Path(__file__).with_name("backbones.csv")
 class Spec:
     """One row of the table.
 
-    preprocessing: `tf` scales to [-1, 1]; `caffe` flips RGB to BGR and subtracts ImageNet's means; `torch` scales to
-    [0, 1], then subtracts ImageNet's means and divides by its deviations (the names are those of
-    `keras.applications.imagenet_utils.preprocess_input`); `included`: it is part of the body, which takes [0, 255].
-    native, smallest: sides of images in pixels. alphas: the widths that have ImageNet weights; empty if there is one
-    width.
+    family: how the body is built; preprocessing: a name of `preprocessing.WAYS`; native, smallest: sides of images in
+    pixels; top1: accuracy on ImageNet in percent at the usual width, as the source of the weights states it, None if
+    there are no such weights; alphas: the widths that have ImageNet weights, empty if there is one width.
     """
 
+    family: Family
     preprocessing: str
     native: int
+    top1: float | None = None
     smallest: int = 32
     alphas: tuple[float, ...] = ()
 
 
+# The sources of `top1`: for EfficientNetLite the page that efficientnet_lite.py names, for MobileNetV3 the docstring of
+# keras.applications at alpha 1.0, for all others the table of https://keras.io/api/applications/.
 TABLE: dict[str, Spec] = {
-    "frostnet": Spec("tf", 64, 16),
-    "MobileNet": Spec("tf", 224, alphas=(0.25, 0.5, 0.75, 1.0)),
-    "MobileNetV2": Spec("tf", 224, alphas=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4)),
-    "MobileNetV3Small": Spec("included", 224, alphas=(0.75, 1.0)),
-    "MobileNetV3Large": Spec("included", 224, alphas=(0.75, 1.0)),
-    "EfficientNetB0": Spec("included", 224),
-    "EfficientNetB1": Spec("included", 240),
-    "EfficientNetB2": Spec("included", 260),
-    "EfficientNetB3": Spec("included", 300),
-    "EfficientNetB4": Spec("included", 380),
-    "EfficientNetB5": Spec("included", 456),
-    "EfficientNetB6": Spec("included", 528),
-    "EfficientNetB7": Spec("included", 600),
-    "EfficientNetV2B0": Spec("included", 224),
-    "EfficientNetV2B1": Spec("included", 240),
-    "EfficientNetV2B2": Spec("included", 260),
-    "EfficientNetV2B3": Spec("included", 300),
-    "EfficientNetV2S": Spec("included", 384),
-    "EfficientNetV2M": Spec("included", 480),
-    "EfficientNetV2L": Spec("included", 480),
-    "ConvNeXtTiny": Spec("included", 224),
-    "ConvNeXtSmall": Spec("included", 224),
-    "ConvNeXtBase": Spec("included", 224),
-    "ConvNeXtLarge": Spec("included", 224),
-    "ConvNeXtXLarge": Spec("included", 224),
-    "DenseNet121": Spec("torch", 224),
-    "DenseNet169": Spec("torch", 224),
-    "DenseNet201": Spec("torch", 224),
-    "InceptionV3": Spec("tf", 299, 75),
-    "InceptionResNetV2": Spec("tf", 299, 75),
-    "NASNetMobile": Spec("tf", 224),
-    "NASNetLarge": Spec("tf", 331),
-    "ResNet50": Spec("caffe", 224),
-    "ResNet101": Spec("caffe", 224),
-    "ResNet152": Spec("caffe", 224),
-    "ResNet50V2": Spec("tf", 224),
-    "ResNet101V2": Spec("tf", 224),
-    "ResNet152V2": Spec("tf", 224),
-    "VGG16": Spec("caffe", 224),
-    "VGG19": Spec("caffe", 224),
-    "Xception": Spec("tf", 299, 71),
+    "frostnet": Spec(frostnet.FAMILY, "tf", 64, smallest=16),
+    "EfficientNetLite0": Spec(efficientnet_lite.FAMILY, "lite", 224, 75.1),
+    "EfficientNetLite1": Spec(efficientnet_lite.FAMILY, "lite", 240, 76.7),
+    "EfficientNetLite2": Spec(efficientnet_lite.FAMILY, "lite", 260, 77.6),
+    "MobileNet": Spec(applications.FAMILY, "tf", 224, 70.4, alphas=(0.25, 0.5, 0.75, 1.0)),
+    "MobileNetV2": Spec(applications.FAMILY, "tf", 224, 71.3, alphas=(0.35, 0.5, 0.75, 1.0, 1.3, 1.4)),
+    "MobileNetV3Small": Spec(applications.FAMILY, "included", 224, 68.1, alphas=(0.75, 1.0)),
+    "MobileNetV3Large": Spec(applications.FAMILY, "included", 224, 75.6, alphas=(0.75, 1.0)),
+    "EfficientNetB0": Spec(applications.FAMILY, "included", 224, 77.1),
+    "EfficientNetB1": Spec(applications.FAMILY, "included", 240, 79.1),
+    "EfficientNetB2": Spec(applications.FAMILY, "included", 260, 80.1),
+    "EfficientNetB3": Spec(applications.FAMILY, "included", 300, 81.6),
+    "EfficientNetB4": Spec(applications.FAMILY, "included", 380, 82.9),
+    "EfficientNetB5": Spec(applications.FAMILY, "included", 456, 83.6),
+    "EfficientNetB6": Spec(applications.FAMILY, "included", 528, 84.0),
+    "EfficientNetB7": Spec(applications.FAMILY, "included", 600, 84.3),
+    "EfficientNetV2B0": Spec(applications.FAMILY, "included", 224, 78.7),
+    "EfficientNetV2B1": Spec(applications.FAMILY, "included", 240, 79.8),
+    "EfficientNetV2B2": Spec(applications.FAMILY, "included", 260, 80.5),
+    "EfficientNetV2B3": Spec(applications.FAMILY, "included", 300, 82.0),
+    "EfficientNetV2S": Spec(applications.FAMILY, "included", 384, 83.9),
+    "EfficientNetV2M": Spec(applications.FAMILY, "included", 480, 85.3),
+    "EfficientNetV2L": Spec(applications.FAMILY, "included", 480, 85.7),
+    "ConvNeXtTiny": Spec(applications.FAMILY, "included", 224, 81.3),
+    "ConvNeXtSmall": Spec(applications.FAMILY, "included", 224, 82.3),
+    "ConvNeXtBase": Spec(applications.FAMILY, "included", 224, 85.3),
+    "ConvNeXtLarge": Spec(applications.FAMILY, "included", 224, 86.3),
+    "ConvNeXtXLarge": Spec(applications.FAMILY, "included", 224, 86.7),
+    "DenseNet121": Spec(applications.FAMILY, "torch", 224, 75.0),
+    "DenseNet169": Spec(applications.FAMILY, "torch", 224, 76.2),
+    "DenseNet201": Spec(applications.FAMILY, "torch", 224, 77.3),
+    "InceptionV3": Spec(applications.FAMILY, "tf", 299, 77.9, smallest=75),
+    "InceptionResNetV2": Spec(applications.FAMILY, "tf", 299, 80.3, smallest=75),
+    "NASNetMobile": Spec(applications.FAMILY, "tf", 224, 74.4),
+    "NASNetLarge": Spec(applications.FAMILY, "tf", 331, 82.5),
+    "ResNet50": Spec(applications.FAMILY, "caffe", 224, 74.9),
+    "ResNet101": Spec(applications.FAMILY, "caffe", 224, 76.4),
+    "ResNet152": Spec(applications.FAMILY, "caffe", 224, 76.6),
+    "ResNet50V2": Spec(applications.FAMILY, "tf", 224, 76.0),
+    "ResNet101V2": Spec(applications.FAMILY, "tf", 224, 77.2),
+    "ResNet152V2": Spec(applications.FAMILY, "tf", 224, 78.0),
+    "VGG16": Spec(applications.FAMILY, "caffe", 224, 71.3),
+    "VGG19": Spec(applications.FAMILY, "caffe", 224, 71.3),
+    "Xception": Spec(applications.FAMILY, "tf", 299, 79.0, smallest=71),
 }
 
 
 class Size(NamedTuple):
-    """The numbers of layers, parameters (scalars) and cut points of a backbone at its native size."""
+    """The numbers of layers, parameters (scalars), cut points and multiply-adds of a backbone at its native size."""
 
     layers: int
     parameters: int
     cut_points: int
+    multiply_adds: int
 
 
 def sizes() -> dict[str, Size]:
@@ -109,9 +115,9 @@ def sizes() -> dict[str, Size]:
 class Backbone:
     """A body whose layers can be frozen, with its preprocessing.
 
-    model: a functional model, preprocessed float32 (n, size, size, 3) -> the last feature map, with the layers of
-    keras.applications; preprocess: raw pixels -> the input of the model, as Keras operations; loaded: the layers that
-    a file of weights set, None if the weights are not from a file.
+    model: a functional model, preprocessed float32 (n, size, size, 3) -> the last feature map; preprocess: raw pixels
+    -> the input of the model, as Keras operations; loaded: the layers that a file of weights set, None if the weights
+    are not from a file.
     """
 
     name: str
@@ -137,7 +143,7 @@ def check(name: str, weights: str, size: int, alpha: float | None = None) -> Spe
     if weights == "imagenet" and alpha is not None and alpha not in spec.alphas:
         widths = ", ".join(f"{each:g}" for each in spec.alphas)
         raise ParamsError(f"params.yaml: backbone.alpha {alpha:g} has no ImageNet weights for {name}; use {widths}")
-    words = ["builtin", "none"] if name == "frostnet" else ["imagenet", "none"]
+    words = [*spec.family.keywords, "none"]
     if weights not in KEYWORDS:
         check_weights(weights, name, alpha, words)
     elif weights not in words:
@@ -155,80 +161,48 @@ def of_section(section: BackboneSection, locate: Locate, size: int) -> Backbone:
 def build(name: str, weights: str, size: int, until: str | None = None, alpha: float | None = None) -> Backbone:
     """Build a backbone for images of `size` pixels a side.
 
-    weights: `none`, `builtin` (frostnet), `imagenet`, a bundle's folder, or a file: `.weights.h5`, `.keras`, `.h5`, or
-    frostnet's `.npz`. until: name of the layer, or operation, whose output is the last feature map; None for the whole
-    body. alpha: width, None for the backbone's own. Raises ParamsError, or WeightsError if no layer of a file fits.
+    weights: `none`, a keyword of its family (`builtin`, `imagenet`), a bundle's folder, or a file: `.weights.h5`,
+    `.keras`, `.h5`, or frostnet's `.npz`. until: name of the layer, or operation, whose output is the last feature map;
+    None for the whole body. alpha: width, None for the backbone's own. Raises ParamsError, or WeightsError if no layer
+    of a file fits.
     """
-    check(name, weights, size, alpha)
-    constructor_weights = weights if weights in KEYWORDS else "none"
-    model = frostnet.build(size) if name == "frostnet" else _application(name, constructor_weights, size, alpha)
+    family = check(name, weights, size, alpha).family
+    model = family.build(name, weights if weights in KEYWORDS else "none", size, alpha)
     body = model if until is None else _cut(model, until)
     loaded = None
-    if weights == "builtin" or weights.endswith(".npz"):
-        _load_frostnet(model, name, weights)
-    elif weights not in KEYWORDS:
-        loaded = _load(model, name, weights).among([layer.name for layer in layers_of(body)])
+    if weights not in KEYWORDS and (loaded := _load(model, name, weights)):
+        loaded = loaded.among([layer.name for layer in layers_of(body)])
         if not loaded.layers:
             raise _unfit(weights, name, f"none of {loaded.of} layers fits")
-    return Backbone(name, body, preprocessing(name), weights != "none", loaded)
+    return Backbone(name, body, preprocess(name), weights != "none", loaded)
 
 
-def preprocessing(name: str) -> Preprocess:
+def preprocess(name: str) -> Preprocess:
     """The preprocessing of a backbone: raw pixels -> the input of its body, as Keras operations."""
-    return _PREPROCESSING[TABLE[name].preprocessing]
+    return preprocessing.WAYS[TABLE[name].preprocessing]
 
 
-def _load_frostnet(model: keras.Model, name: str, weights: str) -> None:
-    path = frostnet.WEIGHTS if weights == "builtin" else Path(weights)
+def require(name: str, weights: str) -> None:
+    """Raise WeightsError if `build` could not get the weights that a keyword means. Keras is not loaded."""
+    if weights in TABLE[name].family.keywords:
+        TABLE[name].family.require(name)
+
+
+def whereabouts(name: str) -> Whereabouts | None:
+    """Where the ImageNet weights of a backbone are; None if it has none."""
+    return TABLE[name].family.whereabouts(name)
+
+
+def _load(model: keras.Model, name: str, weights: str) -> LoadedWeights | None:
     try:
-        frostnet.load_weights(model, path)
-    except Exception as error:  # NumPy raises many kinds of errors for a file that is not its own
-        raise _unfit(str(path), name, _first_line(error)) from error
+        return TABLE[name].family.load(model, Path(weights))
+    except Exception as error:  # NumPy, h5py and Keras raise OSError, ValueError, KeyError and more for other files
+        raise _unfit(weights, name, reason(error)) from error
 
 
-def _load(model: keras.Model, name: str, weights: str) -> LoadedWeights:
-    try:
-        return load(model, Path(weights))
-    except Exception as error:  # h5py and Keras raise OSError, ValueError, KeyError and more for other files
-        raise _unfit(weights, name, _first_line(error)) from error
-
-
-def _unfit(weights: str, name: str, reason: str) -> WeightsError:
+def _unfit(weights: str, name: str, why: str) -> WeightsError:
     keys = "backbone.weights or backbone.name" + (" or backbone.alpha" if TABLE[name].alphas else "")
-    return WeightsError(f"{weights}: does not hold the weights of {name} ({reason}); fix {keys}")
-
-
-def _application(name: str, weights: str, size: int, alpha: float | None) -> keras.Model:
-    import keras
-
-    from frostline.models import keras_internals
-
-    constructor = partial(getattr(keras.applications, name), include_top=False, input_shape=(size, size, 3))
-    if alpha is not None:
-        constructor = partial(constructor, alpha=alpha)
-    with keras_internals.names_from_one():
-        if weights == "none":
-            try:
-                return constructor(weights=None)
-            except ValueError as error:  # a layer without channels
-                if alpha is None:
-                    raise
-                raise ParamsError(
-                    f"params.yaml: backbone.alpha {alpha:g} is not a width of {name} "
-                    f"({_first_line(error)}); use a larger one"
-                ) from error
-        try:
-            return constructor(weights=weights)
-        except Exception as error:  # keras.utils.get_file raises a bare Exception if the download fails
-            raise WeightsError(
-                f"{name}'s ImageNet weights are not available ({_first_line(error)}); connect once, "
-                "or set backbone.weights to a *_notop.h5 file"
-            ) from error
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines() or [type(error).__name__]
-    return text[0][:160].rstrip(" .")
+    return WeightsError(f"{weights}: does not hold the weights of {name} ({why}); fix {keys}")
 
 
 def _cut(model: keras.Model, until: str) -> keras.Model:
@@ -243,29 +217,3 @@ def _cut(model: keras.Model, until: str) -> keras.Model:
     if not body.weights:
         raise ParamsError(f"params.yaml: backbone.until {until!r} leaves a body without weights; name a deeper layer")
     return body
-
-
-def _rescaled(x: keras.KerasTensor, scale: float | list[float], offset: float | list[float]) -> keras.KerasTensor:
-    import keras
-
-    return keras.layers.Rescaling(scale, offset, name="preprocess")(x)
-
-
-def _to_caffe(x: keras.KerasTensor) -> keras.KerasTensor:
-    import keras
-
-    return _rescaled(keras.ops.flip(x, axis=-1), [1.0, 1.0, 1.0], [-103.939, -116.779, -123.68])
-
-
-def _to_torch(x: keras.KerasTensor) -> keras.KerasTensor:
-    means, deviations = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    offset = [-mean / deviation for mean, deviation in zip(means, deviations, strict=True)]
-    return _rescaled(x, [1 / (255 * deviation) for deviation in deviations], offset)
-
-
-_PREPROCESSING: dict[str, Preprocess] = {
-    "tf": lambda x: _rescaled(x, 1 / 127.5, -1.0),
-    "caffe": _to_caffe,
-    "torch": _to_torch,
-    "included": lambda x: _rescaled(x, 1.0, 0.0),  # integers become floats
-}

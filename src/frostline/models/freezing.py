@@ -107,7 +107,7 @@ def spread(model: keras.Model, count: int) -> list[int | str]:
     read; of several, the deepest one. It returns fewer rules if the model has fewer cut points.
     """
     cuts = cut_points(model)
-    work = np.cumsum([_multiplications(layer) for layer in model.layers], dtype=float)
+    work = np.cumsum([multiply_adds(layer) for layer in model.layers], dtype=float)
     inner = {cut.depth: work[cut.depth - 1] / work[-1] for cut in cuts if cut.depth < len(model.layers)}
     size = {cut.depth: int(np.prod(cut.tensor.shape[1:])) for cut in cuts}
     depths: list[int] = []
@@ -180,8 +180,8 @@ def audit(body: keras.Model, whole: keras.Model, band: Band, before: dict[str, s
     )
 
 
-def _multiplications(layer: keras.layers.Layer) -> float:
-    """The number of multiply-adds of a layer for one image; 0 for a layer without kernels."""
+def multiply_adds(layer: keras.layers.Layer) -> float:
+    """The number of multiply-adds of a layer's kernels for one image; 0 for a layer without kernels."""
     kernels = [weight for weight in layer.weights if "kernel" in weight.name]
     shape = layer.output.shape if kernels else ()
     places = np.prod(shape[1:-1]) if len(shape) > 2 else 1.0

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from frostline.models import weight_files
+from frostline.errors import WeightsError
+from frostline.models import weight_files, weights
+from frostline.models.family import Family, reason
+from frostline.models.made_from import LoadedWeights
 
 if TYPE_CHECKING:
     import keras
@@ -65,3 +68,25 @@ def load_weights(model: keras.Model, path: Path = WEIGHTS) -> None:
             raise ValueError(f"{len(unequal)} weights differ in name, the first is {unequal[0]}")
         for weight in model.weights:
             weight.assign(archive[weight.path].astype(np.float32))
+
+
+def _built(name: str, keyword: str, size: int, alpha: float | None) -> keras.Model:
+    """The only body of the family. keyword: `builtin` or `none`; alpha: None."""
+    model = build(size)
+    if keyword == "builtin":
+        try:
+            load_weights(model)
+        except Exception as error:  # NumPy raises many kinds of errors for a damaged file
+            raise WeightsError(f"{WEIGHTS}: is damaged ({reason(error)}); install frostline again") from error
+    return model
+
+
+def _load(model: keras.Model, path: Path) -> LoadedWeights | None:
+    """Read this package's own `.npz` too."""
+    if path.suffix != ".npz":
+        return weights.load(model, path)
+    load_weights(model, path)
+    return None
+
+
+FAMILY = Family(("builtin",), _built, _load)
