@@ -24,11 +24,12 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_ten_recipes_are_there():
+def test_the_eleven_recipes_are_there():
     assert NAMES == [
         "inceptionv3-last15",
         "large-different",
         "large-similar",
+        "photos",
         "resnet50-feature-extraction",
         "resnet50-fine-tuning",
         "small-different",
