@@ -116,3 +116,11 @@ def test_its_speed_is_that_of_the_committed_table():
     told = re.findall(r"\| ([\d.]+ s) \(([\d.]+)\) \| ([\d.]+ s) \(([\d.]+)\) \| \*\*([\d.]+)x", MEASURED)
     assert len(told) >= 5
     assert set(told) <= known
+
+
+def test_the_tests_that_the_page_of_first_users_names_exist():
+    page = (ROOT / "docs" / "decisions" / "0019-first-users.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", page)
+    assert len(named) == 26
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    assert [f"{file}::{test}" for file, test in named if f"def {test}(" not in texts.get(file, "")] == []
