@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -64,6 +65,15 @@ def test_a_sound_project_passes_and_nothing_is_left_behind(project: Path) -> Non
 )
 def test_what_a_stage_would_refuse_is_refused(changes: dict[str, Any], message: str) -> None:
     assert message in refusal(**changes)
+
+
+def test_a_source_without_one_of_the_splits_passes_and_one_with_a_poor_split_does_not(project: Path) -> None:
+    for split in ("train", "val"):
+        for label in ("ant", "bee"):
+            shutil.copytree(f"images/{label}", f"given/{split}/{label}")
+    assert check(data__source="given").startswith("doctor: ")
+    shutil.rmtree("given/val/ant")
+    assert "the split val gets only images of 'bee'" in refusal(data__source="given")
 
 
 def test_a_table_without_its_columns_is_refused() -> None:

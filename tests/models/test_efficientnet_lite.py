@@ -13,9 +13,8 @@ from frostline.core.mapped import Memory
 from frostline.errors import WeightsError
 from frostline.evaluation.gradcam import GradCam
 from frostline.features.store import Store
-from frostline.models import backbones, bundles, freezing, layer_names
+from frostline.models import backbones, bands, bundles, freezing, layer_names
 from frostline.models.efficientnet_lite import VARIANTS
-from frostline.training import thawing
 from frostline.training.examples import TrainingData
 from frostline.training.trainer import Trainer
 
@@ -78,7 +77,7 @@ def test_every_block_ends_in_a_cut_point(name):
     channels = {end[5]: cuts[end].shape[-1] for end in ends if end.startswith("block")}
     assert list(channels.values()) == CHANNELS[name]
     assert model.output.shape == (None, 3, 3, 1280)
-    assert len(thawing.blocks(model)) == 5
+    assert len(bands.blocks(model)) == 5
 
 
 def test_the_convolutions_have_the_names_of_efficientnetb0():

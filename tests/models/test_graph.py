@@ -6,6 +6,7 @@ import pytest
 import workspace
 
 from frostline.models import assembly, backbones, bundles, freezing, graph, heads
+from frostline.models import preprocessing as preprocessings
 from frostline.models.freeze_rules import Band
 
 
@@ -112,7 +113,7 @@ def keys(name="MobileNet", size=32, pooling="avg", preprocessing="tf", place=5, 
     body = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(size, size, 3))
     if change:
         change(body)
-    backbone = backbones.Backbone(name, body, backbones._PREPROCESSING[preprocessing], False)
+    backbone = backbones.Backbone(name, body, preprocessings.WAYS[preprocessing], False)
     head = heads.build(body.output.shape[1:], 3, pooling, [], "relu", False)
     cuts = freezing.cut_points(body)
     return assembly.keys(backbone, head, [cuts[place]])[0]

@@ -92,7 +92,7 @@ def test_the_run_records_settings_metrics_data_and_the_model(project):
     assert inputs == {
         "training": digests["train"]["source"][:32],
         "validation": digests["val"]["source"][:32],
-        "test": digests["test"]["source"][:32],
+        "test": digests["test"]["source"][:16],
     }
     images = project.json("reports/data.json")["images"]
     profiles = {i.tags[0].value: json.loads(i.dataset.profile) for i in run.inputs.dataset_inputs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -96,10 +96,11 @@ def require_classes(findings: Findings, source_splits: set[str], data: DataSecti
         )
 
 
-def require_splits(findings: Findings, data: DataSection) -> None:
-    """Raise DataError if a split is empty or has a single class: nothing could be learned or measured with it."""
+def require_splits(findings: Findings, data: DataSection, names: Collection[str] = splits.SPLITS) -> None:
+    """Raise DataError if one of these splits is empty or has a single class: nothing could be learned or measured with
+    it."""
     counts = findings.counts
-    for name in splits.SPLITS:
+    for name in names:
         classes = counts.columns[(counts.loc[name] > 0).to_numpy()]
         if len(classes) < 2:
             images = f"only images of {classes[0]!r}" if len(classes) else "no image"

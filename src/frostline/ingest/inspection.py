@@ -36,8 +36,7 @@ def _check_listing(params: Params, source: sources.Source) -> None:
     given = set(table["split"].dropna())
     findings = Findings(table, list(source.problems))
     gathering.require_classes(findings, given, data)
-    if table["split"].notna().all():
-        gathering.require_splits(findings, data)
+    gathering.require_splits(findings, data, given)  # the others are drawn
     is_train = table["split"].isin(["train"]) if "train" in given else table["split"].isna()
     if data.train_per_class is not None:
         splits.require_labels(table.loc[is_train, "label"], data.train_per_class)
