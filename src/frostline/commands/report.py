@@ -15,4 +15,4 @@ def run(params: Params | None) -> str:
     if params is None:
         return paths.METRICS.read_text(encoding="utf-8").rstrip()
     view = tracker.tracker(params.tracking).view(NullRun())  # of all runs
-    return summary.text(test_scores, paths.MODEL_CARD, params.finetune.freeze, view)
+    return summary.text(test_scores, paths.MODEL_CARD, params, view)

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from frostline.evaluation.scores import Scores
+from frostline.models import backbones
+from frostline.params.schema import Params
+
+POOR = "warning: this is not clearly better than the commonest class; check data, backbone and learning rate"
+PHOTOS = "frostline recipe photos --apply --image-size   # for photos: a backbone that ImageNet trained"
 
 
-def text(scores: Scores, report: Path, freeze: Any, view: str | None) -> str:
-    """A few lines.
-
-    report: the model card; freeze: the rule in use, None for a band; view: a page or a command that shows the run.
-    """
+def text(scores: Scores, report: Path, params: Params, view: str | None) -> str:
+    """A few lines. report: the model card; params: of the training; view: a page or a command that shows the run."""
     low, high = scores.accuracy.interval or (0.0, 1.0)
-    other = "finetune.freeze=" + ("all" if freeze == "none" else "none")
-    if freeze is None:
-        other += " -S finetune.train=null"
-    is_poor = low <= scores.commonest_class
-    warning = "warning: this is not clearly better than the commonest class; check data, backbone and learning rate"
-    experiment = f"source .venv/bin/activate && dvc exp run -S {other}"
-    if view is not None and view.startswith("http"):
-        looks = [f"run           {view}", f"next          {experiment}"]
-    elif view is not None:
-        looks = [f"next          {view:<22} # compare runs in the MLflow UI", f"              {experiment}"]
-    else:
-        looks = [f"next          {experiment}"]
+    experiment = f"source .venv/bin/activate && dvc exp run -S {_other(params)}"
+    is_page = view is not None and view.startswith("http")
+    steps = [f"{view:<22} # compare runs in the MLflow UI"] if view is not None and not is_page else []
+    steps += [PHOTOS] if _wants_photos(params) else []
     return "\n".join(
         [
             f"test accuracy {scores.accuracy.value:.4f} (95% interval {low:.4f} to {high:.4f}, n = {scores.n_test})",
             f"baseline      {scores.commonest_class:.4f} (always the commonest class)",
             f"report        {report}",
-            *looks,
-            *([warning] if is_poor else []),
+            *([f"run           {view}"] if is_page else []),
+            *(f"{'' if number else 'next':<13} {step}" for number, step in enumerate([*steps, experiment])),
+            *([POOR] if low <= scores.commonest_class else []),
         ]
     )
+
+
+def _other(params: Params) -> str:
+    """Another freeze line to try, as keys and values."""
+    freeze = params.finetune.freeze
+    line = f"finetune.freeze={'all' if freeze == 'none' else 'none'}"
+    return line if freeze is not None else f"{line} -S finetune.train=null"
+
+
+def _wants_photos(params: Params) -> bool:
+    """Whether images of one's own were learned by a backbone that has no ImageNet weights."""
+    is_card = Path(params.data.source).suffix.lower() in {".yaml", ".yml"}
+    return not is_card and backbones.TABLE[params.backbone.name].top1 is None

@@ -46,7 +46,7 @@ def run(params: Params) -> str:
     )
     report.write(results)
     view = record(params, bundle.made_from, len(bundle.layout.classes), bundle_digest, results.scores)
-    return summary.text(results.scores, paths.MODEL_CARD, params.finetune.freeze, view)
+    return summary.text(results.scores, paths.MODEL_CARD, params, view)
 
 
 def record(params: Params, made_from: MadeFrom, classes: int, bundle_digest: str, scores: Scores) -> str | None:
