@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
@@ -120,7 +120,7 @@ def explainer(folder: Path, scorer: scoring.Scorer) -> app.Explain:
 def about(folder: Path, model: str) -> dict[str, Any]:
     """The answer to GET /about. Of a folder it has only the name, not the path."""
     name = model if model.startswith("models:/") else folder.resolve().name
-    return {"model": name, **asdict(account.peek(folder).layout)}
+    return {"model": name, **account.peek(folder).layout.recorded()}
 
 
 def is_loopback(host: str) -> bool:
