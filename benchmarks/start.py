@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from table import show
+
 QUICK = "from frostline.models import backend\nwith backend.quiet(): pass"
 
 
@@ -49,10 +51,10 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, command in commands.items():
             costs[name].append(cost(command))
-    print("| | wall, s | CPU, s |\n|---|--:|--:|")
+    rows = []
     for name, values in costs.items():
-        wall, cpu = (statistics.median(each) for each in zip(*values, strict=True))
-        print(f"| {name} | {wall:.2f} | {cpu:.2f} |")
+        rows.append([name, *(f"{statistics.median(each):.2f} s" for each in zip(*values, strict=True))])
+    show("start", f"Median of {arguments.rounds} fresh processes each.", ["", "wall time", "CPU time"], rows)
 
 
 if __name__ == "__main__":
