@@ -129,6 +129,7 @@ def test_the_weights_are_found_without_loading_keras_or_the_package():
 
 
 @needs_weights
+@pytest.mark.process
 def test_a_head_is_trained_saved_and_explained(tmp_path):
     params = make_params(
         backbone__name="EfficientNetLite0",
