@@ -93,7 +93,6 @@ def state(trained_in: str | None = None) -> dict[str, str]:
 
 
 @pytest.mark.process
-@pytest.mark.process
 def test_a_state_that_dvc_exp_apply_brought_back_is_told_by_its_experiment(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
