@@ -13,6 +13,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 RECIPES = Path("recipes")
+CARD_SUFFIXES = {".yaml", ".yml"}  # of a data.source that names a built-in, generated or downloaded data set
 DVC_LOCK = Path("dvc.lock")
 
 PREPARED = Path("data/prepared")

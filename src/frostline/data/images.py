@@ -98,8 +98,7 @@ def load(
     try:
         with _opened(file, most) as image:
             width, height = image.size
-            if width * height > most:
-                raise too_many(width, height, most)
+            _require_size(width, height, most)
             if least is not None:
                 image.draft(None, (least, least))
             is_whole = (
@@ -157,14 +156,18 @@ def _opened(file: IO[bytes], most: int) -> Image.Image:
         return Image.open(file, formats=_formats(file))
 
     def require(width: int, height: int) -> None:
-        if width * height > most:
-            raise too_many(width, height, most)
+        _require_size(width, height, most)
         budget.take(width * height * PIXEL_BYTES)
 
     try:
         return dicom.read(file, require)
     except ImportError:
         raise UnreadableImageError(dicom.INSTALL, "not_an_image") from None
+
+
+def _require_size(width: int, height: int, most: int) -> None:
+    if width * height > most:
+        raise too_many(width, height, most)
 
 
 def _formats(file: IO[bytes]) -> tuple[str, ...]:

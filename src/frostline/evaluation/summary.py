@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from frostline import paths
 from frostline.evaluation.scores import Scores
 from frostline.models import backbones
 from frostline.params.schema import Params
@@ -40,5 +41,5 @@ def _other(params: Params) -> str:
 
 def _wants_photos(params: Params) -> bool:
     """Whether images of one's own were learned by a backbone that has no ImageNet weights."""
-    is_card = Path(params.data.source).suffix.lower() in {".yaml", ".yml"}
+    is_card = Path(params.data.source).suffix.lower() in paths.CARD_SUFFIXES
     return not is_card and backbones.TABLE[params.backbone.name].top1 is None

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from frostline import paths
 from frostline.errors import DataError
 from frostline.ingest import archives, cards, gathering, sources, splits
 from frostline.ingest.checks import Findings
@@ -25,7 +26,7 @@ def check(params: Params, scratch: Path) -> None:
         _require_plain_files(path)
     if path.is_file() and archives.is_archive(path):
         _require_archive(path)
-    elif path.is_file() and path.suffix.lower() in {".yaml", ".yml"}:
+    elif path.is_file() and path.suffix.lower() in paths.CARD_SUFFIXES:
         cards.load(path)  # it is not opened: that may generate or download images
     else:
         _check_listing(params, sources.open_source(path, scratch, Structure.of(params.data)))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from frostline import paths
 from frostline.data.data_report import DataWarning, Problem
 from frostline.errors import DataError
 from frostline.ingest import archives, cards, folders, tables
@@ -55,7 +56,7 @@ def open_source(path: Path, scratch: Path, structure: Structure = AUTOMATIC) -> 
                 return _archive(path, scratch, structure)
             if path.suffix.lower() in tables.SUFFIXES:
                 return _source(tables.listed(path), FileReader(path.parent))
-            if path.suffix.lower() in {".yaml", ".yml"}:
+            if path.suffix.lower() in paths.CARD_SUFFIXES:
                 return _card(path, structure)
         exists = path.exists()
     except OSError as error:
