@@ -3,6 +3,7 @@ Gradient-based Localization", ICCV 2017)."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.data.images import Pixels
-from frostline.models import bundles
+from frostline.models import bands, bundles, freezing, vision_transformer
 from frostline.models.bundles import Bundle
 
 Heat = NDArray[np.float32]
@@ -31,14 +32,19 @@ class GradCam:
 
     def __init__(self, bundle: Bundle) -> None:
         backbone, head = bundles.parts(bundle)
+        body = backbone.model
         images = keras.Input(bundle.model.input.shape[1:], dtype="uint8")
-        self._body = keras.Model(images, backbone.model(backbone.preprocess(images)))
-        maps = keras.Input(self._body.output.shape[1:], dtype=self._body.output.dtype)
-        self._head = keras.Model(maps, head.top(head.pool(maps)))
+        seen = _seen(body)
+        self._places = vision_transformer.grid(body)
+        self._leading = vision_transformer.leading_tokens(body)
+        self._body = keras.Model(images, keras.Model(body.input, seen)(backbone.preprocess(images)))
+        maps = keras.Input(seen.shape[1:], dtype=seen.dtype)
+        last = maps if seen is body.output else keras.Model(seen, body.output)(maps)
+        self._head = keras.Model(maps, head.top(head.pool(last)))
         self._size = bundle.layout.image_size
         # A linear classifier from scikit-learn ends in a Dense layer, like a head that Keras trained.
         has_gradient = isinstance(head.top, keras.Sequential) or isinstance(head.top.layers[-1], keras.layers.Dense)
-        self._top, self._channels = head.top, self._body.output.shape[-1]
+        self._top, self._channels = head.top, body.output.shape[-1]
         has_places = head.top.input.shape[-1] == self._channels
         self.method = "Grad-CAM" if has_gradient else "each place alone" if has_places else None
         self._compiled = _compiled(self._heat if has_gradient else self._place_heat if has_places else self._no_heat)
@@ -65,15 +71,24 @@ class GradCam:
                 return ops.sum(logits[:, 0] * ops.cast(2 * classes - 1, "float32"))
             return ops.sum(logits * ops.one_hot(classes, logits.shape[-1], dtype="float32"))
 
-        gradients = ops.cast(_gradient(score, maps), "float32")
+        gradients = self._as_map(ops.cast(_gradient(score, maps), "float32"))
         weights = ops.mean(gradients, axis=(1, 2), keepdims=True)
-        return self._scale(ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1, keepdims=True)))
+        values = self._as_map(ops.cast(maps, "float32"))
+        return self._scale(ops.relu(ops.sum(weights * values, axis=-1, keepdims=True)))
+
+    def _as_map(self, values: Any) -> Any:
+        """Tokens (n, tokens, width) as a map (n, rows, columns, width), without those that are no patches."""
+        if len(values.shape) == 4:
+            return values
+        patches = values[:, self._leading :]
+        side = math.isqrt(patches.shape[1])
+        return keras.ops.reshape(patches, (-1, *(self._places or (side, side)), values.shape[-1]))
 
     def _place_heat(self, images: Any, classes: Any) -> Any:
         """For heads without a gradient, like a forest: the probability of the class by the features of one place alone,
         minus its average over all places."""
         ops = keras.ops
-        maps = self._body(images, training=False)
+        maps = self._as_map(self._body(images, training=False))
         _, height, width, _ = ops.shape(maps)
         logits = ops.cast(self._top(ops.reshape(maps, (-1, self._channels)), training=False), "float32")
         probabilities = ops.reshape(ops.softmax(logits), (-1, height, width, logits.shape[-1]))
@@ -91,6 +106,18 @@ class GradCam:
         heat = ops.image.resize(heat, (self._size, self._size), interpolation="bilinear")[..., 0]
         highest = ops.max(heat, axis=(1, 2), keepdims=True)
         return ops.where(highest > 0, heat / ops.where(highest > 0, highest, 1.0), 0.0)
+
+
+def _seen(body: keras.Model) -> keras.KerasTensor:
+    """The tensor that the maps come from: the last feature map, or the tokens before the last block.
+
+    In that block the class token reads those of the patches; behind it, it alone has a gradient.
+    """
+    ends = bands.blocks(body)
+    if len(body.output.shape) == 4 or len(ends) == 1:
+        return body.output
+    cuts = [cut for cut in freezing.cut_points(body) if cut.depth <= ends[-2] and len(cut.tensor.shape) == 3]
+    return cuts[-1].tensor if cuts else body.output
 
 
 def overlay(images: Pixels, heat: Heat) -> Pixels:

@@ -42,4 +42,4 @@ def _other(params: Params) -> str:
 def _wants_photos(params: Params) -> bool:
     """Whether images of one's own were learned by a backbone that has no ImageNet weights."""
     is_card = Path(params.data.source).suffix.lower() in paths.CARD_SUFFIXES
-    return not is_card and backbones.TABLE[params.backbone.name].top1 is None
+    return not is_card and backbones.whereabouts(params.backbone.name) is None

@@ -18,7 +18,7 @@ from frostline.errors import ParamsError
 from frostline.features import prefix
 from frostline.features.prefix import IMAGES, ComputedRows, Prefix, StoredRows
 from frostline.features.store import Store
-from frostline.models import backend, heads
+from frostline.models import backend, heads, vision_transformer
 from frostline.models.backbones import Backbone
 from frostline.models.heads import Head
 
@@ -64,7 +64,9 @@ def extractor(backbone: Backbone, layer: str, pooling: str) -> Extractor:
         raise ParamsError(f"--layer: {layer!r} is not a layer of {body.name}; {hint}")
     cut = keras.Model(body.input, operations[layer].output, name=body.name)
     shape = cut.output.shape[1:]
-    pool = heads.POOLS[pooling if len(shape) == 3 else "flatten"](name="pool")
+    # Tensors inside of a block are neither a feature map nor tokens.
+    way = pooling if len(shape) in (2, 3) else "flatten"
+    pool = heads.pool(shape, way, vision_transformer.leading_tokens(cut))
     width = int(np.prod(pool.compute_output_shape((None, *shape))[1:]))
     if width > WIDEST:
         raise ParamsError(

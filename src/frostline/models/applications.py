@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import urllib.error
-import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frostline.errors import ParamsError, WeightsError
-from frostline.models.family import Family, Whereabouts, reason
+from frostline.models.family import Family, Whereabouts, reason, why_unreachable
 
 if TYPE_CHECKING:
     import keras
 
 ORIGIN = "https://storage.googleapis.com/tensorflow/keras-applications/"  # BASE_WEIGHTS_PATH of keras.applications
-PATIENCE = 5  # seconds to wait for an answer
 
 
 def build(name: str, weights: str, size: int, alpha: float | None) -> keras.Model:
@@ -54,15 +51,7 @@ def require(name: str) -> None:
     cache = _cache()
     if _is_cached(cache, name):
         return
-    try:
-        urllib.request.urlopen(urllib.request.Request(ORIGIN, method="HEAD"), timeout=PATIENCE).close()
-    except urllib.error.HTTPError as error:
-        if error.code < 500 and error.code != 407:  # the server answers; the address is that of a folder
-            return
-        why = str(error)
-    except OSError as error:
-        why = str(getattr(error, "reason", None) or error)
-    else:
+    if (why := why_unreachable(ORIGIN)) is None:
         return
     raise WeightsError(
         f"{name}'s ImageNet weights are not in {cache} and can't be downloaded ({why}); connect once, or set "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from frostline.core import suggest
 from frostline.errors import ParamsError, WeightsError
-from frostline.models import applications, efficientnet_lite, freeze_rules, frostnet, preprocessing
+from frostline.models import applications, efficientnet_lite, freeze_rules, frostnet, hub, hub_presets, preprocessing
 from frostline.models.family import Family, Whereabouts, reason
 from frostline.models.made_from import LoadedWeights
 from frostline.models.weights import KEYWORDS, Locate, layers_of
@@ -33,9 +33,10 @@ SIZES = Path(__file__).with_name("backbones.csv")
 class Spec:
     """One row of the table.
 
-    family: how the body is built; preprocessing: a name of `preprocessing.WAYS`; native, smallest: sides of images in
-    pixels; top1: accuracy on ImageNet in percent at the usual width, as the source of the weights states it, None if
-    there are no such weights; alphas: the widths that have ImageNet weights, empty if there is one width.
+    family: how the body is built; preprocessing: a name of `preprocessing.WAYS`, or `own`: the family says it; native,
+    smallest: sides of images in pixels; top1: accuracy on ImageNet in percent at the usual width, as the source of the
+    weights states it, None if there are no such weights; alphas: the widths that have ImageNet weights, empty if there
+    is one width.
     """
 
     family: Family
@@ -111,11 +112,16 @@ def sizes() -> dict[str, Size]:
         return {name: Size(*map(int, counts)) for name, *counts in list(csv.reader(file))[1:]}
 
 
+# The row of all presets of KerasHub. The native size of most is in their names.
+PRESET = Spec(hub.FAMILY, "own", 224)
+
+
 @dataclass(frozen=True)
 class Backbone:
     """A body whose layers can be frozen, with its preprocessing.
 
-    model: a functional model, preprocessed float32 (n, size, size, 3) -> the last feature map; preprocess: raw pixels
+    model: a functional model, preprocessed float32 (n, size, size, 3) -> the last feature map (n, height, width,
+    channels), or tokens (n, tokens, width); preprocess: raw pixels
     -> the input of the model, as Keras operations; loaded: the layers that a file of weights set, None if the weights
     are not from a file.
     """
@@ -127,15 +133,23 @@ class Backbone:
     loaded: LoadedWeights | None = None
 
 
+def spec_of(name: str) -> Spec:
+    """The row of a backbone. Raises ParamsError for a name that is not known, WeightsError if KerasHub is missing."""
+    if hub_presets.is_name(name):
+        hub_presets.check(name)
+        return PRESET
+    if name not in TABLE:
+        fix = suggest.hint(name, TABLE, otherwise=f"use one of {', '.join(TABLE)}", cutoff=0.5)
+        raise ParamsError(f"params.yaml: backbone.name {name!r} is not known; {fix}")
+    return TABLE[name]
+
+
 def check(name: str, weights: str, size: int, alpha: float | None = None) -> Spec:
     """Check all that can be checked without loading Keras. Returns the backbone's row of the table.
 
     Raises ParamsError or WeightsError, one line with the fix.
     """
-    if name not in TABLE:
-        fix = suggest.hint(name, TABLE, otherwise=f"use one of {', '.join(TABLE)}", cutoff=0.5)
-        raise ParamsError(f"params.yaml: backbone.name {name!r} is not known; {fix}")
-    spec = TABLE[name]
+    spec = spec_of(name)
     if size < spec.smallest:
         raise ParamsError(f"params.yaml: data.image_size {size} is too small for {name}; use at least {spec.smallest}")
     if alpha is not None and not spec.alphas:
@@ -161,12 +175,13 @@ def of_section(section: BackboneSection, locate: Locate, size: int) -> Backbone:
 def build(name: str, weights: str, size: int, until: str | None = None, alpha: float | None = None) -> Backbone:
     """Build a backbone for images of `size` pixels a side.
 
-    weights: `none`, a keyword of its family (`builtin`, `imagenet`), a bundle's folder, or a file: `.weights.h5`,
-    `.keras`, `.h5`, or frostnet's `.npz`. until: name of the layer, or operation, whose output is the last feature map;
-    None for the whole body. alpha: width, None for the backbone's own. Raises ParamsError, or WeightsError if no layer
-    of a file fits.
+    weights: `none`, a keyword of its family (`builtin`, `imagenet`, `preset`), a bundle's folder, or a file:
+    `.weights.h5`, `.keras`, `.h5`, or frostnet's `.npz`. until: name of the layer, or operation, whose output is the
+    last feature map; None for the whole body. alpha: width, None for the backbone's own. Raises ParamsError, or
+    WeightsError if no layer of a file fits.
     """
     family = check(name, weights, size, alpha).family
+    way = preprocess(name)
     model = family.build(name, weights if weights in KEYWORDS else "none", size, alpha)
     body = model if until is None else _cut(model, until)
     loaded = None
@@ -174,34 +189,36 @@ def build(name: str, weights: str, size: int, until: str | None = None, alpha: f
         loaded = loaded.among([layer.name for layer in layers_of(body)])
         if not loaded.layers:
             raise _unfit(weights, name, f"none of {loaded.of} layers fits")
-    return Backbone(name, body, preprocess(name), weights != "none", loaded)
+    return Backbone(name, body, way, weights != "none", loaded)
 
 
 def preprocess(name: str) -> Preprocess:
     """The preprocessing of a backbone: raw pixels -> the input of its body, as Keras operations."""
-    return preprocessing.WAYS[TABLE[name].preprocessing]
+    spec = spec_of(name)
+    return spec.family.preprocess(name) if spec.family.preprocess else preprocessing.WAYS[spec.preprocessing]
 
 
 def require(name: str, weights: str) -> None:
     """Raise WeightsError if `build` could not get the weights that a keyword means. Keras is not loaded."""
-    if weights in TABLE[name].family.keywords:
-        TABLE[name].family.require(name)
+    family = spec_of(name).family
+    if weights in family.keywords:
+        family.require(name)
 
 
 def whereabouts(name: str) -> Whereabouts | None:
-    """Where the ImageNet weights of a backbone are; None if it has none."""
-    return TABLE[name].family.whereabouts(name)
+    """Where the weights of a backbone are that were trained on large data; None if it has none."""
+    return spec_of(name).family.whereabouts(name)
 
 
 def _load(model: keras.Model, name: str, weights: str) -> LoadedWeights | None:
     try:
-        return TABLE[name].family.load(model, Path(weights))
+        return spec_of(name).family.load(model, Path(weights))
     except Exception as error:  # NumPy, h5py and Keras raise OSError, ValueError, KeyError and more for other files
         raise _unfit(weights, name, reason(error)) from error
 
 
 def _unfit(weights: str, name: str, why: str) -> WeightsError:
-    keys = "backbone.weights or backbone.name" + (" or backbone.alpha" if TABLE[name].alphas else "")
+    keys = "backbone.weights or backbone.name" + (" or backbone.alpha" if spec_of(name).alphas else "")
     return WeightsError(f"{weights}: does not hold the weights of {name} ({why}); fix {keys}")
 
 
@@ -212,8 +229,10 @@ def _cut(model: keras.Model, until: str) -> keras.Model:
     if until not in operations:
         raise freeze_rules.unknown_cut(until, model.name, list(operations))
     body = keras.Model(model.input, operations[until].output, name=model.name)
-    if len(body.output.shape) != 4:
-        raise ParamsError(f"params.yaml: backbone.until {until!r} gives no feature map; name a convolution or a sum")
+    if len(body.output.shape) not in (3, 4):
+        raise ParamsError(
+            f"params.yaml: backbone.until {until!r} gives no feature map and no tokens; name a convolution or a sum"
+        )
     if not body.weights:
         raise ParamsError(f"params.yaml: backbone.until {until!r} leaves a body without weights; name a deeper layer")
     return body

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import keras
 
 from frostline.errors import ParamsError
 from frostline.models import freeze_rules, freezing
 from frostline.models.freeze_rules import Band, FreezeRule
 
+# The beginning of the names of a transformer's layers, in `vision_transformer`.
+_TOKEN_BLOCK = re.compile(r"block\d+_")
+
 
 def blocks(model: keras.Model) -> list[int]:
     """Where the blocks of a backbone end, from the bottom up, as numbers of layers; the last one counts all layers.
 
     A block has weights and consists of the layers at one resolution, up to the last cut point there. It is a reduction
-    of timm's `feature_info`, or a block in the layer names of VGG and ResNet.
+    of timm's `feature_info`, or a block in the layer names of VGG and ResNet. Tokens have one resolution, so the blocks
+    of a transformer are those that the names of its layers count; the first one is the embedding, and the last one has
+    the norm behind it.
     """
-    resolutions = {tuple(cut.tensor.shape[1:-1]): cut.depth for cut in freezing.cut_points(model)}
+    parts: dict[Any, int] = {}
+    part = None
+    for cut in freezing.cut_points(model):
+        resolution = tuple(cut.tensor.shape[1:-1])
+        if len(resolution) == 1 and (match := _TOKEN_BLOCK.match(cut.layer)):
+            part = match[0]
+        parts[resolution, part] = cut.depth
     block_ends: list[int] = []
-    for end in sorted({*resolutions.values(), len(model.layers)}):
+    for end in sorted({*parts.values(), len(model.layers)}):
         if any(layer.weights for layer in model.layers[block_ends[-1] if block_ends else 0 : end]):
             block_ends.append(end)
     return [*block_ends[:-1], len(model.layers)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import zipfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.data.shards import Layout, Shards
-from frostline.models import account, assembly, backbones
+from frostline.models import account, assembly, keras_internals
 from frostline.models.backbones import Backbone
 from frostline.models.heads import Head
 from frostline.models.made_from import MadeFrom
@@ -63,9 +64,12 @@ def parts(bundle: Bundle) -> tuple[Backbone, Head]:
     """The backbone and head of a bundle. They share its weights."""
     origin = bundle.made_from.backbone
     model = bundle.model
-    body = next(layer for layer in model.layers if isinstance(layer, keras.Model) and layer.name != "head")
+    others = ("head", "pool")
+    body = next(layer for layer in model.layers if isinstance(layer, keras.Model) and layer.name not in others)
     top = model.get_layer("head")
-    backbone = Backbone(origin.name, body, backbones.preprocess(origin.name), origin.weights != "none")
+    # The bundle has its preprocessing, so the package that the body is from need not be installed.
+    preprocess = partial(keras_internals.replay, keras.Model(model.input, model.get_layer("preprocess").output))
+    backbone = Backbone(origin.name, body, preprocess, origin.weights != "none")
     return backbone, Head(model.get_layer("pool"), top, top.output.shape[-1])
 
 

@@ -71,20 +71,24 @@ def _cut_away(model: keras.Model) -> set[str]:
 
 
 def cut_points(model: keras.Model) -> list[CutPoint]:
-    """All cut points of a functional model in topological order; the last one is its output.
+    """All cut points of a functional model in topological order, one for each depth; the last one is its output.
 
-    A tensor is a cut point when it is the only live one: produced, and still needed further on.
+    A tensor is a cut point when it is the only live one: produced, and still needed further on. It must have one row
+    for each image, which windows of a Swin transformer have not.
     """
     nodes = keras_internals.nodes(model)
+    rows = keras_internals.rows_per_image(model)
     last_use = {id(tensor): place for place, node in enumerate(nodes) for tensor in node.input_tensors}
     last_use[id(model.outputs[0])] = len(nodes)
-    cuts = []
+    cuts: list[CutPoint] = []
     live: set[int] = set()
     layers = 0
     for place, node in enumerate(nodes):
         layers += isinstance(node.operation, keras.layers.Layer)
         live = {tensor for tensor in live | {id(t) for t in node.output_tensors} if last_use.get(tensor, -1) > place}
-        if place > 0 and live == {id(node.output_tensors[0])}:
+        if place > 0 and live == {id(node.output_tensors[0])} and rows[id(node.output_tensors[0])] == 1:
+            if cuts and cuts[-1].depth == layers:
+                cuts.pop()
             cuts.append(CutPoint(layers, node.operation.name, node.output_tensors[0]))
     return cuts
 
@@ -138,7 +142,8 @@ def without_noise(model: keras.Model, band: Band) -> Iterator[None]:
     Freezing does not switch them off. Their rates are restored afterwards, so that the saved model has them.
     """
     frozen = [layer for place, layer in enumerate(model.layers) if place not in band.places]
-    noisy = [(layer, key) for layer in frozen for key in NOISE if getattr(layer, key, 0)]
+    inside = list(keras_internals.all_layers(frozen))
+    noisy = [(layer, key) for layer in inside for key in NOISE if getattr(layer, key, 0)]
     rates = [getattr(layer, key) for layer, key in noisy]
     for layer, key in noisy:
         setattr(layer, key, 0.0)

@@ -214,10 +214,14 @@ def _fold(layer: Any, norm: Any) -> list[np.ndarray]:
 def _call(node: Any, keys: dict[int, str]) -> Any:
     """The arguments of an operation's call, with the keys of tensors instead of the tensors."""
     kwargs = {name: value for name, value in node.arguments.kwargs.items() if value is not None}
-    return keras.tree.map_structure(
-        lambda value: keys[id(value)] if isinstance(value, keras.KerasTensor) else repr(value),
-        [node.arguments.args, kwargs],
-    )
+    return keras.tree.map_structure(lambda value: _key_of_argument(value, keys), [node.arguments.args, kwargs])
+
+
+def _key_of_argument(value: Any, keys: dict[int, str]) -> str:
+    if isinstance(value, keras.KerasTensor):
+        return keys[id(value)]
+    is_constant = isinstance(value, np.ndarray) or keras.ops.is_tensor(value)
+    return digest.of_array(np.asarray(value)) if is_constant else repr(value)
 
 
 def _settings(operation: Any) -> Any:

@@ -10,12 +10,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from frostline.errors import ParamsError
+
 # The layer that turns a feature map into a vector, by `head.pooling`.
-POOLS: dict[str, type[keras.layers.Layer]] = {
+MAP_POOLS: dict[str, type[keras.layers.Layer]] = {
     "avg": keras.layers.GlobalAveragePooling2D,
     "max": keras.layers.GlobalMaxPooling2D,
     "flatten": keras.layers.Flatten,
 }
+TOKEN_POOLS = ("cls", "avg", "cls_avg")
 
 # A Dropout layer that is created with rate 0 has no generator of random numbers. This rate is replaced at once.
 PLACEHOLDER = 0.5
@@ -25,8 +28,8 @@ PLACEHOLDER = 0.5
 class Head:
     """A head.
 
-    pool: feature map -> vector; top: vector -> logits (n, units), a Sequential if gradients train it; units: 1 for a
-    sigmoid, otherwise one per class.
+    pool: feature map or tokens -> vector; top: vector -> logits (n, units), a Sequential if gradients train it; units:
+    1 for a sigmoid, otherwise one per class.
     """
 
     pool: keras.layers.Layer
@@ -70,6 +73,40 @@ class _Dropout(keras.layers.Layer):
         return keras.ops.where(noise >= rate, x / (1 - rate), keras.ops.zeros_like(x))
 
 
+def pool(shape: tuple[int, ...], pooling: str, leading: int = 0) -> keras.layers.Layer:
+    """The layer `pool`: a feature map (height, width, channels), or tokens (number, width) -> vector.
+
+    pooling: a value of `head.pooling`; leading: tokens before those of patches, the class token first; they are no part
+    of the average. Raises ParamsError for a pooling that a body of this kind does not have.
+    """
+    if len(shape) != 2:
+        if pooling not in MAP_POOLS:
+            raise ParamsError(
+                f"params.yaml: head.pooling {pooling} needs a transformer, and the backbone gives a feature map; set "
+                f"it to {' or '.join(MAP_POOLS)}"
+            )
+        return MAP_POOLS[pooling](name="pool")
+    if pooling not in TOKEN_POOLS:
+        raise ParamsError(
+            f"params.yaml: head.pooling {pooling} needs a feature map, and the backbone gives tokens; set it to "
+            f"{' or '.join(TOKEN_POOLS if leading else ('avg',))}"
+        )
+    if pooling != "avg" and not leading:
+        raise ParamsError(
+            f"params.yaml: head.pooling {pooling} needs a class token, the backbone has none; set it to avg"
+        )
+    tokens = keras.Input(shape, name="tokens")
+    vectors = []
+    if pooling != "avg":
+        first = keras.layers.Cropping1D((0, shape[0] - 1), name="class_token")(tokens)
+        vectors.append(keras.layers.Flatten(name="class_vector")(first))
+    if pooling != "cls":
+        patches = keras.layers.Cropping1D((leading, 0), name="patch_tokens")(tokens) if leading else tokens
+        vectors.append(keras.layers.GlobalAveragePooling1D(name="patch_average")(patches))
+    vector = vectors[0] if len(vectors) == 1 else keras.layers.Concatenate(name="both")(vectors)
+    return keras.Model(tokens, vector, name="pool")
+
+
 def build(
     shape: tuple[int, ...],
     classes: int,
@@ -79,17 +116,20 @@ def build(
     binary: bool,
     batch_norm: bool = False,
     l2: float = 0.0,
+    leading: int = 0,
 ) -> Head:
-    """A head for feature maps of `shape` (height, width, channels). Its dropout rates are 0.
+    """A head for feature maps of `shape` (height, width, channels), or tokens. Its dropout rates are 0.
+
+    shape, pooling, leading: see `pool`.
 
     hidden: widths of Dense layers, each followed by BatchNorm (if `batch_norm`), `activation` and dropout; if there are
     none, dropout acts on the pooled features. l2: is added to the loss for each squared kernel weight of a Dense layer.
     binary: one sigmoid unit, for two classes.
     """
-    pool = POOLS[pooling](name="pool")
+    pool_layer = pool(shape, pooling, leading)
     units = 1 if binary else classes
     # Every layer has a name, because Keras's own names are in the bundle and depend on what the process built before.
-    stack: list[keras.layers.Layer] = [keras.Input(pool.compute_output_shape((None, *shape))[1:], name="pooled")]
+    stack: list[keras.layers.Layer] = [keras.Input(pool_layer.compute_output_shape((None, *shape))[1:], name="pooled")]
     for number, width in enumerate(hidden, 1):
         if batch_norm:
             stack += [
@@ -105,7 +145,7 @@ def build(
     if not hidden:
         stack.append(keras.layers.Dropout(PLACEHOLDER, name="dropout"))
     stack.append(keras.layers.Dense(units, kernel_regularizer=_l2(l2), name="logits"))
-    head = Head(pool, keras.Sequential(stack, name="head"), units)
+    head = Head(pool_layer, keras.Sequential(stack, name="head"), units)
     head.set_dropout(0.0)
     return head
 

@@ -24,7 +24,7 @@ from frostline.models.made_from import LoadedWeights
 if TYPE_CHECKING:
     import keras
 
-KEYWORDS = {"none", "builtin", "imagenet"}
+KEYWORDS = {"none", "builtin", "imagenet", "preset"}
 REGISTERED = "models:/"
 
 # `backbone.weights` -> the same, or the folder of a registered model on this machine.

@@ -14,12 +14,14 @@ from frostline.params.section import Count, Fraction, Positive, Section, pairs
 class HeadSection(Section):
     """The head on the backbone: pooling, hidden Dense layers each followed by dropout, one logit per class.
 
+    `pooling`: `avg`, `max` or `flatten` of a feature map; of a transformer the class token (`cls`), the mean of the
+    tokens of patches (`avg`), or both (`cls_avg`);
     `dropout`: one rate, or a list with one for each hidden layer; `batch_norm`: between a hidden layer and its
     activation; `l2`: penalty on the kernels of all Dense layers, see Keras's `L2`; `classifier`: `dense`, or a
     classifier of scikit-learn, trained on frozen features, with `classifier_args` for its constructor.
     """
 
-    pooling: Literal["avg", "max", "flatten"]
+    pooling: Literal["avg", "max", "flatten", "cls", "cls_avg"]
     hidden: list[Positive]
     activation: Literal["relu", "gelu", "silu", "elu", "tanh"]
     dropout: Fraction | list[Fraction]

@@ -111,7 +111,8 @@ class AugmentSection(Section):
 class BackboneSection(Section):
     """The backbone and its weights.
 
-    `weights`: `imagenet`, `builtin` (frostnet), `none`, a file, a bundle's folder or a model of the registry
+    `name`: a name of `frostline backbones`, or `hub/` with a preset of KerasHub or the folder of one; `weights`:
+    `imagenet`, `preset` (KerasHub), `builtin` (frostnet), `none`, a file, a bundle's folder or a model of the registry
     (`models:/NAME@ALIAS`); `alpha`: the width of backbones that have one, null for the default; `until`: cut the body
     after this layer.
     """

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from frostline.core.history import HistoryRow
 from frostline.features.store import Store
-from frostline.models import assembly, backbones, backend, bundles, freezing, heads
+from frostline.models import assembly, backbones, backend, bundles, freezing, heads, vision_transformer
 from frostline.models import weights as files
 from frostline.models.made_from import Audit, BackboneOrigin, MadeFrom, SourceDigests
 from frostline.params.schema import Params
@@ -128,7 +128,9 @@ class Trainer:
             backbone = backbones.of_section(backbone_settings, self.locate, layout.image_size)
             shape = backbone.model.output.shape[1:]
             params.head.require_fit(len(layout.classes))
-            head = heads.build(shape, len(layout.classes), **params.head.model_dump(exclude=NOT_BUILT))
+            leading = vision_transformer.leading_tokens(backbone.model)
+            head_options = params.head.model_dump(exclude=NOT_BUILT)
+            head = heads.build(shape, len(layout.classes), **head_options, leading=leading)
             network = Network(backbone, head, assembly.whole(backbone, head))
             self._networks.put(key, network)
         if is_fresh:
