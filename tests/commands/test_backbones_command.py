@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from frostline.commands import backbones as stage
-from frostline.models import backbones
+from frostline.models import backbones, hub_presets
 
 
 def test_the_json_has_every_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     rows = {row["name"]: row for row in json.loads(stage.run(as_json=True))}
-    assert list(rows) == list(backbones.TABLE)
+    presets = [f"hub/{preset.name}" for preset in hub_presets.usable()]
+    assert list(rows) == [*backbones.TABLE, *presets]
+    rows = {name: rows[name] for name in backbones.TABLE}
     assert [name for name, row in rows.items() if row["imagenet_top1"] is None] == ["frostnet"]
     assert [name for name, row in rows.items() if row["imagenet_weights"] is None] == ["frostnet"]
     assert all(50 < row["imagenet_top1"] < 90 for name, row in rows.items() if name != "frostnet")
@@ -36,7 +38,7 @@ def test_weights_in_the_cache_of_keras_are_seen(tmp_path: Path, monkeypatch: pyt
 
 def test_the_table_is_aligned_and_has_a_line_for_each_backbone() -> None:
     lines = stage.run().splitlines()
-    assert len(lines) == 1 + len(backbones.TABLE)
-    assert max(map(len, lines)) <= 140
-    place = lines[0].index("ImageNet weights")
+    assert len(lines) == 1 + len(backbones.TABLE) + len(hub_presets.usable())
+    assert max(map(len, lines)) <= 160
+    place = lines[0].index("weights ")
     assert {line[place:].split()[0] for line in lines[2:]} <= {"installed", "cached", "download"}

@@ -82,7 +82,7 @@ def shallow_bundle(kind, pooling="avg"):
     from frostline.models import sklearn_fit, sklearn_layers
 
     backbone = backbones.build("frostnet", "builtin", 32)
-    pool = heads.POOLS[pooling](name="pool")
+    pool = heads.MAP_POOLS[pooling](name="pool")
     width = int(np.prod(pool.compute_output_shape(backbone.model.output.shape)[1:]))
     x = np.random.default_rng(0).normal(0.5, 0.5, (60, width)).astype(np.float32)
     classifier = sklearn_fit.fit(kind, {}, x, np.arange(60) % 3, balanced=False, seed=0)

@@ -24,7 +24,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_eleven_recipes_are_there():
+def test_the_thirteen_recipes_are_there():
     assert NAMES == [
         "inceptionv3-last15",
         "large-different",
@@ -37,6 +37,8 @@ def test_the_eleven_recipes_are_there():
         "vgg16-dogs-vs-cats",
         "vgg19-block2-features",
         "vgg19-first5-frozen",
+        "vit-layer-decay",
+        "vit-linear-probe",
     ]
 
 
@@ -102,6 +104,15 @@ def test_an_unknown_name_suggests_the_nearest(project):
     assert len(table.splitlines()) == len(NAMES)
 
 
+def tiny_preset(folder):
+    """The folder of a small vision transformer."""
+    keras_hub = pytest.importorskip("keras_hub", reason="KerasHub is not installed (the extra hub)")
+    body = keras_hub.models.ViTBackbone((32, 32, 3), 8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64)
+    body.save_to_preset(folder)
+    keras_hub.layers.ImageConverter(image_size=(32, 32), scale=1 / 127.5, offset=-1.0).save_to_preset(folder)
+    return folder
+
+
 def run_tiny(project, name):
     """Run a recipe in all four stages, with random weights and few generated images. Returns the metrics."""
     import json
@@ -116,6 +127,8 @@ def run_tiny(project, name):
     (project / "data" / "tiny.yaml").write_text(
         f"kind: synthetic\nfractals: {classes}\nletters: 0\nimages_per_class: 16\nsize: 64\nseed: 1\n"
     )
+    if values["backbone"]["name"].startswith("hub/"):
+        values["backbone"]["name"] = f"hub/{tiny_preset(project / 'preset')}"
     smallest = 75 if values["backbone"]["name"] == "InceptionV3" else 32
     values["data"] |= {"source": "data/tiny.yaml", "image_size": smallest, "train_per_class": None}
     values["data"]["split"] = {"train": 0.5, "val": 0.25, "test": 0.25}

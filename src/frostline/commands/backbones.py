@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from frostline.models import backbones
+from frostline.models import backbones, hub_presets
+from frostline.models.hub_presets import Preset
 
 COLUMNS = {
     "name": "name",
@@ -16,7 +17,7 @@ COLUMNS = {
     "layers": "layers",
     "cut_points": "cut points",
     "imagenet_top1": "top-1",
-    "imagenet_weights": "ImageNet weights",
+    "imagenet_weights": "weights",
     "alphas": "alpha, with ImageNet weights",
 }
 TO_THE_LEFT = ("name", "imagenet_weights", "alphas")
@@ -25,12 +26,15 @@ TO_THE_LEFT = ("name", "imagenet_weights", "alphas")
 def run(as_json: bool = False) -> str:
     """All backbones, without their classification layers, as a table or a JSON array.
 
+    With KerasHub installed, its presets are in it as well. Keras does not have to be loaded, so only the number of
+    parameters is known of them, with all parts of the preset.
+
     parameters, multiply_adds: in millions, the second for an image of the native size; native, smallest: sides of an
     image in pixels; layers: as `finetune.freeze` counts them; cut_points: the number of places where frozen features
     can be stored; imagenet_top1: accuracy on ImageNet in percent, as the source of the weights states it;
     imagenet_weights: `installed` (a Python package), `cached` (by Keras) or `download`, null if there are none.
     """
-    rows = [_row(name) for name in backbones.TABLE]
+    rows = [*map(_row, backbones.TABLE), *map(_preset_row, hub_presets.usable())]
     if as_json:
         return json.dumps(rows, indent=2)
     lines = [tuple(COLUMNS.values()), *(_cells(row) for row in rows)]
@@ -61,12 +65,14 @@ def _row(name: str) -> dict[str, Any]:
     }
 
 
+def _preset_row(preset: Preset) -> dict[str, Any]:
+    unknown = dict.fromkeys(COLUMNS)
+    known = {"name": f"{hub_presets.PREFIX}{preset.name}", "parameters": round(preset.parameters / 1e6, 2)}
+    return unknown | known | {"imagenet_weights": preset.whereabouts, "alphas": [], "preprocessing": "own"}
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    shown = row | {
-        "parameters": f"{row['parameters']:.1f} M",
-        "multiply_adds": f"{row['multiply_adds']:,} M",
-        "imagenet_top1": "" if row["imagenet_top1"] is None else f"{row['imagenet_top1']:.1f}",
-        "imagenet_weights": row["imagenet_weights"] or "",
-        "alphas": " ".join(f"{each:g}" for each in row["alphas"]),
-    }
-    return tuple(str(shown[key]) for key in COLUMNS)
+    forms = {"parameters": "{:.1f} M", "multiply_adds": "{:,} M", "imagenet_top1": "{:.1f}"}
+    cells = {key: "" if value is None else forms.get(key, "{}").format(value) for key, value in row.items()}
+    cells["alphas"] = " ".join(f"{each:g}" for each in row["alphas"])
+    return tuple(cells[key] for key in COLUMNS)

@@ -16,9 +16,11 @@ __all__ = [
     "freeze_rules",
     "freezing",
     "heads",
+    "hub_presets",
     "layer_names",
     "made_from",
     "sklearn_fit",
     "sklearn_layers",
+    "vision_transformer",
     "weights",
 ]

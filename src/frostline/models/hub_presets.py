@@ -103,12 +103,17 @@ def known() -> dict[str, Preset]:
     return {preset.name: preset for file in files for preset in _presets(file)}
 
 
+def usable() -> list[Preset]:
+    """The presets of the installed KerasHub whose backbones can be used."""
+    return [preset for preset in known().values() if preset.is_usable]
+
+
 def _check_known(backbone: str) -> None:
     name = backbone.removeprefix(PREFIX)
     preset = known().get(name)
     if preset is None:
-        usable = [each.name for each in known().values() if each.is_usable]
-        fix = suggest.hint(name, [each for each in usable if each.startswith(name)] or usable, cutoff=0.0)
+        names = [each.name for each in usable()]
+        fix = suggest.hint(name, [each for each in names if each.startswith(name)] or names, cutoff=0.0)
         raise ParamsError(
             f"params.yaml: backbone.name {backbone} is no preset of KerasHub, and no folder of one; {fix}"
         )
