@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.core import progress, suggest
+from frostline.data.images import Pixels
 from frostline.data.shards import Rows, Shards
 from frostline.errors import ParamsError
 from frostline.features import prefix
@@ -37,6 +38,10 @@ class Extractor:
     def width(self) -> int:
         """The length of a vector."""
         return int(np.prod(self._prefix.stops[0].entry.shape))
+
+    def vectors(self, images: Pixels) -> NDArray[np.float32]:
+        """The vectors of prepared images, uint8 (n, size, size, 3): float32 (n, width)."""
+        return np.asarray(self._prefix.run(IMAGES, 0, images), np.float32)
 
     def rows(self, images: Shards, store: Store | None) -> Rows:
         """The vectors of images, float32 (n, width).
