@@ -237,6 +237,22 @@ def recipe(
 
 
 @command()
+def init(
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="A new folder, or an existing project.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(readable=False, help="The images: a folder, a table, an archive or a card.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Default: one that fits the images.")] = None,
+    body: Annotated[str | None, typer.Option(help="The backbone; default: that of the recipe.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Bring a project to this version of frostline.")] = False,
+) -> None:
+    """Make a project of your own, with git and DVC."""
+    from frostline.commands import init as stage
+
+    print(stage.update(folder, data, recipe, body) if update else stage.run(folder, data, recipe, body))
+
+
+@command()
 def backbones(as_json: AsJson = False) -> None:
     """List the backbones, with their sizes."""
     from frostline.commands import backbones as stage

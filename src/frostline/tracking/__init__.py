@@ -9,6 +9,7 @@ __all__ = [
     "checkup",
     "compared",
     "contact",
+    "git",
     "lineage",
     "model_uris",
     "moves",
