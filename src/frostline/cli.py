@@ -216,11 +216,18 @@ def sync(
 
 
 @command()
-def report(as_json: AsJson = False) -> None:
+def report(
+    as_json: AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a merge request.")] = False,
+    against: Annotated[str | None, typer.Option(metavar="REV", help="Compare with a git revision.")] = None,
+) -> None:
     """Print the numbers of the last evaluation."""
     from frostline.commands import report as stage
 
-    print(stage.run(_params() if not as_json else None))
+    if as_markdown or against is not None:
+        print(stage.as_markdown(_params(), against))
+    else:
+        print(stage.run(_params() if not as_json else None))
 
 
 @command()

@@ -32,6 +32,8 @@ KEPT_CURRENT = (
     Path("Dockerfile"),
     Path("Dockerfile.serve"),
     Path(".dockerignore"),
+    Path(".github/workflows/frostline.yaml"),
+    Path(".gitlab-ci.yml"),
 )
 
 

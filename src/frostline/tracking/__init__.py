@@ -14,6 +14,7 @@ __all__ = [
     "model_uris",
     "moves",
     "registry",
+    "revisions",
     "run_log",
     "run_writer",
     "runs",
