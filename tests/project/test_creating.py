@@ -110,7 +110,7 @@ def test_data_inside_the_project_is_named_relative_to_it(here, monkeypatch):
     monkeypatch.chdir(here / "shop")
     said = run(".", "data/photos")
     assert load(here / "shop" / "params.yaml").data.source == "data/photos"
-    assert "dvc add data/photos   # so that DVC keeps the images, and git does not" in said
+    assert "dvc add data/photos && git add data/photos.dvc data/.gitignore   #" in said
     assert (here / "shop" / ".git").is_dir()
 
 

@@ -10,7 +10,7 @@ from conftest import ROOT
 from frostline.commands import init
 from frostline.errors import ParamsError, UserError
 from frostline.params.schema import load
-from frostline.project import completing, updating
+from frostline.project import completing, requirements, updating
 
 
 def git(*arguments):
@@ -106,3 +106,19 @@ def test_keys_come_to_their_place_with_their_comments():
 def test_the_renamed_keys_lead_to_keys_that_exist():
     text = (ROOT / "params.yaml").read_text()
     assert all(f"  {new.rpartition('.')[2]}:" in text for new in completing.RENAMED.values())
+
+
+def test_the_wheel_of_an_upgrade_takes_the_place_of_the_old_one(project, tmp_path, monkeypatch):
+    wheel = tmp_path / "frostline-9.0.0-py3-none-any.whl"
+    wheel.write_bytes(b"a wheel")
+    Path("wheels").mkdir()
+    for name in ("frostline-0.1.0-py3-none-any.whl", "other-1-py3-none-any.whl"):
+        Path("wheels", name).touch()
+    git("add", "wheels")
+    git("commit", "-qm", "wheels")
+    origin = requirements.Origin("9.0.0", False, wheel, "0" * 64)
+    monkeypatch.setattr(requirements, "origin", lambda: origin)
+    assert "git add wheels && git commit -am" in init.update(None, None, None, None)
+    assert {path.name for path in Path("wheels").iterdir()} == {wheel.name, "other-1-py3-none-any.whl"}
+    assert "frostline[imagenet]==9.0.0" in Path("pyproject.toml").read_text()
+    assert f"# sha256 of the wheel of frostline: {'0' * 64}" in Path("requirements.lock").read_text()

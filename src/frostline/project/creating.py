@@ -176,6 +176,8 @@ def _next(wish: Wish, facts: ProjectFacts) -> list[str]:
     steps = [] if wish.folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(wish.folder))}"]
     source = _as_source(wish.data, wish.folder.absolute())
     if wish.data is not None and not Path(source).is_absolute():
-        steps.append(f"dvc add {shlex.quote(source)}   # so that DVC keeps the images, and git does not")
+        ignoring = (Path(source).parent / ".gitignore").as_posix()
+        to_git = shlex.join([f"{source}.dvc", ignoring])
+        steps.append(f"dvc add {shlex.quote(source)} && git add {to_git}   # DVC keeps the images, and git does not")
     steps += [f"git commit -m 'Begin {facts.name}'", "dvc repro"]
     return [f"{'' if number else 'next':<9} {step}" for number, step in enumerate(steps)]

@@ -41,11 +41,10 @@ def update(folder: Path, renames: Mapping[str, str] = completing.RENAMED) -> str
     for path in different:
         with atomic.file(folder / path) as temporary:
             temporary.write_text(after[path], encoding="utf-8")
-    if source.wheel is not None and paths.REQUIREMENTS in different:
-        (folder / paths.WHEELS).mkdir(exist_ok=True)
-        shutil.copy(source.wheel, folder / paths.WHEELS)
     if not different:
         return f"init: {folder.name} is up to date with frostline {source.version}"
+    if source.wheel is not None and paths.REQUIREMENTS in different:
+        _exchange(folder, source.wheel)
     return "\n".join([f"init: {', '.join(map(str, different))} changed", *_notes(source, different, _problem(folder))])
 
 
@@ -91,6 +90,15 @@ def _params(folder: Path, text: str, renames: Mapping[str, str]) -> str:
     return whole
 
 
+def _exchange(folder: Path, wheel: Path) -> None:
+    """Put a wheel of frostline beside the project's other ones, in place of those that git can bring back."""
+    (folder / paths.WHEELS).mkdir(exist_ok=True)
+    for old in (folder / paths.WHEELS).glob(f"{requirements.NAME}-*.whl"):
+        if not repository.changed(folder, [old.relative_to(folder)]):
+            old.unlink()
+    shutil.copy(wheel, folder / paths.WHEELS)
+
+
 def _problem(folder: Path) -> str | None:
     """What is still wrong with params.yaml, one line; None if nothing is."""
     try:
@@ -101,13 +109,14 @@ def _problem(folder: Path) -> str | None:
 
 
 def _notes(source: requirements.Origin, different: list[Path], problem: str | None) -> list[str]:
+    has_wheel = source.wheel is not None and paths.REQUIREMENTS in different
     notes = [f"note      {source.advice}"] if source.advice and paths.REQUIREMENTS in different else []
     notes += [f"warning: {problem}"] if problem else []
     return [
         *notes,
         "next      git diff                   # read it; `git checkout -p FILE` takes parts of it back",
         "          dvc repro                  # trains again if requirements.lock or a value changed",
-        "          git commit -am 'Update frostline'",
+        f"          {f'git add {paths.WHEELS} && ' if has_wheel else ''}git commit -am 'Update frostline'",
     ]
 
 
