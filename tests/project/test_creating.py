@@ -146,6 +146,15 @@ def test_a_repository_with_other_files_is_filled(here):
     assert not list(here.glob(".init*"))
 
 
+def test_a_recipe_for_two_classes_is_refused_for_more(here):
+    make_images(here / "images", per_class=3)
+    shutil.copytree(here / "images" / "ant", here / "images" / "cat")
+    with pytest.raises(UserError, match="--recipe: vgg16-dogs-vs-cats is for two classes, and --data has more"):
+        run("shop", "images", recipe="vgg16-dogs-vs-cats")
+    shutil.rmtree(here / "images" / "cat")
+    assert "VGG16 (imagenet)" in run("shop", "images", recipe="vgg16-dogs-vs-cats")
+
+
 def snapshot(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -231,6 +240,41 @@ def test_images_of_another_users_are_one_line(here):
     assert "can't be read (Permission denied); fix its permissions" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (here / "home" / "shop").exists()
+
+
+@pytest.mark.process
+def test_the_installed_wheel_is_enough(here):
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", "wheels", str(ROOT)], check=True)
+    (wheel,) = (here / "wheels").glob("*.whl")
+    assert wheel.stat().st_size < 6e6
+    subprocess.run([*pip, "install", "--no-deps", "--target", "site", str(wheel)], check=True)
+    env = {**os.environ, "PYTHONPATH": str(here / "site")}
+    done = subprocess.run([sys.executable, "-m", "frostline", "init", "shop"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "its wheel is in wheels/" in done.stdout
+    assert (here / "shop" / "wheels" / wheel.name).read_bytes() == wheel.read_bytes()
+    (here / "shop").rename(here / "shop_of_the_wheel")
+    run("shop")
+    ours, theirs = (snapshot(here / name) for name in ("shop", "shop_of_the_wheel"))
+    names = {path.relative_to(here / "shop") for path in ours if ".git" not in path.relative_to(here / "shop").parts}
+    assert len(names) == 21
+    for name in names - {Path("requirements.lock")}:  # that of the wheel has its digest
+        assert theirs[here / "shop_of_the_wheel" / name] == ours[here / "shop" / name], name
+
+
+@pytest.mark.slow
+def test_dvc_still_has_the_fault_that_is_warned_of(here):
+    run("größe")
+    (here / "größe" / "dvc.yaml").write_text(
+        "stages:\n  one:\n    cmd: touch out\n    params: [seed]\n    outs: [out]\n"
+    )
+    for command in ("git add -A", "git -c user.name=t -c user.email=t@example.org commit -qm begin"):
+        subprocess.run(command.split(), cwd="größe", check=True)
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-S", "seed=8"]
+    done = subprocess.run(command, cwd="größe", capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "'ascii' codec can't encode" in done.stderr
 
 
 def test_a_heavy_library_is_not_loaded(here):

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -73,6 +74,15 @@ def test_the_schema_explains_each_key_and_refuses_others():
         "default": 64,
     }
     assert set(schema["required"]) == set(Params.model_fields)
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.serve"])
+def test_a_container_has_its_own_user_and_a_health_check(name):
+    text = template.files(FACTS)[Path(name)]
+    assert "FROM python:3.12-slim\n" in text
+    assert text.index("\nUSER 1000\n") < text.index("\nHEALTHCHECK ") < text.index("\nCMD [")
+    routes = (ROOT / "src/frostline/serving/app.py").read_text()
+    assert all(f'"/{path}"' in routes for path in re.findall(r"127\.0\.0\.1:8000/(\w+)'", text))
 
 
 @pytest.mark.process

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from frostline import paths
 from frostline.core import suggest
-from frostline.errors import DataError, UserError
+from frostline.errors import DataError, ParamsError, UserError
 from frostline.ingest import cards, inspection
 from frostline.models import backbones
 from frostline.params import recipes
@@ -121,10 +121,19 @@ def _picked(wish: Wish, seen: Appearance | None) -> choosing.Pick:
         if wish.recipe not in known:
             hint = suggest.hint(wish.recipe, known, f"use one of {', '.join(known)}", cutoff=0.4)
             raise UserError(f"--recipe: {wish.recipe} is not known; {hint}")
+        _require_fit(wish.recipe, seen)
         return choosing.Pick(wish.recipe, {}, "as --recipe says")
     if wish.data is None or _is_made_here(wish.data):
         return choosing.Pick(None, {}, "frostnet was pretrained on shapes and letters")
     return choosing.choose(seen)
+
+
+def _require_fit(recipe: str, seen: Appearance | None) -> None:
+    """Raise UserError for a recipe for two classes if there are more."""
+    try:
+        load(template.RECIPES / f"{recipe}.yaml").head.require_fit(seen.classes if seen else 2)
+    except ParamsError:
+        raise UserError(f"--recipe: {recipe} is for two classes, and --data has more; choose another one") from None
 
 
 def _is_made_here(data: Path) -> bool:
