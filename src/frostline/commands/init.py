@@ -6,6 +6,7 @@ from pathlib import Path
 
 from frostline.errors import UserError
 from frostline.project import creating, updating
+from frostline.project.wishes import Wish
 
 
 def run(folder: Path | None, data: Path | None, recipe: str | None, body: str | None) -> str:
@@ -16,7 +17,7 @@ def run(folder: Path | None, data: Path | None, recipe: str | None, body: str | 
     """
     if folder is None:
         raise UserError("DIR: is missing; name a new folder, as in `frostline init myproject --data ~/photos`")
-    return creating.create(creating.Wish(folder, data, recipe, body))
+    return creating.create(Wish(folder, data, recipe, body))
 
 
 def update(folder: Path | None, data: Path | None, recipe: str | None, body: str | None) -> str:

@@ -5,4 +5,4 @@ appearance.py looks at the images, choosing.py picks by what it saw, updating.py
 It knows no Keras, so that all of it takes seconds.
 """
 
-__all__ = ["creating", "json_schema", "requirements", "template", "updating"]
+__all__ = ["creating", "json_schema", "requirements", "template", "updating", "wishes"]

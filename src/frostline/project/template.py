@@ -7,7 +7,9 @@ file for one of ours; in a text, `@NAME@` is a fact of the project.
 
 from __future__ import annotations
 
+import platform
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +57,20 @@ class ProjectFacts:
         """The name of the project's Python package."""
         word = re.sub(r"\W", "_", self.name.lower())
         return f"project_{word}" if word[0].isdigit() else word
+
+
+def facts_of(folder: Path, top: Path | None, requirement: str, name: str | None = None) -> ProjectFacts:
+    """What the files of a project say of it. name: of the distribution, None for one like the folder's."""
+    place = folder.resolve().relative_to(top.resolve()).as_posix() if top else "."
+    release = ".".join(platform.python_version_tuple()[:2])
+    return ProjectFacts(name or _name(folder.resolve().name), place, release, requirement)
+
+
+def _name(folder: str) -> str:
+    """A name for a distribution, an experiment and a model, like that of a folder."""
+    latin = unicodedata.normalize("NFKD", folder).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9]+", "-", latin).strip("-").lower() or "classifier"
+    return f"{name}-project" if name == "frostline" else name  # a project can't depend on itself
 
 
 def files(facts: ProjectFacts) -> dict[Path, str]:

@@ -14,7 +14,7 @@ from frostline.core import atomic
 from frostline.errors import ParamsError, UserError
 from frostline.params import edit
 from frostline.params.schema import load
-from frostline.project import completing, creating, repository, requirements, settings, template
+from frostline.project import completing, repository, requirements, settings, template
 
 PIN = re.compile(rf"{requirements.NAME}(\[[\w,-]*\])?==[^\"']+")
 
@@ -60,7 +60,7 @@ def _texts(folder: Path, top: Path, source: requirements.Origin, before: Mapping
     project = _project(folder, pyproject)
     needs = [str(each) for each in project.get("dependencies", [])]
     requirement = next((each for each in needs if PIN.fullmatch(each)), f"{requirements.NAME}=={source.version}")
-    facts = creating.facts_of(folder, top, requirement, str(project["name"]))
+    facts = template.facts_of(folder, top, requirement, str(project["name"]))
     texts = {path: text for path, text in template.files(facts).items() if path in before}
     kept = {path: text for path, text in texts.items() if path in template.KEPT_CURRENT}
     kept[paths.SCHEMA] = template.files(facts)[paths.SCHEMA]  # a project that is older than it gets it
