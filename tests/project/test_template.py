@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
+from typer.main import get_command
 
+from frostline.cli import app
 from frostline.params.schema import Params
 from frostline.project import json_schema, settings, template
 
@@ -92,3 +94,14 @@ def test_the_folder_of_dvc_is_what_dvc_itself_would_make(tmp_path):
     texts = {str(path): text for path, text in template.files(FACTS).items()}
     assert (tmp_path / ".dvc" / ".gitignore").read_text() == texts[".dvc/.gitignore"]
     assert {path.name for path in (tmp_path / ".dvc").iterdir()} == {".gitignore", "config", "tmp"}
+
+
+def test_the_readme_names_commands_and_files_that_exist():
+    texts = template.files(FACTS)
+    readme = texts[Path("README.md")]
+    assert set(re.findall(r"\bfrostline ([a-z-]+)", readme)) - {"init"} <= set(get_command(app).commands)
+    assert "models:/my-shop@champion" in readme
+    assert len(readme.split()) < 350
+    made = {"reports/", "models/classifier/", "params.yaml", "requirements.lock"}  # by stages, or with the settings
+    named = {name for row in re.findall(r"^\| (`.*?) \|", readme, re.M) for name in re.findall(r"`(.*?)`", row)}
+    assert [name for name in named - made if not any(str(path).startswith(name) for path in texts)] == []
