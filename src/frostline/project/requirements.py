@@ -108,10 +108,12 @@ def outdated(lock_text: str) -> str | None:
     return pinned[1] if pinned and pinned[1] != distribution(NAME).version else None
 
 
-def _needs(package: Distribution, extras: Iterable[str]) -> list[Requirement]:
+def _needs(package: Distribution, extras: frozenset[str]) -> list[Requirement]:
     """What a package needs here, with these extras."""
     environment: Mapping[str, str] = {key: str(value) for key, value in default_environment().items()}
-    needs = [Requirement(line) for line in package.requires or []]
+    lines = package.requires or []
+    # Most packages have more lines for extras than for themselves, and to parse them takes most of the time.
+    needs = [Requirement(line) for line in lines if extras or "extra ==" not in line]
     return [
         need
         for need in needs
