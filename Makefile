@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro help test test-most test-all lint bench bench-faults bench-sweep ui frostnet lock
+.PHONY: repro help test test-most test-all lint bench bench-faults bench-sweep ui frostnet schema lock
 .DEFAULT_GOAL := repro
 
 repro: $(VENV)/.ready  ## train and evaluate what params.yaml says
@@ -58,6 +58,9 @@ ui: $(VENV)/.ready  ## compare runs: http://127.0.0.1:5000
 frostnet: $(VENV)/.ready  ## make the embedded backbone again (about 20 minutes on 2 cores)
 	cd pretrain && dvc repro
 	cp pretrain/models/frostnet.npz src/frostline/models/frostnet.npz
+
+schema:  ## write the JSON Schema of params.yaml anew, after a change of a key or a comment
+	python -m frostline.project.json_schema
 
 lock:  ## write requirements.lock anew from pyproject.toml; needs uv
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \

@@ -216,11 +216,18 @@ def sync(
 
 
 @command()
-def report(as_json: AsJson = False) -> None:
+def report(
+    as_json: AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a merge request.")] = False,
+    against: Annotated[str | None, typer.Option(metavar="REV", help="Compare with a git revision.")] = None,
+) -> None:
     """Print the numbers of the last evaluation."""
     from frostline.commands import report as stage
 
-    print(stage.run(_params() if not as_json else None))
+    if as_markdown or against is not None:
+        print(stage.as_markdown(_params(), against))
+    else:
+        print(stage.run(_params() if not as_json else None))
 
 
 @command()
@@ -234,6 +241,22 @@ def recipe(
     from frostline.commands import recipe as stage
 
     print(stage.run(name, apply, yes, image_size))
+
+
+@command()
+def init(
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="A new folder, or an existing project.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(readable=False, help="The images: a folder, a table, an archive or a card.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="Default: one that fits the images.")] = None,
+    body: Annotated[str | None, typer.Option(help="The backbone; default: that of the recipe.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Bring a project to this version of frostline.")] = False,
+) -> None:
+    """Make a project of your own, with git and DVC."""
+    from frostline.commands import init as stage
+
+    print(stage.update(folder, data, recipe, body) if update else stage.run(folder, data, recipe, body))
 
 
 @command()

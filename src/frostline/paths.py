@@ -14,7 +14,12 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 RECIPES = Path("recipes")
 CARD_SUFFIXES = {".yaml", ".yml"}  # of a data.source that names a built-in, generated or downloaded data set
+PIPELINE = Path("dvc.yaml")
 DVC_LOCK = Path("dvc.lock")
+REQUIREMENTS = Path("requirements.lock")
+PYPROJECT = Path("pyproject.toml")
+SCHEMA = Path("params.schema.json")  # of params.yaml, for editors
+WHEELS = Path("wheels")  # packages that no index has
 
 PREPARED = Path("data/prepared")
 AUGMENTED = Path("data/augmented")

@@ -8,6 +8,7 @@ __all__ = [
     "doctor",
     "export",
     "features",
+    "init",
     "lineage",
     "lr_find",
     "predict",

@@ -11,6 +11,7 @@ from frostline.features.store import Store
 from frostline.ingest import inspection
 from frostline.models import backbones, layer_names
 from frostline.params.schema import Params
+from frostline.project import requirements
 from frostline.tracking import checkup
 
 
@@ -29,7 +30,19 @@ def check(params: Params) -> str:
     for folder in (paths.features(), paths.checkpoints(), paths.PREPARED.parent, paths.REPORTS):
         atomic.require_writable(folder)
     lines = [f"doctor: {backbone.name} ({backbone.weights}) on {params.data.source}; all folders are writable"]
-    return "\n".join([*lines, *_store_lines(store.opened(params.cache)), checkup.line(params.tracking)])
+    lines += [*_store_lines(store.opened(params.cache)), checkup.line(params.tracking)]
+    return "\n".join([*lines, *_lock_lines()])
+
+
+def _lock_lines() -> list[str]:
+    """A warning if requirements.lock, by which stages notice an upgrade, pins another frostline than this one."""
+    text = paths.REQUIREMENTS.read_text(encoding="utf-8") if paths.REQUIREMENTS.is_file() else ""
+    pinned = requirements.outdated(text)
+    if pinned is None:
+        return []
+    return [
+        f"warning: {paths.REQUIREMENTS}: pins frostline {pinned}, not the one that runs; run `frostline init --update`"
+    ]
 
 
 def _store_lines(features: Store) -> list[str]:

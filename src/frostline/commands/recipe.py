@@ -1,4 +1,7 @@
-"""`frostline recipe`: list the recipes, show one, or write it to params.yaml."""
+"""`frostline recipe`: list the recipes, show one, or write it to params.yaml.
+
+They are those of the project's folder recipes/, or if it has none, those that frostline brings.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from frostline.errors import ParamsError
 from frostline.models import backbones
 from frostline.params import edit, recipes
 from frostline.params.schema import Params, load
+from frostline.project import json_schema, template
 
 
 def run(name: str | None, apply: bool, yes: bool, image_size: bool) -> str:
@@ -21,10 +25,10 @@ def run(name: str | None, apply: bool, yes: bool, image_size: bool) -> str:
     ParamsError for an unknown recipe, and if there is no terminal for the question.
     """
     if name is None:
-        all_recipes = recipes.every(paths.RECIPES)
+        all_recipes = recipes.every(_folder())
         width = max(len(recipe.name) for recipe in all_recipes)
         return "\n".join(f"{recipe.name:<{width}}  {recipe.summary}" for recipe in all_recipes)
-    recipe = recipes.find(paths.RECIPES, name)
+    recipe = recipes.find(_folder(), name)
     if not apply:
         return recipe.text.rstrip("\n")
     return _apply(recipe, yes, image_size)
@@ -36,7 +40,8 @@ def _apply(recipe: recipes.Recipe, yes: bool, image_size: bool) -> str:
     present = target.read_text(encoding="utf-8") if is_there else ""
     with tempfile.TemporaryDirectory() as scratch:  # check the new file before it replaces the old one
         draft = Path(scratch) / target.name
-        draft.write_text(recipes.merged(recipe.text, present), encoding="utf-8")
+        modeline = json_schema.modeline(present)  # the schema of an editor belongs to the file, not to its values
+        draft.write_text(modeline + recipes.merged(recipe.text, present), encoding="utf-8")
         recipe_size = _read(recipe.text, scratch).data.image_size
         if image_size:
             edit.change(draft, {"data.image_size": recipe_size})
@@ -54,6 +59,10 @@ def _apply(recipe: recipes.Recipe, yes: bool, image_size: bool) -> str:
             "--image-size sets that of the recipe"
         )
     return "\n".join(lines)
+
+
+def _folder() -> Path:
+    return paths.RECIPES if paths.RECIPES.is_dir() else template.RECIPES
 
 
 def _read(text: str, scratch: str) -> Params:

@@ -4,4 +4,4 @@ This package may use models. It neither writes to MLflow nor reads params.yaml. 
 test that a challenger must pass.
 """
 
-__all__ = ["card_making", "gate", "gradcam", "plots", "report", "scores", "summary"]
+__all__ = ["card_making", "gate", "gradcam", "markdown", "plots", "report", "scores", "summary"]

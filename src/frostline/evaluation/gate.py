@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from frostline.errors import StateError
 from frostline.evaluation import metrics
 from frostline.evaluation.metrics import Labels, Probabilities
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RESAMPLES = 10_000
 CHUNK = 2**24  # random numbers in memory at a time
@@ -96,6 +102,24 @@ def compare(
         margin=margin,
         confidence=confidence,
     )
+
+
+def aligned(tables: Sequence[pd.DataFrame]) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
+    """The labels (n,), and the probabilities (n, classes) of two versions in one order of images and classes.
+
+    tables: like reports/predictions.parquet, of the same images. Raises StateError if their classes differ.
+    """
+    classes = sorted(tables[0].attrs["classes"])
+    if sorted(tables[1].attrs["classes"]) != classes:
+        raise StateError("promote: challenger and champion know different classes; they can't be compared")
+    numbers = {name: number for number, name in enumerate(classes)}
+    probabilities = []
+    for table in tables:
+        ordered = table.sort_values("sha256")
+        columns = np.argsort([numbers[name] for name in table.attrs["classes"]])
+        probabilities.append(np.stack(ordered["probabilities"].to_list()).astype(np.float32)[:, columns])
+    labels = tables[0].sort_values("sha256")["label"].map(numbers).to_numpy(np.int64)
+    return labels, probabilities
 
 
 def _hits(labels: Labels, probabilities: Probabilities) -> NDArray[np.float64]:

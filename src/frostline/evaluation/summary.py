@@ -16,7 +16,8 @@ PHOTOS = "frostline recipe photos --apply --image-size   # for photos: a backbon
 def text(scores: Scores, report: Path, params: Params, view: str | None) -> str:
     """A few lines. report: the model card; params: of the training; view: a page or a command that shows the run."""
     low, high = scores.accuracy.interval or (0.0, 1.0)
-    experiment = f"source .venv/bin/activate && dvc exp run -S {_other(params)}"
+    activate = "source .venv/bin/activate && " if Path(".venv").is_dir() else ""
+    experiment = f"{activate}dvc exp run -S {_other(params)}"
     is_page = view is not None and view.startswith("http")
     steps = [f"{view:<22} # compare runs in the MLflow UI"] if view is not None and not is_page else []
     steps += [PHOTOS] if _wants_photos(params) else []

@@ -5,6 +5,7 @@ checks.py lists what is wrong with them, and splits.py decides which of them are
 """
 
 __all__ = [
+    "cards",
     "changes",
     "checks",
     "decoding",

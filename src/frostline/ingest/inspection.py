@@ -16,20 +16,24 @@ from frostline.ingest.structures import Structure
 from frostline.params.schema import Params
 
 
-def check(params: Params, scratch: Path) -> None:
+def check(params: Params, scratch: Path) -> sources.Source | None:
     """Check the source of params.yaml: a folder and a table by their lists of images, an archive by its start.
 
-    scratch: an existing folder, which stays empty. Raises DataError or ParamsError, one line with the fix.
+    scratch: an existing folder, which stays empty. Returns the source, or None for an archive or a card, which is not
+    opened. Raises DataError or ParamsError, one line with the fix.
     """
     path = Path(params.data.source)
     if path.is_dir():
         _require_plain_files(path)
     if path.is_file() and archives.is_archive(path):
         _require_archive(path)
-    elif path.is_file() and path.suffix.lower() in paths.CARD_SUFFIXES:
+        return None
+    if path.is_file() and path.suffix.lower() in paths.CARD_SUFFIXES:
         cards.load(path)  # it is not opened: that may generate or download images
-    else:
-        _check_listing(params, sources.open_source(path, scratch, Structure.of(params.data)))
+        return None
+    source = sources.open_source(path, scratch, Structure.of(params.data))
+    _check_listing(params, source)
+    return source
 
 
 def _check_listing(params: Params, source: sources.Source) -> None:

@@ -22,9 +22,12 @@ def change(path: Path, values: Mapping[str, Any]) -> None:
     The file is replaced as a whole. Raises ParamsError for a key that does not exist, and if a value can't be changed
     without changing more, for example with anchors and values of several lines.
     """
+    from ruamel.yaml import YAML
+
     with path.open(encoding="utf-8", newline="") as file:
         before = text = file.read()
-    spans = {key: _span(text, key, path) for key in values}
+    document = YAML(pure=True).compose(text)
+    spans = {key: _span(text, document, key, path) for key in values}
     # From the end on, so that the other spans stay valid.
     for key, (start, end) in sorted(spans.items(), key=lambda item: item[1], reverse=True):
         value_text = _as_yaml(values[key]) if end > start else f" {_as_yaml(values[key])}"  # an empty value is a null
@@ -60,11 +63,12 @@ def _require_no_more(path: Path, before: str, after: str, values: Mapping[str, A
         raise ParamsError(f"{path}: can't be edited in place; write by hand {lines}")
 
 
-def _span(text: str, key: str, path: Path) -> tuple[int, int]:
-    """The start and end of a dotted key's value in the text. Raises ParamsError if the key does not exist."""
-    from ruamel.yaml import YAML
+def _span(text: str, document: Any, key: str, path: Path) -> tuple[int, int]:
+    """The start and end of a dotted key's value in the text. Raises ParamsError if the key does not exist.
 
-    node = YAML(pure=True).compose(text)
+    document: the node that ruamel.yaml composes of the text.
+    """
+    node = document
     for part in key.split("."):
         pairs = node.value if isinstance(node.value, list) else []
         matches = [pair for pair in pairs if pair[0].value == part]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ def compare(
                 f"{champion.uri}: was not tested on the images that version {challenger.number} was tested on, so the "
                 "two can't be compared; `frostline promote --reevaluate` tests both on data/prepared/test"
             )
-    labels, (ours, theirs) = _aligned(tables)
+    labels, (ours, theirs) = gate.aligned(tables)
     rule = params.registry.gate
     return gate.compare(labels, ours, theirs, rule.metric, rule.margin, rule.confidence, params.seed)
 
@@ -110,18 +110,3 @@ def _decoder(
         return np.asarray(images.fit(image, scorer.image_size, scorer.resize))
 
     return read
-
-
-def _aligned(tables: Sequence[pd.DataFrame]) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
-    """The labels, and the probabilities of both versions in one order of images and classes."""
-    classes = sorted(tables[0].attrs["classes"])
-    if sorted(tables[1].attrs["classes"]) != classes:
-        raise StateError("promote: challenger and champion know different classes; they can't be compared")
-    numbers = {name: number for number, name in enumerate(classes)}
-    probabilities = []
-    for table in tables:
-        ordered = table.sort_values("sha256")
-        columns = np.argsort([numbers[name] for name in table.attrs["classes"]])
-        probabilities.append(np.stack(ordered["probabilities"].to_list()).astype(np.float32)[:, columns])
-    labels = tables[0].sort_values("sha256")["label"].map(numbers).to_numpy(np.int64)
-    return labels, probabilities

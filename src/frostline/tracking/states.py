@@ -17,7 +17,7 @@ from frostline.data import data_report
 from frostline.errors import DataError, StateError
 from frostline.evaluation import scores
 from frostline.models import account
-from frostline.tracking import lineage, run_log
+from frostline.tracking import dvc_files, lineage, run_log
 from frostline.tracking.run_log import flat
 from frostline.tracking.tracker import Tracker
 
@@ -106,19 +106,19 @@ def _masked(folder: Path) -> Iterator[list[Path]]:
 @contextmanager
 def checked_out(revision: str) -> Iterator[tuple[Path, str, bool]]:
     """The files of a revision in a temporary folder, its commit, and whether it is the name of a DVC experiment."""
-    from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError
 
     needed = [*STATE_FILES, paths.BUNDLE, paths.REPORTS]
     with atomic.scratch(paths.state() / "revision") as scratch:
         try:
-            files = DVCFileSystem(str(paths.root()), rev=revision)
+            files, place = dvc_files.at(revision)
             commit = files.repo.get_rev()
             for path in needed:
                 target = scratch / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                files.get(path.as_posix(), str(target), recursive=files.isdir(path.as_posix()))
+                source = f"{place}{path.as_posix()}"
+                files.get(source, str(target), recursive=files.isdir(source))
         except (DvcException, SCMError, OSError) as error:
             reason = " ".join(str(error).split())[:160]
             raise StateError(

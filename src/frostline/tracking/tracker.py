@@ -119,8 +119,10 @@ class Tracker:
             return None
         if uri.startswith("http"):
             return f"{uri.rstrip('/')}/#/experiments/{run.experiment}/runs/{run.id}" if run.id else uri
-        is_default = uri == f"sqlite:///{paths.tracking_database()}"
-        return "make ui" if is_default else f"mlflow ui --backend-store-uri '{uri}'"
+        if uri != f"sqlite:///{paths.tracking_database()}":
+            return f"mlflow ui --backend-store-uri '{uri}'"
+        has_make = (paths.root() / "Makefile").is_file()  # a project that `frostline init` made has none
+        return "make ui" if has_make else f"mlflow ui --backend-store-uri sqlite:///{paths.tracking_database().name}"
 
     def require_writable(self) -> None:
         """Raise StateError if a run could not keep its files: a training would notice that only at its end."""
