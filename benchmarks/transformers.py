@@ -86,7 +86,7 @@ def main() -> None:
         ]
     show(
         "transformers",
-        f"ViT-B/16 with random weights, photos of {SIDE} pixels, {ROUNDS} rounds. frostline fills up batches of {rows}, "
+        f"ViT-B/16 with random weights, photos of {SIDE} pixels, {ROUNDS} rounds. frostline fills batches of {rows}, "
         f"so 64 photos cost what 96 do. Tokens differ by {difference:.0e} of their size.",
         ["contestant", "photos", "photos/s, median (worst to best)", "ratio"],
         table,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -47,7 +47,7 @@ class Predictions(pd.DataFrame):
     Columns: image (the path, or the number of the image), label, probability, and the probability of each class.
     """
 
-    _metadata = ["pictures"]
+    _metadata: ClassVar = ["pictures"]
     pictures: Sequence[Pixels] = ()
 
     @property
@@ -106,7 +106,7 @@ class Classifier:
 
         Raises DataError for an image that can't be read; it names the file or the number of the image.
         """
-        pictures = list(images) if _is_several(images) else [images]
+        pictures = _listed(images)
         pixels = self._prepared(pictures)
         probabilities = self._scorer.probabilities(pixels)
         best = probabilities.argmax(axis=1) if len(pixels) else np.empty(0, np.int64)
@@ -133,7 +133,7 @@ class Classifier:
 
         backbone, _ = bundles.parts(self._bundle)
         pooling = str(self._bundle.made_from.head["pooling"])
-        pixels = self._prepared(list(images) if _is_several(images) else [images])
+        pixels = self._prepared(_listed(images))
         extractor = extraction.extractor(backbone, layer or backbone.model.operations[-1].name, pooling)
         return extractor.vectors(np.stack(pixels)) if pixels else np.empty((0, extractor.width), np.float32)
 
@@ -188,8 +188,9 @@ class Classifier:
         return decoding.resize(pixels, self.image_size, self._scorer.resize)
 
 
-def _is_several(images: Any) -> bool:
-    """Whether these are images, and not one: an array of four dimensions, or any sequence that is no path."""
+def _listed(images: Any) -> list[Any]:
+    """Images as a list: an array of four dimensions holds several, and so does any sequence that is no path."""
     if isinstance(images, np.ndarray):
-        return images.ndim == 4
-    return not isinstance(images, str | Path) and hasattr(images, "__iter__") and not hasattr(images, "convert")
+        return list(images) if images.ndim == 4 else [images]
+    is_one = isinstance(images, str | Path) or hasattr(images, "convert") or not hasattr(images, "__iter__")
+    return [images] if is_one else list(images)

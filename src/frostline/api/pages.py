@@ -57,12 +57,16 @@ def classifier(caption: str, account: Account) -> str:
 
 def scores(caption: str, metrics: Iterable[tuple[str, str]]) -> str:
     """A table of metrics. metrics: name and value."""
-    return f"<p><b>{escape(caption)}</b></p>{_table(('', ''), [(escape(name), escape(value)) for name, value in metrics])}"
+    return (
+        f"<p><b>{escape(caption)}</b></p>{_table(('', ''), [(escape(name), escape(value)) for name, value in metrics])}"
+    )
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{name}</th>" for name in header) if any(header) else ""
-    body = "".join("<tr>" + "".join(f"<td style='text-align:left'>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{cell}</td>" for cell in row) + "</tr>" for row in rows
+    )
     return f"<table><tr>{head}</tr>{body}</table>" if head else f"<table>{body}</table>"
 
 

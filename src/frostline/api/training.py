@@ -33,7 +33,7 @@ SHOWN = {"accuracy": "accuracy", "macro_f1": "macro F1", "log_loss": "log loss",
 
 @dataclass(frozen=True, repr=False)
 class Trained:
-    """The result of a training. folder: has what the pipeline writes, reports/model_card.md for one, and params.yaml."""
+    """The result of a training. folder: has params.yaml and what the pipeline writes, such as reports/model_card.md."""
 
     folder: Path
 

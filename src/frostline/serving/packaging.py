@@ -22,7 +22,7 @@ from frostline.models import backend
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-# The Python files that are copied into a model: `pyfunc.Classifier` and everything that it imports.
+# The Python files that are copied into a model: `pyfunc.RegisteredClassifier` and everything that it imports.
 SOURCES = Path(__file__).parents[1]
 COPIED_FILES = (
     *(f"data/{name}.py" for name in ("deep_grey", "dicom", "images", "memory_budget")),
@@ -98,8 +98,8 @@ def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
         (package / "__init__.py").touch()
         script = scratch / "model.py"
         script.write_text(
-            f"from mlflow.models import set_model\nfrom {package.name}.serving.pyfunc import Classifier\n\n"
-            "set_model(Classifier())\n"
+            f"from mlflow.models import set_model\nfrom {package.name}.serving.pyfunc import RegisteredClassifier\n\n"
+            "set_model(RegisteredClassifier())\n"
         )
         sys.path.insert(0, str(scratch))  # MLflow runs the script before it is saved
         try:

@@ -13,7 +13,7 @@ from .inputs import UnusableInputError, column_of, environment_limits
 from .scoring import Scorer
 
 
-class Classifier(PythonModel):
+class RegisteredClassifier(PythonModel):
     """Images in a table -> label, probability, probabilities by class name.
 
     The table has one of the columns `image` (encoded bytes; base64 in JSON), `path` (a regular file that the model can
