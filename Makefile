@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro help test test-most test-all lint bench bench-faults bench-sweep ui frostnet schema lock
+.PHONY: repro help test test-most test-all lint bench bench-faults bench-sweep ui frostnet schema reference figures docs lock
 .DEFAULT_GOAL := repro
 
 repro: $(VENV)/.ready  ## train and evaluate what params.yaml says
@@ -62,6 +62,16 @@ frostnet: $(VENV)/.ready  ## make the embedded backbone again (about 20 minutes 
 schema:  ## write the JSON Schema of params.yaml anew, after a change of a key or a comment
 	python -m frostline.project.json_schema
 
+reference: $(VENV)/.ready  ## write the pages of docs/reference anew, after a change of a key, a command or a file
+	python docs/tools/make_reference.py
+
+figures: $(VENV)/.ready  ## write README's figures and docs/pictures anew, after a change of benchmarks/results
+	python docs/tools/make_figures.py
+
+docs: .venv-docs/.ready  ## the documentation as a site in .site/html; a dead link fails
+	$(PYTHON) docs/tools/make_site.py
+	cd .site && ../.venv-docs/bin/zensical build --clean --strict
+
 lock:  ## write requirements.lock anew from pyproject.toml; needs uv
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--no-emit-index-url --no-header --no-annotate --quiet --output-file requirements.lock
@@ -71,4 +81,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+# The site generator alone, as the extra `docs` names it, without frostline and its libraries.
+.venv-docs/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	sed -n 's/^docs = \["\(.*\)"\].*/\1/p' pyproject.toml | xargs .venv-docs/bin/python -m pip install --quiet
 	touch $@
