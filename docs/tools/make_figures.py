@@ -69,7 +69,7 @@ def figures(span: str) -> str:
         (
             "photos of your own, all stages",
             "own_folder",
-            f"{own['wall time']}, test accuracy {own['test accuracy (95% interval)']}",
+            f"{own['wall time']}, test accuracy {own['test accuracy (95% interval)'].replace('(', '(95%: ')}",
             f"commonest class: {own['commonest class']}",
         ),
         (
