@@ -8,6 +8,7 @@ nothing new stays without a description.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -185,7 +186,7 @@ def params() -> str:
         "line. A key that is null by default may be left out. Values are those of the template, which is also the "
         "[`params.yaml`](../../params.yaml) of this repository; "
         "[recipes](../how-to/choose-a-body.md#recipes) have others. "
-        '"Read by" names the stages that train anew when the value changes. All keys are there since version '
+        '"Read by" names the stages that run again when the value changes. All keys are there since version '
         "0.1.0, unless "
         "their description says otherwise.\n",
         _table(schema, {"seed": schema["properties"]["seed"]}, "", stages),
@@ -479,7 +480,10 @@ def _markdown(header: tuple[str, ...], rows: list[list[str]]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    """Text for a cell. Braces become code, since a site generator may take them for attributes."""
+    parts = text.replace("|", "\\|").split("`")  # every second part is code already
+    parts[::2] = [re.sub(r"\{(?:[^{}]|\{[^{}]*\})*\}", r"`\g<0>`", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 if __name__ == "__main__":
