@@ -12,9 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from frostline.core import suggest
+from frostline.core import own_code, suggest
 from frostline.errors import ParamsError, WeightsError
-from frostline.models import applications, efficientnet_lite, freeze_rules, frostnet, hub, hub_presets, preprocessing
+from frostline.models import (
+    applications,
+    efficientnet_lite,
+    freeze_rules,
+    frostnet,
+    hub,
+    hub_presets,
+    own_backbone,
+    preprocessing,
+)
 from frostline.models.family import Family, Whereabouts, reason
 from frostline.models.made_from import LoadedWeights
 from frostline.models.weights import KEYWORDS, Locate, layers_of
@@ -114,6 +123,8 @@ def sizes() -> dict[str, Size]:
 
 # The row of all presets of KerasHub. The native size of most is in their names.
 PRESET = Spec(hub.FAMILY, "own", 224)
+# The row of functions of one's own.
+OWN = Spec(own_backbone.FAMILY, "included", 224, smallest=8)
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,9 @@ def spec_of(name: str) -> Spec:
     if hub_presets.is_name(name):
         hub_presets.check(name)
         return PRESET
+    if own_code.is_reference(name):
+        own_code.check(name, own_backbone.KEY)
+        return OWN
     if name not in TABLE:
         fix = suggest.hint(name, TABLE, otherwise=f"use one of {', '.join(TABLE)}", cutoff=0.5)
         raise ParamsError(f"params.yaml: backbone.name {name!r} is not known; {fix}")
