@@ -198,7 +198,7 @@ def test_a_bundle_of_another_backbone_is_refused_before_keras_loads(bundle, tmp_
         backbones.check("MobileNet", str(bundle), 96)
     with pytest.raises(WeightsError, match=r"a bundle of alpha 0.35; set backbone.alpha to 0.35"):
         backbones.check("MobileNetV2", str(bundle), 96)
-    with pytest.raises(WeightsError, match="names a folder without a bundle"):
+    with pytest.raises(WeightsError, match="is a folder without a bundle"):
         backbones.check("MobileNetV2", str(tmp_path), 96)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError, match="DVC deletes it first; copy the folder"):

@@ -65,7 +65,7 @@ def parts(bundle: Bundle) -> tuple[Backbone, Head]:
     model = bundle.model
     body = next(layer for layer in model.layers if isinstance(layer, keras.Model) and layer.name != "head")
     top = model.get_layer("head")
-    backbone = Backbone(origin.name, body, backbones.preprocess(origin.name), origin.weights != "none")
+    backbone = Backbone(origin.name, body, backbones.preprocess(origin.name, origin.loaded), origin.weights != "none")
     return backbone, Head(model.get_layer("pool"), top, top.output.shape[-1])
 
 
