@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from frostline.errors import WeightsError
-from frostline.models import backbones, weights
+from frostline.models import backbones, file_kinds, weights
 from frostline.models.made_from import LoadedWeights
 
 SIDE = 32
@@ -68,8 +68,9 @@ def test_an_export_of_teachable_machine_gives_the_body_all_its_weights(export, b
         for path in export.iterdir():
             archive.write(path, path.name)
         archive.writestr("__MACOSX/._keras_model.h5", b"a note")
-    for path in (export / "keras_model.h5", export, packed):
+    for path in (export, packed):
         assert_same(build(path), body)
+    assert file_kinds.find(export) == file_kinds.find(export / "keras_model.h5")
     assert weights.content(str(export)) != weights.content(str(packed))
 
 

@@ -42,8 +42,8 @@ def read(folder: Path) -> list[tuple[str, list[NDArray[Any]]]]:
             if key not in shapes or weight in layers.setdefault(layer, {}):
                 raise ValueError(f"it holds {layer}/{weight} twice, or not at all")
             layers[layer][weight] = checkpoint.get_tensor(key)
-    except tf.errors.OpError as error:
-        raise ValueError(f"its variables are damaged: {error.message[:120]}") from None
+    except (tf.errors.OpError, IndexError) as error:
+        raise ValueError(f"its variables are damaged: {str(error)[:120]}") from None
     return [(name, [weights[each] for each in sorted(weights, key=_rank)]) for name, weights in layers.items()]
 
 
