@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,8 @@ def weights_member(path: Path) -> bytes:
         return member(path, _weights_name(archive.namelist()))
 
 
-def _weights_name(names: Iterable[str]) -> str:
-    return next((name for name in names if file_kinds.is_hdf5(name) and name != WEIGHTS), WEIGHTS)
+def _weights_name(names: Collection[str]) -> str:
+    return WEIGHTS if WEIGHTS in names else next(filter(file_kinds.is_hdf5, names), WEIGHTS)
 
 
 def _archive(path: Path, size: int) -> None:
