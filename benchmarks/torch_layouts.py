@@ -5,7 +5,8 @@
 
 It needs torch, torchvision and timm, which are no dependencies: `pip install torch torchvision timm safetensors`. The
 weights are pseudo-random float32. Both sides compute in float64, since a deep network with random weights can amplify
-the rounding of float32 without limit, and what remains then shows whether they compute the same.
+the rounding of float32 without limit, and what remains then shows whether they compute the same. ConvNeXt does not
+amplify it, and its grouped convolutions take minutes in float64.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any
 import numpy as np
 
 SIDES = (96, 109)  # an odd one too: paddings differ there
+# What a network with the same names, but torch's paddings, would give if it were taken for one of Google's.
+CONTROLS = {"EfficientNetB0": "efficientnet_b0", "MobileNetV3Large": "mobilenetv3_large_100"}
 RECORDED = ("VGG16", "DenseNet121", "ConvNeXtTiny", "EfficientNetB0", "EfficientNetV2B0", "EfficientNetLite0")
 RECORD_SIDE = 64
 
@@ -76,11 +79,16 @@ def main() -> None:
 
     from frostline.models import torch_names
 
-    keras.config.set_floatx("float64")
     rows = []
     for name in chosen.names or torch_names.LAYOUTS:
+        keras.config.set_floatx("float32" if name.startswith("ConvNeXt") else "float64")
         for source, network in networks(name):
             rows.append((name, source, *compared(name, source, network)))
+            print(*rows[-1], flush=True)
+        if name in CONTROLS:
+            source, network = next(networks(name))
+            other = timm.create_model(CONTROLS[name], pretrained_cfg=network.pretrained_cfg).eval()
+            rows.append((name, f"timm {CONTROLS[name]}, taken for {source[5:]}", *compared(name, source, other)))
             print(*rows[-1], flush=True)
     if chosen.names:
         return
@@ -90,7 +98,7 @@ def main() -> None:
         "torch_layouts",
         "The output of a body, against that of torch with the same pseudo-random weights: the largest difference of a "
         f"feature, as a share of the largest one between an image and the mean of three, at {SIDES[0]} and {SIDES[1]} "
-        "px. Computed in float64, but for Keras's preprocessing, which is float32. "
+        "px. Computed in float64, but for Keras's preprocessing and its ConvNeXt, which are in float32. "
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}.",
         ("backbone", "network", "preprocessing", *(f"{side} px" for side in SIDES)),
         rows,

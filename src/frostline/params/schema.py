@@ -111,9 +111,9 @@ class AugmentSection(Section):
 class BackboneSection(Section):
     """The backbone and its weights.
 
-    `weights`: `imagenet`, `builtin` (frostnet), `none`, a file, a bundle's folder or a model of the registry
-    (`models:/NAME@ALIAS`); `alpha`: the width of backbones that have one, null for the default; `until`: cut the body
-    after this layer.
+    `weights`: `imagenet`, `builtin` (frostnet), `none`, a file, a folder (a bundle, a SavedModel, or with one file of
+    weights) or a model of the registry (`models:/NAME@ALIAS`); `alpha`: the width of backbones that have one, null for
+    the default; `until`: cut the body after this layer.
     """
 
     name: str
