@@ -107,7 +107,7 @@ def test_layers_that_do_not_fit_are_skipped_and_listed(network, tmp_path):
 
 def test_a_file_that_fits_no_layer_is_refused_with_the_fix(network, tmp_path):
     path = tmp_path / "other.keras"
-    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(path)
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="dense")]).save(path)
     with pytest.raises(WeightsError, match=r"other\.keras: .*MobileNet \(none of 54 layers fits\).* or backbone.alpha"):
         build(path)
     with zipfile.ZipFile(path, "a") as archive:
