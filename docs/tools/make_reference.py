@@ -84,6 +84,7 @@ METRICS = {
     "temperature": ("above 0", "only with `evaluate.calibrate: temperature`: what the logits are divided by"),
     "ece_uncalibrated": ("0 to 1", "only with calibration: `ece` without it"),
     "log_loss_uncalibrated": ("0 and more", "only with calibration: `log_loss` without it"),
+    "own": ("any number", "for each function of `evaluate.metrics`, with its name instead of NAME"),
     "test_digest": ("text", "digest of the test images; `promote` compares only models with the same one"),
 }
 
@@ -392,7 +393,7 @@ def metrics() -> str:
     k = next(key for key in example if key.startswith("top_"))
     rows = []
     for name, (span, said) in METRICS.items():
-        key = k if name == "top_k_accuracy" else name
+        key = {"top_k_accuracy": k, "own": "own_NAME"}.get(name, name)
         rows.append([f"`{key}`", span, f"`{json.dumps(example[key])}`" if key in example else "", said])
         if f"{name}{CI95}" in example:
             rows.append([f"`{name}{CI95}`", "[low, high]", f"`{json.dumps(example[name + CI95])}`", "95% interval"])

@@ -31,8 +31,10 @@ def test_what_the_repository_has_is_linked_and_not_copied():
 def test_the_pipeline_is_the_repositorys_without_our_sources():
     ours = YAML(typ="safe").load(ROOT / "dvc.yaml")
     theirs = YAML(typ="safe").load(template.pipeline())
-    for stage in ours["stages"].values():
+    for name, stage in ours["stages"].items():
         stage["deps"] = [path for path in stage["deps"] if not path.startswith("src/")]
+        if name != "prepare":  # the others may run functions of the project
+            stage["deps"].insert(-1, "src")
     assert theirs == ours
     assert all("requirements.lock" in stage["deps"] for stage in theirs["stages"].values())
     assert "src/" not in template.pipeline()

@@ -17,6 +17,7 @@ import pandas as pd
 from frostline import paths
 from frostline.api import pages
 from frostline.api.classifier import Classifier
+from frostline.core import own_code
 from frostline.errors import UserError
 from frostline.params import edit, schema
 from frostline.params.schema import Params
@@ -71,6 +72,7 @@ def train(images: str | Path | pd.DataFrame, params: Settings, folder: str | Pat
         raise UserError(f"{folder}: is not empty; name another folder for the results")
     place.mkdir(parents=True, exist_ok=True)
     _write_params(place / paths.PARAMS, params, _source(images, place))
+    own_code.make_importable()  # those of the notebook's folder
     with contextlib.chdir(place):
         settings = schema.load(paths.PARAMS)
         for stage in (prepare, augment, finetune, evaluate):

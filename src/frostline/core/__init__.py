@@ -15,6 +15,7 @@ __all__ = [
     "machine",
     "mapped",
     "masking",
+    "own_code",
     "plain_yaml",
     "progress",
     "suggest",

@@ -7,10 +7,12 @@ change the existing variants.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from frostline.core import own_code
 from frostline.data.images import Pixels
 from frostline.params.schema import AugmentSection
 
@@ -72,6 +74,36 @@ def draw(policy: Policy, sha256: str, variant: int, seed: int) -> Transform:
         rotation, shift_y, shift_x, shear, zoom_y, zoom_x,
         policy.horizontal_flip and flip_x, policy.vertical_flip and flip_y, brightness,
     )  # fmt: skip
+
+
+class OwnAugmentation(Protocol):
+    """An augmentation of one's own, `augment.function: package.module:function`."""
+
+    def __call__(self, image: Pixels, rng: np.random.Generator) -> Pixels:
+        """A changed copy of an image, uint8 (size, size, 3). rng: the only source of chance that it may use."""
+
+
+def own(settings: AugmentSection) -> OwnAugmentation | None:
+    """The function of `augment.function`, None without one. Raises ParamsError if it can't be imported."""
+    return own_code.function(settings.function, "augment.function") if settings.function else None
+
+
+def variant(
+    pixels: Pixels, settings: AugmentSection, function: OwnAugmentation | None, sha256: str, number: int, seed: int
+) -> Pixels:
+    """A variant (1, 2, ...) of an image. function: `own(settings)`. Raises ParamsError if it fails."""
+    policy = Policy.of(settings)
+    out = apply(pixels, draw(policy, sha256, number, seed), policy.fill_mode)
+    if function is None or settings.function is None:
+        return out
+    rng = np.random.default_rng([seed, number, int(sha256[:16], 16), 1])
+    try:
+        changed = np.asarray(function(out, rng))
+        if changed.shape != out.shape or changed.dtype != np.uint8:
+            raise ValueError(f"it gave {changed.dtype} {changed.shape} and not uint8 {out.shape}")
+    except Exception as error:  # a user's own code may raise anything
+        raise own_code.failed(settings.function, "augment.function", error) from error
+    return np.ascontiguousarray(changed)
 
 
 def apply(pixels: Pixels, transform: Transform, fill_mode: str) -> Pixels:

@@ -9,7 +9,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from frostline.core import fonts, labels
 from frostline.data import augmentation, shards
-from frostline.data.augmentation import Policy
 from frostline.data.images import Pixels
 from frostline.params.schema import AugmentSection
 
@@ -26,11 +25,12 @@ def draw(settings: AugmentSection, train: shards.Shards, seed: int) -> Image.Ima
     variants = range(1, 1 + (VARIANTS if settings.mode == "live" else min(settings.copies, VARIANTS)))
     order = np.argsort(train.labels, kind="stable")
     rows = order[np.linspace(0, len(order) - 1, min(ROWS, len(order))).astype(int)]
-    policy = Policy.of(settings)
+    function = augmentation.own(settings)
     lines = []
     for row, pixels in zip(rows, train.take(rows), strict=True):
-        transforms = [augmentation.draw(policy, train.index["sha256"].iat[row], v, seed) for v in variants]
-        lines.append([pixels, *(augmentation.apply(pixels, d, policy.fill_mode) for d in transforms)])
+        sha256 = train.index["sha256"].iat[row]
+        varied = (augmentation.variant(pixels, settings, function, sha256, number, seed) for number in variants)
+        lines.append([pixels, *varied])
     names = labels.labels(train.layout.classes)
     columns = ["original", *(f"variant {number}" for number in variants)]
     return _with_labels(lines, [names[train.labels[row]] for row in rows], columns)

@@ -11,18 +11,16 @@ from numpy.typing import NDArray
 
 from frostline.core import machine, progress
 from frostline.data import augmentation, shards
-from frostline.data.augmentation import Policy
 from frostline.errors import DataError
 from frostline.params.schema import AugmentSection
 
 
 def write(settings: AugmentSection, train: shards.Shards, seed: int, folder: Path) -> None:
     """Write the stored variants of the training split into an empty folder. There are none if variants are live."""
-    policy = Policy.of(settings)
     for variant in range(1, (settings.copies if settings.stored else 0) + 1):
         place = folder / f"variant-{variant:05d}"
         place.mkdir()
-        images = progress.track(_make_variant(train, policy, variant, seed), len(train), f"augment {variant}")
+        images = progress.track(_make_variant(train, settings, variant, seed), len(train), f"augment {variant}")
         shards.write(place, train.layout, train.index, images)
 
 
@@ -42,13 +40,15 @@ def stored(folder: Path, settings: AugmentSection, train: shards.Shards) -> list
     return variants
 
 
-def _make_variant(train: shards.Shards, policy: Policy, variant: int, seed: int) -> Iterator[NDArray[np.uint8]]:
+def _make_variant(
+    train: shards.Shards, settings: AugmentSection, number: int, seed: int
+) -> Iterator[NDArray[np.uint8]]:
     """One variant of every training image, in the order of the shards."""
     digests = train.index["sha256"].tolist()
+    function = augmentation.own(settings)
 
     def make(row: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        transform = augmentation.draw(policy, digests[row], variant, seed)
-        return augmentation.apply(pixels, transform, policy.fill_mode)
+        return augmentation.variant(pixels, settings, function, digests[row], number, seed)
 
     with ThreadPoolExecutor(machine.cores()) as pool:  # SciPy releases the interpreter lock
         for start in range(0, len(train), 64):

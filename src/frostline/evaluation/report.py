@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from frostline.core import atomic
 from frostline.core.escaping import cells
 from frostline.data import shards
 from frostline.data.data_report import DataReport
-from frostline.evaluation import gallery, metrics, model_card, plots, ranking
+from frostline.evaluation import gallery, metrics, model_card, own_metrics, plots, ranking
 from frostline.evaluation.metrics import Probabilities
 from frostline.evaluation.scores import Scores
 from frostline.models import calibration
@@ -48,11 +48,12 @@ def build(
     top_k: int,
     resamples: int,
     seed: int,
+    own: Sequence[str] = (),
 ) -> Report:
     """Compare a bundle's probabilities for the test images with the labels.
 
     digest: of the bundle; probabilities: float32 (n, classes), in the order of `test`; data: the report of `prepare`;
-    history: of the training; top_k, resamples, seed: see `metrics.compute`.
+    history: of the training; top_k, resamples, seed: see `metrics.compute`; own: metrics of one's own.
     """
     classes, labels, predicted = test.layout.classes, test.labels, probabilities.argmax(axis=1)
     rank_summary = ranking.summary(labels, probabilities)
@@ -61,6 +62,7 @@ def build(
         roc_auc=rank_summary.roc_auc,
         average_precision=rank_summary.average_precision,
         test_digest=test.source_digest()[:16],  # `dvc metrics diff` shows it as a column
+        own=own_metrics.compute(own, labels, probabilities),
     )
     if bundle.temperature != 1:
         scores = _with_uncalibrated(scores, labels, probabilities, bundle.temperature)

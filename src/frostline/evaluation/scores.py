@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from frostline.core.history import DIGITS
 from frostline.errors import DataError
 
+OWN = "own_"  # begins the key of a metric of one's own
 CI95 = "_ci95"  # the suffix of an interval's key in metrics.json
 
 
@@ -34,7 +35,8 @@ class Scores:
 
     roc_auc and average_precision are None if no class can be ranked. temperature, ece_uncalibrated and
     log_loss_uncalibrated are None without calibration. commonest_class: the accuracy of always answering the class that
-    is the most frequent in the test split; test_digest: the start of `Shards.source_digest` of the test images.
+    is the most frequent in the test split; test_digest: the start of `Shards.source_digest` of the test images. own:
+    metrics of one's own, by their functions' names.
     """
 
     accuracy: Score
@@ -52,6 +54,7 @@ class Scores:
     ece_uncalibrated: float | None = None
     log_loss_uncalibrated: float | None = None
     test_digest: str = ""
+    own: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """The content of metrics.json. `top_k_accuracy` has the number in its key, and an interval a key of its own.
@@ -59,7 +62,7 @@ class Scores:
         Numbers have DIGITS significant digits: the others differ from one kind of processor to another.
         """
         values: dict[str, Any] = {}
-        for name in (field.name for field in fields(self) if field.name != "top_k"):
+        for name in (each.name for each in fields(self) if each.name not in ("top_k", "own")):
             value = _rounded(getattr(self, name))
             key = f"top_{self.top_k}_accuracy" if name == "top_k_accuracy" else name
             if isinstance(value, Score):
@@ -68,19 +71,20 @@ class Scores:
                     values[key + CI95] = list(value.interval)
             elif value is not None:
                 values[key] = value
-        return values
+        return values | {OWN + name: _rounded(value) for name, value in self.own.items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Scores:
         """The inverse of `as_json`. Raises TypeError if a value is missing or unknown."""
-        types = {field.name: field.type for field in fields(cls)}
-        arguments: dict[str, Any] = {}
+        types = {each.name: each.type for each in fields(cls)}
+        own = {key.removeprefix(OWN): value for key, value in values.items() if key.startswith(OWN)}
+        arguments: dict[str, Any] = {"own": own}
         for key, value in values.items():
             if top := re.fullmatch(r"top_(\d+)_accuracy", key):
                 arguments |= {"top_k": int(top[1]), "top_k_accuracy": value}
             elif types.get(key, "").startswith("Score"):
                 arguments[key] = Score.of(value, values.get(key + CI95))
-            elif not key.endswith(CI95):
+            elif not key.endswith(CI95) and not key.startswith(OWN):
                 arguments[key] = value
         return cls(**arguments)
 

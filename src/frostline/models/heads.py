@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 
+from frostline.core import own_code
 from frostline.errors import ParamsError
 
 # The layer that turns a feature map into a vector, by `head.pooling`.
@@ -116,6 +117,7 @@ def build(
     binary: bool,
     batch_norm: bool = False,
     l2: float = 0.0,
+    layers: str | None = None,
     leading: int = 0,
 ) -> Head:
     """A head for feature maps of `shape` (height, width, channels), or tokens. Its dropout rates are 0.
@@ -123,7 +125,8 @@ def build(
     shape, pooling, leading: see `pool`.
 
     hidden: widths of Dense layers, each followed by BatchNorm (if `batch_norm`), `activation` and dropout; if there are
-    none, dropout acts on the pooled features. l2: is added to the loss for each squared kernel weight of a Dense layer.
+    none, dropout acts on the pooled features. layers: a function of one's own that makes the layers before the logits,
+    instead of `hidden`. l2: is added to the loss for each squared kernel weight of a Dense layer.
     binary: one sigmoid unit, for two classes.
     """
     pool_layer = pool(shape, pooling, leading)
@@ -142,12 +145,36 @@ def build(
                 keras.layers.Dense(width, activation=activation, kernel_regularizer=_l2(l2), name=f"hidden{number}")
             )
         stack.append(keras.layers.Dropout(PLACEHOLDER, name=f"dropout{number}"))
-    if not hidden:
+    if layers:
+        stack += _own(layers)
+    elif not hidden:
         stack.append(keras.layers.Dropout(PLACEHOLDER, name="dropout"))
     stack.append(keras.layers.Dense(units, kernel_regularizer=_l2(l2), name="logits"))
     head = Head(pool_layer, keras.Sequential(stack, name="head"), units)
     head.set_dropout(0.0)
     return head
+
+
+class OwnHead(Protocol):
+    """The inner layers of a head of one's own, `head.layers: package.module:function`."""
+
+    def __call__(self) -> Sequence[keras.layers.Layer]:
+        """New layers of Keras, applied one after the other to the pooled vector (n, width), before the logits.
+        `head.dropout` sets the rates of those that are Dropout layers."""
+
+
+def _own(reference: str) -> list[keras.layers.Layer]:
+    function: OwnHead = own_code.function(reference, "head.layers")
+    try:
+        made = list(function())
+    except Exception as error:  # a user's own code may raise anything
+        raise own_code.failed(reference, "head.layers", error) from error
+    for number, layer in enumerate(made, 1):
+        if not type(layer).__module__.startswith("keras."):
+            kind = TypeError(f"{type(layer).__name__} is no layer of Keras, which a bundle must load without your code")
+            raise own_code.failed(reference, "head.layers", kind)
+        layer.name = f"own{number}"
+    return made
 
 
 def _l2(factor: float) -> keras.regularizers.Regularizer | None:

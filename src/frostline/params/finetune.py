@@ -8,17 +8,18 @@ from pydantic import Field, field_validator, model_validator
 
 from frostline.errors import ParamsError
 from frostline.params.schedules import Flat, NamedSchedule, ScheduleValue, schedule_of
-from frostline.params.section import Count, Fraction, Positive, Section, pairs
+from frostline.params.section import Count, Fraction, OwnFunction, Positive, Section, pairs
 
 
 class HeadSection(Section):
     """The head on the backbone: pooling, hidden Dense layers each followed by dropout, one logit per class.
 
     `pooling`: `avg`, `max` or `flatten` of a feature map; of a transformer the class token (`cls`), the mean of the
-    tokens of patches (`avg`), or both (`cls_avg`);
-    `dropout`: one rate, or a list with one for each hidden layer; `batch_norm`: between a hidden layer and its
-    activation; `l2`: penalty on the kernels of all Dense layers, see Keras's `L2`; `classifier`: `dense`, or a
-    classifier of scikit-learn, trained on frozen features, with `classifier_args` for its constructor.
+    tokens of patches (`avg`), or both (`cls_avg`); `dropout`: one rate, or a list with one for each hidden layer;
+    `batch_norm`: between a hidden layer and its activation; `layers`: instead of `hidden`, a function of one's own that
+    makes the layers before the logits; `l2`: penalty on the kernels of all Dense layers, see Keras's `L2`;
+    `classifier`: `dense`, or a classifier of scikit-learn, trained on frozen features, with `classifier_args` for its
+    constructor.
     """
 
     pooling: Literal["avg", "max", "flatten", "cls", "cls_avg"]
@@ -28,6 +29,7 @@ class HeadSection(Section):
     batch_norm: bool
     l2: Annotated[float, Field(ge=0)]
     binary: bool
+    layers: OwnFunction | None = None
     classifier: Literal["dense", "logistic_regression", "linear_svm", "random_forest", "knn"]
     classifier_args: dict[str, int | float | str | bool | None]
 
@@ -136,7 +138,7 @@ class FinetuneSection(Section):
     schedule: ScheduleValue
     early_stopping: EarlyStopping | None
     callbacks: Callbacks
-    loss: Literal["cross_entropy", "focal"]
+    loss: Literal["cross_entropy", "focal"] | OwnFunction
     focal_gamma: Annotated[float, Field(ge=0)]
     class_weight: Literal["none", "balanced"]
     label_smoothing: Fraction

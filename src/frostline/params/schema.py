@@ -16,7 +16,7 @@ from frostline.core import plain_yaml
 from frostline.errors import ParamsError
 from frostline.params import messages
 from frostline.params.finetune import FinetuneSection, HeadSection
-from frostline.params.section import Count, Fraction, Positive, Section, pairs
+from frostline.params.section import Count, Fraction, OwnFunction, Positive, Section, pairs
 
 
 class SplitSection(Section):
@@ -73,7 +73,8 @@ class AugmentSection(Section):
     """Ranges of the seeded variants: angles in degrees, shifts and zoom as shares of the side.
 
     `mode`: `stored` variants on disk, `copies` of them, or `live` ones, drawn for each batch; `mixup`, `cutmix`: alpha
-    of the Beta distribution of the share in which two images of a batch are mixed, 0 for no mixing.
+    of the Beta distribution of the share in which two images of a batch are mixed, 0 for no mixing; `function`: of
+    one's own, which changes each stored variant further.
     """
 
     mode: Literal["stored", "live"]
@@ -87,6 +88,7 @@ class AugmentSection(Section):
     vertical_flip: bool
     brightness: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None
     fill_mode: Literal["constant", "nearest", "reflect", "wrap"]
+    function: OwnFunction | None = None
     mixup: Annotated[float, Field(ge=0)]
     cutmix: Annotated[float, Field(ge=0)]
 
@@ -105,16 +107,20 @@ class AugmentSection(Section):
     def _ordered(self) -> Self:
         if self.brightness and self.brightness[0] > self.brightness[1]:
             raise ValueError("brightness must be [lowest, highest]")
+        if self.function and self.mode == "live":
+            raise ValueError(
+                "augment.function changes stored variants; set augment.mode to stored, or function to null"
+            )
         return self
 
 
 class BackboneSection(Section):
     """The backbone and its weights.
 
-    `name`: a name of `frostline backbones`, or `hub/` with a preset of KerasHub or the folder of one; `weights`:
-    `imagenet`, `preset` (KerasHub), `builtin` (frostnet), `none`, a file, a bundle's folder or a model of the registry
-    (`models:/NAME@ALIAS`); `alpha`: the width of backbones that have one, null for the default; `until`: cut the body
-    after this layer.
+    `name`: of `frostline backbones`, `hub/` with a preset of KerasHub or the folder of one, or a function of one's own;
+    `weights`: `imagenet`, `preset` (KerasHub), `builtin` (frostnet), `none`, a file, a folder (a bundle, a SavedModel,
+    or with one file of weights) or a model of the registry (`models:/NAME@ALIAS`); `alpha`: the width of backbones that
+    have one, null for the default; `until`: cut the body after this layer.
     """
 
     name: str
@@ -138,6 +144,7 @@ class CacheSection(Section):
 class EvaluateSection(Section):
     """Evaluation and calibration.
 
+    `metrics`: functions of one's own, whose values are in metrics.json beside the others;
     `top_k`: k of the top-k accuracy; `bootstrap`: number of resamples for the 95% intervals; `calibrate`: what
     `finetune` fits on the validation split and puts into the bundle.
     """
@@ -145,6 +152,7 @@ class EvaluateSection(Section):
     top_k: Positive
     bootstrap: Annotated[int, Field(ge=100)]
     calibrate: Literal["none", "temperature"]
+    metrics: list[OwnFunction] | None = None
 
 
 class Range(Section):
@@ -265,6 +273,7 @@ class Params(Section):
             (self.finetune.freeze != "all", f"finetune.freeze {self.finetune.freeze}", "set the latter to all"),
             (self.head.binary, "head.binary true", "set the latter to false"),
             (bool(self.head.hidden), f"head.hidden {self.head.hidden}", "set the latter to []"),
+            (bool(self.head.layers), f"head.layers {self.head.layers}", "set the latter to null"),
             (self.augment.mode == "live", "augment.mode live", "set the latter to stored"),
         ):
             if is_wrong:

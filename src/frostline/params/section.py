@@ -6,8 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from frostline.core import own_code
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=0)]
+OwnFunction = Annotated[str, Field(pattern=own_code.PATTERN)]  # `package.module:function`
 Positive = Annotated[int, Field(ge=1)]
 
 

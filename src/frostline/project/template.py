@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from frostline import paths
+from frostline.core import own_code
 from frostline.project import json_schema
 
 FOLDER = Path(__file__).with_name("template")
@@ -26,6 +27,8 @@ PIPELINE_HEADER = """\
 # The four stages. Each depends on its data, on the params that it reads, and on requirements.lock, which pins
 # frostline: so another version of it trains again, and an edit of a plot or a comment does not.
 """
+
+RUN_OWN_CODE = ("augment", "finetune", "evaluate")  # stages that may run functions of the project
 
 # What `frostline init --update` writes anew; all others belong to the project from its first day.
 KEPT_CURRENT = (
@@ -80,10 +83,20 @@ def files(facts: ProjectFacts) -> dict[Path, str]:
 
 
 def pipeline() -> str:
-    """dvc.yaml of a project: this repository's own, whose stages depend on requirements.lock and not on our sources."""
+    """dvc.yaml of a project: this repository's own, whose stages depend on requirements.lock and not on our sources.
+
+    Those that may run functions of the project depend on its sources.
+    """
     lines = _read(PIPELINE).splitlines(keepends=True)
     start = next(number for number, line in enumerate(lines) if not line.startswith("#"))
-    return PIPELINE_HEADER + "".join(line for line in lines[start:] if not line.startswith("      - src/"))
+    texts = []
+    for line in lines[start:]:
+        if line.startswith("      - src/frostline/stages/"):  # the last of our sources in a stage
+            stage = Path(line.split("/")[-1]).stem
+            texts.append(f"      - {own_code.SOURCES}\n" if stage in RUN_OWN_CODE else "")
+        elif not line.startswith("      - src/"):
+            texts.append(line)
+    return PIPELINE_HEADER + "".join(texts)
 
 
 def _target(path: Path, facts: ProjectFacts) -> Path:

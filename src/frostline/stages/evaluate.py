@@ -43,6 +43,7 @@ def run(params: Params) -> str:
         top_k=settings.top_k,
         resamples=settings.bootstrap,
         seed=params.seed,
+        own=settings.metrics or (),
     )
     report.write(results)
     view = record(params, bundle.made_from, len(bundle.layout.classes), bundle_digest, results.scores)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import keras
 
+from frostline.core import own_code
 from frostline.data import augmentation
 from frostline.errors import ParamsError
 from frostline.models import bands, freeze_rules, freezing
@@ -90,6 +91,7 @@ def _phase(params: Params, name: str, epochs: int, stage: range, band: Band) -> 
         momentum=settings.momentum,
         label_smoothing=settings.label_smoothing,
         focal_gamma=settings.focal_gamma if settings.loss == "focal" else None,
+        own_loss=settings.loss if own_code.is_reference(settings.loss) else None,
         ema_momentum=settings.ema_momentum,
         layer_decay=settings.layer_decay if rule.is_discriminative and not is_head else 1.0,
         mixup=params.augment.mixup,

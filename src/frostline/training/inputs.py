@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frostline import paths
-from frostline.core import atomic
+from frostline.core import atomic, own_code
 from frostline.data import shards, variants
 from frostline.errors import DataError
 from frostline.features import store
@@ -43,6 +43,9 @@ def check(params: Params, locate: weights.Locate) -> None:
 
     locate: gives the place of `backbone.weights` on this machine. Raises UserError.
     """
+    for key, value in (("head.layers", params.head.layers), ("finetune.loss", params.finetune.loss)):
+        if value and own_code.is_reference(value):
+            own_code.check(value, key)
     backbone = params.backbone
     backbones.check(backbone.name, locate(backbone.weights), params.data.image_size, backbone.alpha)
     if not params.head.is_dense:

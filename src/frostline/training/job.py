@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from frostline import paths
-from frostline.core import atomic, digest
+from frostline.core import atomic, digest, own_code
 from frostline.data import shards
 from frostline.errors import StateError
 from frostline.models import weights
@@ -39,10 +39,13 @@ def key(params: Params, sets: Sequence[shards.Shards], locate: weights.Locate = 
 
     locate: gives the place of `backbone.weights` on this machine.
     """
+    named = (params.backbone.name, params.head.layers, params.finetune.loss)
+    references = [each for each in named if each and own_code.is_reference(each)]
     files = [path for folder in CODE for path in sorted(PACKAGE.joinpath(folder).rglob("*")) if path.suffix in SUFFIXES]
     return digest.of_value(
         {
             "params": settings(params),
+            "own": [own_code.content(each) for each in references],
             "weights": weights.content(locate(params.backbone.weights)),
             "data": [images.digest for images in sets],
             "package": [digest.of_file(path) for path in files],

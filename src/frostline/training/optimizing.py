@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
+from frostline.core import own_code
 from frostline.training.phases import StepRule
 
 
@@ -65,7 +66,7 @@ def compile_for(model: keras.Model, rule: StepRule, blocks: Mapping[str, int]) -
     kind = keras.metrics.CategoricalAccuracy
     accuracy = _BinaryAccuracy("accuracy", threshold=0.0) if is_binary else kind("accuracy")
     depths = [blocks.get(variable.path, 0) for variable in model.trainable_variables]
-    model.compile(_optimizer(rule, depths), _loss(rule.focal_gamma, is_binary), metrics=[accuracy])
+    model.compile(_optimizer(rule, depths), _loss(rule, is_binary), metrics=[accuracy])
     model.optimizer.build(model.trainable_variables)
 
 
@@ -87,9 +88,39 @@ def _optimizer(rule: StepRule, blocks: Sequence[int]) -> keras.optimizers.Optimi
     return optimizer
 
 
-def _loss(gamma: float | None, is_binary: bool) -> keras.losses.Loss:
+class OwnLoss(Protocol):
+    """A loss of one's own, `finetune.loss: package.module:function`, in Keras's operations."""
+
+    def __call__(self, targets: Any, logits: Any) -> Any:
+        """The loss of each image, (n,). targets: shares of the classes, float32 (n, classes), or (n, 1) for a sigmoid;
+        logits: of the same shape, before softmax or sigmoid."""
+
+
+class _Own(keras.losses.Loss):
+    """A loss of one's own as Keras's."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(name="own")
+        self.reference = reference
+        self.function: OwnLoss = own_code.function(reference, "finetune.loss")
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        try:
+            values = self.function(y_true, y_pred)
+        except Exception as error:  # a user's own code may raise anything
+            raise own_code.failed(self.reference, "finetune.loss", error) from error
+        if len(values.shape) != 1:
+            shape = ValueError(f"it gave shape {tuple(values.shape)}, not (n,)")
+            raise own_code.failed(self.reference, "finetune.loss", shape)
+        return values
+
+
+def _loss(rule: StepRule, is_binary: bool) -> keras.losses.Loss:
     """Cross-entropy, or the focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017), which equals
-    the cross-entropy for gamma 0."""
+    the cross-entropy for gamma 0, or one's own."""
+    if rule.own_loss:
+        return _Own(rule.own_loss)
+    gamma = rule.focal_gamma
     if gamma is None:
         kind = keras.losses.BinaryCrossentropy if is_binary else keras.losses.CategoricalCrossentropy
         return kind(from_logits=True)

@@ -84,7 +84,7 @@ class StepRule:
     """The part of a step's settings that is compiled. The values of decay and momentum are not; see `StepNumber`.
 
     has_layer_decay: whether blocks have different learning rates. focal_gamma: of the focal loss; None for
-    cross-entropy.
+    cross-entropy. own_loss: a function of one's own, instead of both.
     """
 
     optimizer: str
@@ -93,6 +93,7 @@ class StepRule:
     has_average: bool
     has_layer_decay: bool
     focal_gamma: float | None
+    own_loss: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ class Phase:
     average over the weights of all steps, which is evaluated and kept (Polyak & Juditsky, "Acceleration of Stochastic
     Approximation by Averaging", 1992, with exponential weights), 0 for none; layer_decay: a block's learning rate
     divided by that of the block above it (Howard & Ruder, "Universal Language Model Fine-tuning for Text
-    Classification", ACL 2018, section 3.2), 1 for one rate; focal_gamma: None for cross-entropy. mixup, cutmix: see
-    `mixing.Mixture`. band: the layers of the backbone that are trained.
+    Classification", ACL 2018, section 3.2), 1 for one rate; focal_gamma: None for cross-entropy; own_loss: see
+    `StepRule`. mixup, cutmix: see `mixing.Mixture`. band: the layers of the backbone that are trained.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Phase:
     momentum: float = 0.0
     label_smoothing: float = 0.0
     focal_gamma: float | None = None
+    own_loss: str | None = None
     ema_momentum: float = 0.0
     layer_decay: float = 1.0
     mixup: float = 0.0
@@ -134,7 +136,9 @@ class Phase:
         is_sgd = self.optimizer == "sgd"
         has_decay = self.optimizer != "adam" and self.weight_decay > 0
         has_momentum, has_average = is_sgd and self.momentum > 0, self.ema_momentum > 0
-        return StepRule(self.optimizer, has_decay, has_momentum, has_average, self.layer_decay < 1, self.focal_gamma)
+        has_layer_decay = self.layer_decay < 1
+        loss = (self.focal_gamma, self.own_loss)
+        return StepRule(self.optimizer, has_decay, has_momentum, has_average, has_layer_decay, *loss)
 
     def numbers(self, epoch: int, steps_per_epoch: int, history: Sequence[HistoryRow]) -> NDArray[np.float32]:
         """The numbers for each step of an epoch and for the first step of the next one, float32
