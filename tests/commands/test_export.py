@@ -77,7 +77,7 @@ def test_a_file_that_onnx_cannot_run_is_refused(tmp_path):
     node = onnx.helper.make_node("Unheard", ["x"], ["y"])
     graph = onnx.helper.make_graph([node], "g", [value("x", 1, [1])], [value("y", 1, [1])])
     onnx.save(onnx.helper.make_model(graph), tmp_path / "model.onnx")
-    with pytest.raises(UserError, match="onnx can't express this network .*Unheard"):
+    with pytest.raises(UserError, match=r"onnx can't express this network .*Unheard"):
         export_onnx.check(tmp_path / "model.onnx")
 
 
