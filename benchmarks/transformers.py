@@ -27,7 +27,7 @@ with backend.quiet():
     import keras
     import keras_hub
 
-SIDE, ROUNDS = 224, 3
+SIDE, ROUNDS = 224, 2
 COUNTS = (64, 96)
 
 

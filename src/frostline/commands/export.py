@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from frostline.commands import export_onnx
 from frostline.core import atomic, digest
 from frostline.errors import DataError, UserError
 from frostline.models import account, backend
@@ -52,13 +53,23 @@ def run(params: Params | None, model: str, form: str, target: Path) -> str:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # of Keras itself
-                bundle.model.export(str(output / name), format=kind, verbose=False)
+                _write(bundle.model, output / name, kind)
         except ImportError as error:
             reason = " ".join(str(error).split())[:160]
             fix = "pip install 'frostline[onnx]'" if form == "onnx" else "install it"
             raise UserError(f"--format: {form} needs another package ({reason}); {fix}") from error
         atomic.write_json(output / LABELS, bundle.layout.recorded() | about)
     return f"export: {target / name}; takes uint8 (n, {size}, {size}, 3), see labels.json"
+
+
+def _write(model: Any, path: Path, kind: str) -> None:
+    import keras
+
+    if kind == "onnx" and keras.backend.backend() == "tensorflow":
+        export_onnx.add_operations()
+    model.export(str(path), format=kind, verbose=False)
+    if kind == "onnx":
+        export_onnx.check(path)
 
 
 def _labels(target: Path) -> dict[str, Any]:
