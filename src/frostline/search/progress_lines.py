@@ -50,14 +50,23 @@ class ProgressLines:
             self.tell(f"trial {number:>3}  {row.phase} epoch {row.epoch}  {self._metric} {value:.4f}")
 
     def _time_left(self, trials: Sequence[TrialRecord]) -> str:
-        """An estimate of the time that is left, at the speed that this worker has had so far."""
+        """An estimate of the time that is left, at the speed that this worker has had so far; empty at the end.
+
+        What was planned is an upper bound, because trials that repeat others cost nothing. So is the rest of all trials
+        that are not finished.
+        """
         settings = self._settings
-        whole = settings.trials * settings.epochs * settings.images
-        planned = rungs.planned(settings.rungs, settings.images, settings.trials) if settings.rungs else whole
+        whole = settings.epochs * settings.images
+        planned = rungs.planned(settings.rungs, settings.images, settings.trials) if settings.rungs else None
         done = _images_seen(trials)
-        if done <= self._images_before or done >= planned:
+        finished = [trial for trial in trials if trial.is_finished]
+        begun = sum(trial.images_seen for trial in trials if not trial.is_finished)
+        left: float = (settings.trials - len(finished)) * whole - begun
+        if planned is not None:
+            left = min(left, planned - done)
+        if done <= self._images_before or left <= 0:
             return ""
-        seconds = (time.monotonic() - self._start) * (planned - done) / (done - self._images_before)
+        seconds = (time.monotonic() - self._start) * left / (done - self._images_before)
         return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
 
 
