@@ -33,6 +33,7 @@ class GradCam:
     def __init__(self, bundle: Bundle) -> None:
         backbone, head = bundles.parts(bundle)
         body = backbone.model
+        has_map = len(body.output.shape) > 2  # a body with the features of all depths has none
         images = keras.Input(bundle.model.input.shape[1:], dtype="uint8")
         seen = _seen(body)
         self._places = vision_transformer.grid(body)
@@ -43,9 +44,10 @@ class GradCam:
         self._head = keras.Model(maps, head.top(head.pool(last)))
         self._size = bundle.layout.image_size
         # A linear classifier from scikit-learn ends in a Dense layer, like a head that Keras trained.
-        has_gradient = isinstance(head.top, keras.Sequential) or isinstance(head.top.layers[-1], keras.layers.Dense)
+        is_linear = isinstance(head.top.layers[-1], keras.layers.Dense)
+        has_gradient = has_map and (isinstance(head.top, keras.Sequential) or is_linear)
         self._top, self._channels = head.top, body.output.shape[-1]
-        has_places = head.top.input.shape[-1] == self._channels
+        has_places = has_map and head.top.input.shape[-1] == self._channels
         self.method = "Grad-CAM" if has_gradient else "each place alone" if has_places else None
         self._compiled = _compiled(self._heat if has_gradient else self._place_heat if has_places else self._no_heat)
 
@@ -114,7 +116,7 @@ def _seen(body: keras.Model) -> keras.KerasTensor:
     In that block the class token reads those of the patches; behind it, it alone has a gradient.
     """
     ends = bands.blocks(body)
-    if len(body.output.shape) == 4 or len(ends) == 1:
+    if len(body.output.shape) != 3 or len(ends) == 1:
         return body.output
     cuts = [cut for cut in freezing.cut_points(body) if cut.depth <= ends[-2] and len(cut.tensor.shape) == 3]
     return cuts[-1].tensor if cuts else body.output

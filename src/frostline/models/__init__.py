@@ -7,6 +7,7 @@ backbone and head, bundles.py saves them, and backend.py calls TensorFlow or JAX
 
 __all__ = [
     "account",
+    "all_depths",
     "assembly",
     "backbones",
     "backend",

@@ -75,11 +75,13 @@ class _Dropout(keras.layers.Layer):
 
 
 def pool(shape: tuple[int, ...], pooling: str, leading: int = 0) -> keras.layers.Layer:
-    """The layer `pool`: a feature map (height, width, channels), or tokens (number, width) -> vector.
+    """The layer `pool`: a feature map (height, width, channels), tokens (number, width), or a vector -> vector.
 
     pooling: a value of `head.pooling`; leading: tokens before those of patches, the class token first; they are no part
     of the average. Raises ParamsError for a pooling that a body of this kind does not have.
     """
+    if len(shape) == 1:  # of a body that is pooled already
+        return keras.layers.Flatten(name="pool")
     if len(shape) != 2:
         if pooling not in MAP_POOLS:
             raise ParamsError(

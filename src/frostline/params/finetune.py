@@ -16,6 +16,7 @@ class HeadSection(Section):
 
     `pooling`: `avg`, `max` or `flatten` of a feature map; of a transformer the class token (`cls`), the mean of the
     tokens of patches (`avg`), or both (`cls_avg`); `dropout`: one rate, or a list with one for each hidden layer;
+    `features`: `all_depths` for the pooled activations of all depths of the backbone instead of the last one's;
     `batch_norm`: between a hidden layer and its activation; `layers`: instead of `hidden`, a function of one's own that
     makes the layers before the logits; `l2`: penalty on the kernels of all Dense layers, see Keras's `L2`;
     `classifier`: `dense`, or a classifier of scikit-learn, trained on frozen features, with `classifier_args` for its
@@ -23,6 +24,7 @@ class HeadSection(Section):
     """
 
     pooling: Literal["avg", "max", "flatten", "cls", "cls_avg"]
+    features: Literal["all_depths"] | None = None
     hidden: list[Positive]
     activation: Literal["relu", "gelu", "silu", "elu", "tanh"]
     dropout: Fraction | list[Fraction]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from frostline.core.history import HistoryRow
 from frostline.features.store import Store
-from frostline.models import assembly, backbones, backend, bundles, freezing, heads, vision_transformer
+from frostline.models import all_depths, assembly, backbones, backend, bundles, freezing, heads, vision_transformer
 from frostline.models import weights as files
 from frostline.models.made_from import Audit, BackboneOrigin, MadeFrom, SourceDigests
 from frostline.params.schema import Params
@@ -23,7 +23,7 @@ from frostline.training.networks import Network, Recent
 NETWORKS = 4  # at most, that are kept
 
 # Settings of the head that its layers do not depend on.
-NOT_BUILT = {"dropout", "classifier", "classifier_args"}
+NOT_BUILT = {"dropout", "classifier", "classifier_args", "features"}
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,15 @@ class Trainer:
         """
         layout = data.validation.layout
         backbone_settings, precision = params.backbone, _precision(params)
-        head_settings = params.head.model_dump_json(exclude=NOT_BUILT)
+        head_settings = params.head.model_dump_json(exclude=NOT_BUILT - {"features"})
         key = (backbone_settings, head_settings, layout.image_size, len(layout.classes), params.seed, precision)
         keras.config.set_dtype_policy(precision)
         network = self._networks.get(key)
         if network is None:
             backend.make_deterministic(params.seed)
             backbone = backbones.of_section(backbone_settings, self.locate, layout.image_size)
+            if params.head.features == "all_depths":
+                backbone = replace(backbone, model=all_depths.extended(backbone.model))
             shape = backbone.model.output.shape[1:]
             params.head.require_fit(len(layout.classes))
             leading = vision_transformer.leading_tokens(backbone.model)
