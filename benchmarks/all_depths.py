@@ -2,8 +2,8 @@
 
     FROSTLINE_TEST_ASSETS=.../assets python benchmarks/all_depths.py
 
-EfficientNetLite0 stands still, and one linear layer is trained with the settings of the recipe `photos` for the head. The
-two heads alternate, with the same seed and the same images.
+EfficientNetLite0 stands still, and one linear layer is trained with the settings of the recipe `photos` for the head.
+The two heads alternate, with the same seed and the same images.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def main() -> None:
     low, high = test.confidence_interval(0.95)
     show(
         "all_depths",
-        f"Test accuracy, mean of {len(SEEDS)} seeds (lowest to highest), EfficientNetLite0 at {SIDE} pixels, nothing of "
-        f"it trained. All depths minus the last one in {len(gains)} pairs: {np.mean(gains):+.4f} in the mean (95%: "
+        f"Test accuracy, mean of {len(SEEDS)} seeds (lowest to highest), EfficientNetLite0 at {SIDE} pixels, frozen. "
+        f"All depths minus the last one in {len(gains)} pairs: {np.mean(gains):+.4f} in the mean (95%: "
         f"{low:+.4f} to {high:+.4f}, paired t-test p = {test.pvalue:.1e}), better in {sum(np.array(gains) > 0)}.",
         ["data", "last depth", "all depths", "difference"],
         rows,
