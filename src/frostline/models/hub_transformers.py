@@ -82,13 +82,11 @@ def _vit(body: Any) -> _Parts:
         )
         for block in encoder.encoder_layers
     ]
-    design = Design(
+    design = _design(
+        body,
         body.patch_size[0],
-        body.hidden_dim,
-        body.num_layers,
-        body.num_heads,
         body.mlp_dim,
-        leading,
+        leading=leading,
         epsilon=body.layer_norm_epsilon,
         dropout=body.dropout_rate,
     )
@@ -109,11 +107,9 @@ def _deit(body: Any) -> _Parts:
         )
         for block in encoder.encoder_layers
     ]
-    design = Design(
+    design = _design(
+        body,
         patches.patch_size[0],
-        body.hidden_dim,
-        body.num_layers,
-        body.num_heads,
         body.intermediate_dim,
         leading=2,
         epsilon=body.layer_norm_epsilon,
@@ -140,11 +136,9 @@ def _dinov2(body: Any) -> _Parts:
         )
         for block in body.encoder.layers
     ]
-    design = Design(
+    design = _design(
+        body,
         body.patch_size,
-        body.hidden_dim,
-        body.num_layers,
-        body.num_heads,
         blocks[0]["project"][0].shape[0],
         leading=1 + body.num_register_tokens,
         activation="silu" if body.use_swiglu_ffn else "gelu",
@@ -183,11 +177,9 @@ def _dinov3(body: Any) -> _Parts:
         )
         for block in body.encoder.layers
     ]
-    design = Design(
+    design = _design(
+        body,
         body.patch_size,
-        body.hidden_dim,
-        body.num_layers,
-        body.num_heads,
         body.intermediate_dim,
         leading=1 + body.num_register_tokens,
         activation=_name(body.hidden_activation),
@@ -211,11 +203,9 @@ def _siglip(body: Any) -> _Parts:
         )
         for block in body.encoder_layers
     ]
-    design = Design(
+    design = _design(
+        body,
         body.patch_size,
-        body.hidden_dim,
-        body.num_layers,
-        body.num_heads,
         body.intermediate_dim,
         leading=0,
         activation=_name(body.intermediate_activation),
@@ -238,11 +228,9 @@ def _clip(body: Any) -> _Parts:
         )
         for block in body.encoder_layers
     ]
-    design = Design(
+    design = _design(
+        body,
         body.patch_size,
-        body.hidden_dim,
-        body.num_layers,
-        body.num_heads,
         body.intermediate_dim,
         activation=_name(body.intermediate_activation),
         epsilon=body.layer_norm.epsilon,
@@ -262,6 +250,10 @@ READERS = {
     "SigLIPVisionEncoder": _siglip,
     "CLIPVisionEncoder": _clip,
 }
+
+
+def _design(body: Any, patch: int, hidden: int, **others: Any) -> Design:
+    return Design(patch, body.hidden_dim, body.num_layers, body.num_heads, hidden, **others)
 
 
 def _block(
