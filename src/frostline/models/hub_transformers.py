@@ -40,11 +40,11 @@ class _Parts:
 
     def arrays(self, size: int) -> dict[str, LayerArrays]:
         """The weights for images of `size` pixels a side, by the names of `vision_transformer.build`."""
-        positions = self.positions
-        if positions is not None:
-            positions = vision_transformer.resampled(positions, size // self.design.patch, self.antialias)
+        side, width = size // self.design.patch, self.design.width
+        if self.positions is None:
+            positions = np.zeros((side * side, width), np.float32)
         else:
-            positions = np.zeros(((size // self.design.patch) ** 2, self.design.width), np.float32)
+            positions = vision_transformer.resampled(self.positions, side, self.antialias)
         blocks = {
             f"block{number}_{name}": arrays
             for number, block in enumerate(self.blocks, 1)
