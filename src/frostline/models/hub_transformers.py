@@ -90,9 +90,8 @@ def _vit(body: Any) -> _Parts:
         epsilon=body.layer_norm_epsilon,
         dropout=body.dropout_rate,
     )
-    conv = patches.patch_embedding
     norms = {"norm": _of_norm(encoder.layer_norm)}
-    return _Parts(design, conv, tokens, positions[leading:], blocks, norms)
+    return _Parts(design, patches.patch_embedding, tokens, positions[leading:], blocks, norms)
 
 
 def _deit(body: Any) -> _Parts:
