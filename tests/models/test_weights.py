@@ -1,6 +1,7 @@
 """Weights from files of every kind and from bundles, for bodies that they fit completely, partly or not at all."""
 
 import shutil
+import zipfile
 
 import h5py
 import keras
@@ -13,7 +14,7 @@ from frostline.core.mapped import Memory
 from frostline.data import shards
 from frostline.errors import WeightsError
 from frostline.features.store import Store
-from frostline.models import account, backbones, bundles, weights
+from frostline.models import account, backbones, bundles, keras_files, weights
 from frostline.models.made_from import LoadedWeights
 from frostline.training import job
 from frostline.training.examples import TrainingData
@@ -109,6 +110,9 @@ def test_a_file_that_fits_no_layer_is_refused_with_the_fix(network, tmp_path):
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(path)
     with pytest.raises(WeightsError, match=r"other\.keras: .*MobileNet \(none of 54 layers fits\).* or backbone.alpha"):
         build(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("assets/other.h5", b"no weights")
+    assert [name for name, _ in keras_files.read(path)[0]] == ["dense"]
     path.write_bytes(b"garbage")
     with pytest.raises(WeightsError, match=r"other\.keras: does not hold .*it is not a zip archive"):
         build(path)
@@ -198,7 +202,7 @@ def test_a_bundle_of_another_backbone_is_refused_before_keras_loads(bundle, tmp_
         backbones.check("MobileNet", str(bundle), 96)
     with pytest.raises(WeightsError, match=r"a bundle of alpha 0.35; set backbone.alpha to 0.35"):
         backbones.check("MobileNetV2", str(bundle), 96)
-    with pytest.raises(WeightsError, match="names a folder without a bundle"):
+    with pytest.raises(WeightsError, match="is a folder without a bundle"):
         backbones.check("MobileNetV2", str(tmp_path), 96)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError, match="DVC deletes it first; copy the folder"):

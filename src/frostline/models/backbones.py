@@ -189,13 +189,12 @@ def of_section(section: BackboneSection, locate: Locate, size: int) -> Backbone:
 def build(name: str, weights: str, size: int, until: str | None = None, alpha: float | None = None) -> Backbone:
     """Build a backbone for images of `size` pixels a side.
 
-    weights: `none`, a keyword of its family (`builtin`, `imagenet`, `preset`), a bundle's folder, or a file:
-    `.weights.h5`, `.keras`, `.h5`, or frostnet's `.npz`. until: name of the layer, or operation, whose output is the
-    last feature map; None for the whole body. alpha: width, None for the backbone's own. Raises ParamsError, or
-    WeightsError if no layer of a file fits.
+    weights: `none`, a keyword of its family (`builtin`, `imagenet`, `preset`), a file (`.weights.h5`, `.keras`, `.h5`,
+    `.safetensors`, an archive with one `.h5`, or frostnet's `.npz`), or a folder with a bundle, a SavedModel or a file.
+    until: name of the layer, or operation, whose output is the last feature map; None for the whole body. alpha: width,
+    None for the backbone's own. Raises ParamsError, or WeightsError if no layer of a file fits.
     """
     family = check(name, weights, size, alpha).family
-    way = preprocess(name)
     model = family.build(name, weights if weights in KEYWORDS else "none", size, alpha)
     body = model if until is None else _cut(model, until)
     loaded = None
@@ -203,13 +202,18 @@ def build(name: str, weights: str, size: int, until: str | None = None, alpha: f
         loaded = loaded.among([layer.name for layer in layers_of(body)])
         if not loaded.layers:
             raise _unfit(weights, name, f"none of {loaded.of} layers fits")
-    return Backbone(name, body, way, weights != "none", loaded)
+    return Backbone(name, body, preprocess(name, loaded), weights != "none", loaded)
 
 
-def preprocess(name: str) -> Preprocess:
-    """The preprocessing of a backbone: raw pixels -> the input of its body, as Keras operations."""
+def preprocess(name: str, loaded: LoadedWeights | None = None) -> Preprocess:
+    """The preprocessing of a backbone: raw pixels -> the input of its body, as Keras operations.
+
+    loaded: the weights from a file, which may need another one than the backbone's own.
+    """
     spec = spec_of(name)
-    return spec.family.preprocess(name) if spec.family.preprocess else preprocessing.WAYS[spec.preprocessing]
+    if spec.family.preprocess:
+        return spec.family.preprocess(name)
+    return preprocessing.WAYS[(loaded and loaded.preprocessing) or spec.preprocessing]
 
 
 def require(name: str, weights: str) -> None:
@@ -226,7 +230,7 @@ def whereabouts(name: str) -> Whereabouts | None:
 
 def _load(model: keras.Model, name: str, weights: str) -> LoadedWeights | None:
     try:
-        return spec_of(name).family.load(model, Path(weights))
+        return spec_of(name).family.load(model, name, Path(weights))
     except Exception as error:  # NumPy, h5py and Keras raise OSError, ValueError, KeyError and more for other files
         raise _unfit(weights, name, reason(error)) from error
 

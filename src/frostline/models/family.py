@@ -30,8 +30,8 @@ class Family:
     keywords: what `backbone.weights` can be besides `none` and a path.
     build: (name, keyword or `none`, side of an image in pixels, width or None) -> the body, a functional model without
     classification layers. It raises WeightsError if it can't get the weights, ParamsError for a width that can't be.
-    load: sets the weights of a body from a file or a bundle's folder. It returns None if all layers were set, and
-    raises the errors of `weights.load`.
+    load: (body, name, path) sets the weights of a body from a file or a folder. It returns None if all layers were set,
+    and raises the errors of `weights.load`.
     require: raises WeightsError if `build` could not get the weights of a name. It does not load Keras.
     whereabouts: where the weights of a name are that were trained on large data, ImageNet's in general, None if there
     are none. It does not load Keras.
@@ -40,7 +40,7 @@ class Family:
 
     keywords: tuple[str, ...]
     build: Callable[[str, str, int, float | None], keras.Model]
-    load: Callable[[keras.Model, Path], LoadedWeights | None] = weights.load
+    load: Callable[[keras.Model, str, Path], LoadedWeights | None] = weights.load
     require: Callable[[str], None] = lambda name: None
     whereabouts: Callable[[str], Whereabouts | None] = lambda name: None
     preprocess: Callable[[str], Preprocess] | None = None

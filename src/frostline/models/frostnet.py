@@ -81,10 +81,10 @@ def _built(name: str, keyword: str, size: int, alpha: float | None) -> keras.Mod
     return model
 
 
-def _load(model: keras.Model, path: Path) -> LoadedWeights | None:
+def _load(model: keras.Model, name: str, path: Path) -> LoadedWeights | None:
     """Read this package's own `.npz` too."""
     if path.suffix != ".npz":
-        return weights.load(model, path)
+        return weights.load(model, name, path)
     load_weights(model, path)
     return None
 

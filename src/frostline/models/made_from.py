@@ -17,19 +17,24 @@ class LoadedWeights:
 
     layers: number of layers that were set; of: number of all layers with weights; missing: names of layers that are not
     in the file; mismatched: names of layers that have other shapes there. Both keep their initial weights.
+    preprocessing: what the weights need at the input of the body, a name of `preprocessing.WAYS`; None for what the
+    backbone's row says.
     """
 
     layers: int
     of: int
     missing: list[str]
     mismatched: list[str]
+    preprocessing: str | None = None
 
     def among(self, names: Sequence[str]) -> LoadedWeights:
         """The same for a body that has only these layers."""
         missing, mismatched = (
             [name for name in each if name in set(names)] for each in (self.missing, self.mismatched)
         )
-        return LoadedWeights(len(names) - len(missing) - len(mismatched), len(names), missing, mismatched)
+        return LoadedWeights(
+            len(names) - len(missing) - len(mismatched), len(names), missing, mismatched, self.preprocessing
+        )
 
     def __str__(self) -> str:
         parts = [f"weights: {self.layers} of {self.of} layers loaded"]
@@ -37,6 +42,8 @@ class LoadedWeights:
             if names:
                 more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
                 parts.append(f"{len(names)} {reason}: {', '.join(names[:MOST_NAMES])}{more}")
+        if self.preprocessing:
+            parts.append(f"preprocessing: {self.preprocessing}")
         return "; ".join(parts)
 
 
@@ -129,10 +136,13 @@ class MadeFrom:
         return self.temperature is not None
 
     def recorded(self) -> dict[str, Any]:
-        """The values for bundle.json, without `loaded` and `temperature` if they are None."""
+        """The values for bundle.json, without `loaded`, its `preprocessing` and `temperature` where they are None."""
         values = asdict(self)
-        if values["backbone"]["loaded"] is None:
+        loaded = values["backbone"]["loaded"]
+        if loaded is None:
             del values["backbone"]["loaded"]
+        elif loaded["preprocessing"] is None:
+            del loaded["preprocessing"]
         if values["temperature"] is None:
             del values["temperature"]
         return {**values, "groups": list(values["groups"])}

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from frostline.models import file_kinds
 
 EXPANSION = 20  # the content may have that many times the size of the file; compression hardly shrinks trained weights
 FREE = 64 * 2**20  # bytes of content that any file may have in addition
@@ -52,6 +55,19 @@ def member(path: Path, name: str) -> bytes:
         raise UnsafeFileError(f"it holds no {name}") from None
 
 
+def weights_member(path: Path) -> bytes:
+    """The bytes of the HDF5 file in a checked archive: that of a `.keras`, or the only one, as in Teachable Machine's.
+
+    Raises UnsafeFileError if it is damaged or missing.
+    """
+    with zipfile.ZipFile(path) as archive:
+        return member(path, _weights_name(archive.namelist()))
+
+
+def _weights_name(names: Collection[str]) -> str:
+    return WEIGHTS if WEIGHTS in names else next(filter(file_kinds.is_hdf5, names), WEIGHTS)
+
+
 def _archive(path: Path, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -64,8 +80,9 @@ def _archive(path: Path, size: int) -> None:
         raise UnsafeFileError(f"it is damaged: the checksum of {bad_member} differs")
     if max((size for name, size in sizes.items() if name.endswith(".json")), default=0) > CONFIG:
         raise UnsafeFileError("its description of the network is too long")
-    if WEIGHTS in sizes:
-        _hdf5(BytesIO(member(path, WEIGHTS)), sizes[WEIGHTS])
+    name = _weights_name(sizes)
+    if name in sizes:
+        _hdf5(BytesIO(member(path, name)), sizes[name])
 
 
 def _hdf5(source: Any, size: int) -> None:

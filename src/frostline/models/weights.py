@@ -1,12 +1,11 @@
 """Load weights from files and bundles, layer by layer, into all layers of a body that they fit.
 
-It reads two layouts of HDF5 without building the model that wrote them: the one of Keras 3 (`*.weights.h5`, also inside
-`*.keras`), and the older one of Keras's own downloads and of `model.save("*.h5")`. Layers of a head are not loaded.
+file_kinds.py tells by the content what a file is; keras_files.py, saved_model.py and torch_weights.py read it without
+building the model that wrote it. Layers of a head are not loaded.
 """
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,9 @@ from numpy.typing import NDArray
 from frostline import paths
 from frostline.core import digest
 from frostline.errors import WeightsError
-from frostline.models import account, weight_files
+from frostline.models import account, file_kinds, keras_files, saved_model, torch_weights, weight_files
+from frostline.models.file_kinds import Found
+from frostline.models.keras_files import LayerArrays
 from frostline.models.made_from import LoadedWeights
 
 if TYPE_CHECKING:
@@ -32,13 +33,12 @@ Locate = Callable[[str], str]
 
 # Names that Keras makes of the class and a number, which depends on what the process built before. These names only
 # tell the order of the layers, and are used only if all layers of the class fit in this order.
-_NUMBERED = re.compile(r"(conv2d|depthwise_conv2d|separable_conv2d|batch_normalization|normalization)(?:_(\d+))?")
+_NUMBERED = re.compile(
+    r"(conv2d|depthwise_conv2d|separable_conv2d|batch_normalization|layer_normalization|normalization)(?:_(\d+))?"
+)
 
 # ImageNet's standard deviations. The files of EfficientNetB0 to B7 have them instead of the variances.
 _DEVIATIONS = np.array([0.229, 0.224, 0.225], np.float32)
-
-# The layers with weights of a file, in its order: their names and arrays.
-LayerArrays = list[tuple[str, list[NDArray[Any]]]]
 
 
 def check(weights: str, name: str, alpha: float | None, words: Sequence[str]) -> None:
@@ -47,17 +47,26 @@ def check(weights: str, name: str, alpha: float | None, words: Sequence[str]) ->
     words: the keywords of the backbone. Raises WeightsError, one line with the fix.
     """
     path = Path(weights)
-    if path.is_dir():
-        _check_bundle(path, name, alpha)
-    elif weights.startswith(REGISTERED) or path.is_file():
+    if weights.startswith(REGISTERED):
         return
-    elif path == paths.BUNDLE:
+    if path == paths.BUNDLE and not path.exists():
         raise WeightsError(
             f"{path}: backbone.weights names the output of finetune, and DVC deletes it first; copy the folder and "
             f"name the copy, or register it and name {REGISTERED}NAME@ALIAS"
         )
-    else:
+    if not path.exists():
         raise WeightsError(f"{path}: backbone.weights names no file; use {', '.join(words)}, or fix the path")
+    try:
+        found = file_kinds.find(path)
+    except (file_kinds.ForeignFileError, OSError) as error:
+        raise WeightsError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if found.kind == "bundle":
+        _check_bundle(path, name, alpha)
+    elif found.kind == "safetensors":
+        try:
+            torch_weights.find(name, found.path)
+        except (ValueError, OSError) as error:
+            raise WeightsError(f"{path}: can't be the weights of {name}: {error}") from error
 
 
 def _check_bundle(folder: Path, name: str, alpha: float | None) -> None:
@@ -65,8 +74,8 @@ def _check_bundle(folder: Path, name: str, alpha: float | None) -> None:
         origin = account.peek(folder).made_from.backbone
     except (OSError, ValueError) as error:
         raise WeightsError(
-            f"{folder}: backbone.weights names a folder without a bundle; name a file, or a folder with a bundle.json "
-            "of frostline"
+            f"{folder}: backbone.weights names a folder without a bundle ({account.first_line(error)}); name a file, "
+            "or a folder with a bundle.json of frostline"
         ) from error
     if origin.name != name:
         raise WeightsError(
@@ -87,21 +96,43 @@ def content(weights: str) -> str | None:
     return digest.of_file(path) if path.is_file() else None
 
 
-def load(model: keras.Model, path: Path) -> LoadedWeights:
+def load(model: keras.Model, name: str, path: Path) -> LoadedWeights:
     """Load the weights of a file or a bundle into a body, by name if the file does not begin with its layers in order.
 
-    path: `*.weights.h5`, `*.keras`, an older `*.h5`, or a bundle's folder. Raises OSError, ValueError or KeyError for
-    any other file, and UnsafeFileError (a ValueError) for a file that is not safe to load.
+    name: of the backbone; path: what `check` accepts. Raises OSError, ValueError or KeyError for any other file, and
+    UnsafeFileError (a ValueError) for a file that is not safe to load.
     """
+    found = file_kinds.find(path)
+    if found.kind == "npz":
+        raise ValueError("it is an archive of NumPy's, which only frostnet has")
     layers = list(layers_of(model))
-    if path.is_dir():
-        account.read(path)
-        path = path / account.MODEL
-    weight_files.require_safe(path)
-    file_layers, in_order = read(path)
+    if found.kind == "safetensors":
+        file = torch_weights.find(name, found.path)
+        for layer, arrays in zip(layers, torch_weights.arrays(file, layers), strict=True):
+            _assign(layer, arrays)
+        return LoadedWeights(len(layers), len(layers), [], [], file.preprocessing)
+    file_layers, in_order, preprocessing = _read(found)
     if not file_layers:  # from a Keras 3 that did not write names: the structure of the model must be the same
-        model.load_weights(path)
+        model.load_weights(found.path)
         return LoadedWeights(len(layers), len(layers), [], [])
+    missing, mismatched = _set(layers, file_layers, in_order)
+    return LoadedWeights(len(layers) - len(missing) - len(mismatched), len(layers), missing, mismatched, preprocessing)
+
+
+def _read(found: Found) -> tuple[LayerArrays, bool, str | None]:
+    """The layers of a file, whether they are in the order of the model, and the preprocessing that they need."""
+    if found.kind == "saved_model":
+        return saved_model.read(found.path), False, None
+    path, preprocessing = found.path, None
+    if found.kind == "bundle":
+        loaded = account.read(path).made_from.backbone.loaded
+        path, preprocessing = path / account.MODEL, loaded.preprocessing if loaded else None
+    weight_files.require_safe(path)
+    return (*keras_files.read(path), preprocessing)
+
+
+def _set(layers: Sequence[Any], file_layers: LayerArrays, in_order: bool) -> tuple[list[str], list[str]]:
+    """Set the layers that fit. Returns the names of those that the file has not, and of those with other shapes."""
     first_arrays = [arrays for _, arrays in file_layers[: len(layers)]]
     fits_in_order = in_order and list(map(_shapes, first_arrays)) == [_shapes(layer.weights) for layer in layers]
     missing, mismatched = [], []
@@ -114,7 +145,7 @@ def load(model: keras.Model, path: Path) -> LoadedWeights:
             mismatched.append(layer.name)
         else:
             _assign(layer, arrays)
-    return LoadedWeights(len(layers) - len(missing) - len(mismatched), len(layers), missing, mismatched)
+    return missing, mismatched
 
 
 def layers_of(model: keras.Model) -> Iterator[Any]:
@@ -124,59 +155,6 @@ def layers_of(model: keras.Model) -> Iterator[Any]:
             yield from layers_of(layer)
         elif layer.weights:
             yield layer
-
-
-def read(path: Path) -> tuple[LayerArrays, bool]:
-    """The layers with names and weights of a file, and whether they are in the order of the model.
-
-    Raises OSError, ValueError or KeyError for a file of another kind.
-    """
-    import h5py
-
-    source: Any = path
-    if path.suffix == ".keras":
-        source = io.BytesIO(weight_files.member(path, weight_files.WEIGHTS))
-    with h5py.File(source, "r") as file:
-        group = file.get("model_weights", file)
-        is_old = any(key.startswith("layer_names") for key in group.attrs)
-        return (_of_keras_2(group), True) if is_old else (_of_keras_3(file), False)
-
-
-def _of_keras_2(group: Any) -> LayerArrays:
-    """Read Keras's older layout: a group for each layer of the model, with the names of its weights in order."""
-    layers: LayerArrays = []
-    for name in _names(group, "layer_names"):
-        arrays_by_layer: dict[str, list[NDArray[Any]]] = {}
-        for weight in _names(group[name], "weight_names"):
-            *_, inner, _ = ("", name, *weight.split("/"))  # the layer, also inside a nested model
-            arrays_by_layer.setdefault(inner, []).append(np.asarray(group[name][weight]))
-        is_nested = len(arrays_by_layer) > 1
-        layers += arrays_by_layer.items() if is_nested else [(name, arrays) for arrays in arrays_by_layer.values()]
-    return layers
-
-
-def _names(group: Any, key: str) -> list[str]:
-    """Read a list of names, which is split into several numbered attributes if it is too long for one."""
-    chunks = [key] if key in group.attrs else sorted((k for k in group.attrs if k.startswith(key)), key=_number)
-    names = [name for chunk in chunks for name in group.attrs[chunk]]
-    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
-
-
-def _of_keras_3(file: Any) -> LayerArrays:
-    """Read the layout of Keras 3: a group `vars` for each layer, with its name. The order is that of classes."""
-    layers: LayerArrays = []
-
-    def visit(path: str, group: Any) -> None:
-        if path.endswith("vars") and not path.startswith("optimizer") and "name" in group.attrs and len(group):
-            arrays = [np.asarray(group[key]) for key in sorted(group, key=_number)]
-            layers.append((str(group.attrs["name"]), arrays))
-
-    file.visititems(visit)
-    return layers
-
-
-def _number(name: str) -> int:
-    return int(re.sub(r"\D", "", name) or 0)
 
 
 def _arrays_by_name(layers: Sequence[Any], file_layers: LayerArrays) -> Iterator[list[NDArray[Any]] | None]:

@@ -117,10 +117,10 @@ class AugmentSection(Section):
 class BackboneSection(Section):
     """The backbone and its weights.
 
-    `name`: a name of `frostline backbones`, or `hub/` with a preset of KerasHub or the folder of one; `weights`:
-    `imagenet`, `preset` (KerasHub), `builtin` (frostnet), `none`, a file, a bundle's folder or a model of the registry
-    (`models:/NAME@ALIAS`); `alpha`: the width of backbones that have one, null for the default; `until`: cut the body
-    after this layer.
+    `name`: of `frostline backbones`, `hub/` with a preset of KerasHub or the folder of one, or a function of one's own;
+    `weights`: `imagenet`, `preset` (KerasHub), `builtin` (frostnet), `none`, a file, a folder (a bundle, a SavedModel,
+    or with one file of weights) or a model of the registry (`models:/NAME@ALIAS`); `alpha`: the width of backbones that
+    have one, null for the default; `until`: cut the body after this layer.
     """
 
     name: str
