@@ -105,6 +105,16 @@ class Shards:
         return self.index["digest"].str.slice(stop=32).to_numpy("S32")
 
     @cached_property
+    def together(self) -> pd.Series:
+        """The name of each image's set of near-copies or images of one group, empty for an image alone.
+
+        Raises DataError if the folder is from a version that did not note it: nobody knows then who is alone.
+        """
+        if "together" not in self.index:
+            raise DataError(f"{self.folder}: an older frostline prepared it, without its near-copies; run `dvc repro`")
+        return self.index["together"]
+
+    @cached_property
     def pieces(self) -> Pieces:
         """The memory-mapped shards. Reading a damaged one raises DataError."""
         names = sorted(name for name in self.checksums if name != INDEX)
@@ -191,8 +201,8 @@ def write(
         checksums[name] = file.sum
     if next(stream, None) is not None:
         raise ValueError(f"more images than the {len(index)} rows of the index")
-    together = index["together"] if "together" in index else ""
-    index = index[["path", "label", "sha256"]].assign(together=together, digest=np.array(digests, object))
+    sets = index.get("together", "")
+    index = index[["path", "label", "sha256"]].assign(together=sets, digest=np.array(digests, object))
     _save(index, folder / INDEX)
     checksums[INDEX] = checksum.of_file(folder / INDEX)
     meta: dict[str, Any] = {
