@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 FOLDS = 5
 NEIGHBOURS = 10
-PENALTIES = np.logspace(-4, 4, 17)  # of vectors with variance 1, times the number of images
+PENALTIES = np.logspace(-4, 4, 17)  # of columns with variance 1; times the number of images
 Z = 1.959964  # of a 95% interval
 CHUNK = 1024  # rows of a matrix of similarities that are in memory at once
 
 Vectors = NDArray[np.float32]
-Labels = NDArray[np.int64]
+Doubles = NDArray[np.float64]
+Numbers = NDArray[np.int64]  # of classes or folds, one for each image
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Probe:
         return (centre - spread) / (1 + Z**2 / n), (centre + spread) / (1 + Z**2 / n)
 
 
-def folds(labels: Labels, together: pd.Series, seed: int) -> NDArray[np.int64]:
+def folds(labels: Numbers, together: pd.Series, seed: int) -> Numbers:
     """The fold of each image, int64 (n,), in [0, FOLDS).
 
     together: the set of images that must lie on one side, empty for an image alone. Sets are dealt out in random order,
@@ -61,7 +62,7 @@ def folds(labels: Labels, together: pd.Series, seed: int) -> NDArray[np.int64]:
     return fold_of_set[sets]
 
 
-def ridge(vectors: Vectors, labels: Labels, fold: NDArray[np.int64]) -> Probe:
+def ridge(vectors: Vectors, labels: Numbers, fold: Numbers) -> Probe:
     """The accuracy of ridge regression. vectors: (n, width); labels: (n,), class numbers."""
     targets = np.eye(labels.max() + 1)[labels]
     right = 0
@@ -69,13 +70,17 @@ def ridge(vectors: Vectors, labels: Labels, fold: NDArray[np.int64]) -> Probe:
         inside, outside = fold != number, fold == number
         mean, scale = vectors[inside].mean(axis=0), vectors[inside].std(axis=0) + 1e-6
         x, held_out = ((vectors[rows] - mean) / scale for rows in (inside, outside))
-        scores = _fitted(x.astype(np.float64), targets[inside], held_out.astype(np.float64))
+        scores = ridge_scores(x.astype(np.float64), targets[inside], held_out.astype(np.float64))
         right += int((scores.argmax(axis=1) == labels[outside]).sum())
     return Probe(right / len(labels), len(labels))
 
 
-def _fitted(x: NDArray[np.float64], targets: NDArray[np.float64], held_out: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The scores of ridge regression for vectors that were held out, with the best penalty by the others."""
+def ridge_scores(x: Doubles, targets: Doubles, held_out: Doubles, penalties: Doubles = PENALTIES) -> Doubles:
+    """The scores of ridge regression (m, classes) for vectors that were held out.
+
+    x: (n, width), each column with mean 0; targets: (n, classes); held_out: (m, width); penalties: on the squared
+    weights, times n. The one with the least generalised cross-validation error in x is taken.
+    """
     count, width = x.shape
     mean = targets.mean(axis=0)
     y = targets - mean
@@ -84,23 +89,23 @@ def _fitted(x: NDArray[np.float64], targets: NDArray[np.float64], held_out: NDAr
     values = np.maximum(values, 0)
     turned = basis.T @ (y if is_wide else x.T @ y)
     best, least = turned, np.inf
-    for penalty in PENALTIES * count:
+    for penalty in penalties * count:
         shrunk = turned / (values + penalty)[:, None]
         if is_wide:  # residual = penalty * (K + penalty)^-1 y
             residual = float((penalty**2 * shrunk**2).sum())
         else:
             fitted = 2 * (turned * shrunk).sum() - (values[:, None] * shrunk**2).sum()
             residual = float((y**2).sum() - fitted)
-        freedom = float((values / (values + penalty)).sum())
-        score = max(residual, 0.0) / (1 - min(freedom / count, 1 - 1e-9)) ** 2
+        freedom = 1 + float((values / (values + penalty)).sum())  # 1 of the mean, without which wide x seem to fit
+        score = max(residual, 0.0) / max(1 - freedom / count, 1e-9) ** 2
         if score < least:
             best, least = shrunk, score
     weights = x.T @ (basis @ best) if is_wide else basis @ best
-    result: NDArray[np.float64] = held_out @ weights + mean
+    result: Doubles = held_out @ weights + mean
     return result
 
 
-def nearest(vectors: Vectors, labels: Labels, fold: NDArray[np.int64]) -> Probe:
+def nearest(vectors: Vectors, labels: Numbers, fold: Numbers) -> Probe:
     """The accuracy of the nearest neighbours in the other folds: the votes of the NEIGHBOURS most similar vectors by
     cosine, each weighted by its similarity."""
     x = vectors - vectors.mean(axis=0)
@@ -111,9 +116,9 @@ def nearest(vectors: Vectors, labels: Labels, fold: NDArray[np.int64]) -> Probe:
         rows = np.arange(start, min(start + CHUNK, len(x)))
         similarity = x[rows] @ x.T
         similarity[fold[rows][:, None] == fold[None, :]] = -np.inf
-        count = min(NEIGHBOURS, int(np.isfinite(similarity[0]).sum()))
+        count = min(NEIGHBOURS, len(x))
         near = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-        weight = np.take_along_axis(similarity, near, axis=1) + 1.0
+        weight = np.maximum(np.take_along_axis(similarity, near, axis=1) + 1.0, 0.0)  # 0 in the image's own fold
         votes = (votes_of[near] * weight[:, :, None]).sum(axis=1)
         right += int((votes.argmax(axis=1) == labels[rows]).sum())
     return Probe(right / len(labels), len(labels))
@@ -122,6 +127,8 @@ def nearest(vectors: Vectors, labels: Labels, fold: NDArray[np.int64]) -> Probe:
 def pixels(images: NDArray[np.uint8], side: int = 8) -> Vectors:
     """A floor: the images themselves, averaged over side x side places, float32 (n, side * side * 3)."""
     count, size = images.shape[:2]
-    edges = np.linspace(0, size, side + 1).astype(int)[:-1]
-    sums = np.add.reduceat(np.add.reduceat(images.astype(np.float32), edges, axis=1), edges, axis=2)
-    return sums.reshape(count, -1) / (size / side) ** 2
+    edges = np.linspace(0, size, side + 1).astype(int)
+    sums = np.add.reduceat(np.add.reduceat(images.astype(np.float32), edges[:-1], axis=1), edges[:-1], axis=2)
+    lengths = np.diff(edges).astype(np.float32)
+    means = sums / np.multiply.outer(lengths, lengths)[:, :, None]
+    return means.reshape(count, -1).astype(np.float32, copy=False)
