@@ -27,6 +27,7 @@ from frostline.tracking import model_uris
 
 if TYPE_CHECKING:
     from frostline.models.backbones import Backbone
+    from frostline.models.weights import Locate
 
 PIXELS = "pixels"  # the name of the floor that is the images themselves
 
@@ -68,7 +69,7 @@ def probe(params: Params, apply: bool, as_json: bool) -> str:
 
 
 def _measured(
-    params: Params, chosen: Sequence[Candidate], locate: Any
+    params: Params, chosen: Sequence[Candidate], locate: Locate
 ) -> tuple[list[BodyProbe], list[tuple[str, float]], float, int]:
     """The probes of all depths, the floors, the images of a class, and the number of images."""
     features = store.opened(params.cache)
@@ -80,17 +81,18 @@ def _measured(
     with backend.quiet():
         from frostline.choice import depths
 
-    fold = probes.folds(labels, _together(splits), params.seed)
-    size = splits[0].layout.image_size
-    everybody: list[tuple[Candidate, Backbone]] = [
-        (each, backbones.of_section(each.section, locate, size)) for each in [*chosen, bodies.floor()]
-    ]
-    parts = [depths.vectors([body for _, body in everybody], images, features) for images in splits]
+    together = pd.concat([each.together for each in splits], ignore_index=True)
+    fold = probes.folds(labels, together, params.seed)
+    if len(np.unique(fold)) < 2:
+        raise DataError(f"{paths.PREPARED}: all images of train and val are one group; there is nothing to compare")
+    everybody = [*chosen, bodies.floor()]
+    one_pass = depths.Pass([_built(each, locate, splits[0].layout.image_size, params.seed) for each in everybody])
+    parts = [one_pass.vectors(images, features) for images in splits]
     cache: dict[str, DepthProbe] = {}
     found = []
-    for candidate, body in everybody:
+    for candidate, places in zip(everybody, one_pass.depths, strict=True):
         measured = []
-        for depth in depths.of(body):
+        for depth in places:
             key = depth.entry.key
             if key not in cache:
                 vectors = np.concatenate([part[key] for part in parts])
@@ -107,8 +109,10 @@ def _measured(
     return found[:-1], floors, len(labels) / len(np.unique(labels)), len(labels)
 
 
-def _together(splits: Sequence[Shards]) -> pd.Series:
-    return pd.concat([each.index["together"] for each in splits], ignore_index=True)
+def _built(candidate: Candidate, locate: Locate, size: int, seed: int) -> Backbone:
+    """The body. Random weights are the same every time, so that the store has what is computed with them."""
+    backend.make_deterministic(seed)
+    return backbones.of_section(candidate.section, locate, size)
 
 
 def _pixels(images: Shards) -> Any:
