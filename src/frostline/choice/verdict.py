@@ -93,7 +93,7 @@ def of(bodies: Sequence[BodyProbe], floors: Sequence[tuple[str, float]], per_cla
     settings = _settings(body, amount, likeness)
     reasons = [
         f"{body.candidate.name} tells {_percent(body.best.ridge)} of the images at {body.best.layer}"
-        + _against(body, top, within),
+        + _against(body, ranked, within),
         f"pretraining avoids {max(gain, 0):.0%} of the mistakes of {floor_name} ({floor:.3f})",
         f"the last depth is {'as good as the best' if peaks_at_end else f'{drop:.3f} worse than the best one'}",
         f"{per_class:.0f} images a class",
@@ -145,14 +145,16 @@ def _line(body: BodyProbe, share: float) -> str:
     return min(body.depths, key=lambda depth: abs(depth.share - share)).layer
 
 
-def _against(body: BodyProbe, top: BodyProbe, within: Sequence[BodyProbe]) -> str:
+def _against(body: BodyProbe, ranked: Sequence[BodyProbe], within: Sequence[BodyProbe]) -> str:
+    if len(ranked) == 1:
+        return ""
     if len(within) == 1:
-        return ", clearly more than the other bodies" if body is top else ""
+        return ", more than any other body by over a standard error"
+    top = ranked[0]
     if body is top:
-        return ", the most of all bodies"
+        return f", the most of all bodies; {within[1].candidate.name} is within a standard error, but no cheaper"
     return (
-        f"; {top.candidate.name} ({top.best.ridge.accuracy:.3f}) is better by less than a standard error, "
-        "and needs more compute"
+        f"; {top.candidate.name} ({top.best.ridge.accuracy:.3f}) is less than a standard error better, but no cheaper"
     )
 
 
