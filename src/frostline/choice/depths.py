@@ -115,21 +115,22 @@ def _stops(backbone: Backbone) -> list[_Stop]:
     inner = [cut for cut in inner if cut is not end and work[cut.depth - 1] > 0 and len(cut.tensor.shape) in (3, 4)]
     chosen = [*inner, end]
     images = keras.Input(body.input.shape[1:], dtype="uint8", name="images")
-    outputs = keras.Model(body.input, [cut.tensor for cut in chosen])(backbone.preprocess(images))
-    keys = graph.tensor_keys(keras.Model(images, outputs))
+    prepared = backbone.preprocess(images)
+    before = graph.tensor_keys(keras.Model(images, prepared))[id(prepared)]
+    keys = graph.tensor_keys(body, {id(body.input): before})  # quicker than to call the body once more
     engine = [keras.__version__, keras.backend.backend()]
     stops = []
-    for cut, output in zip(chosen, outputs, strict=True):
+    for cut in chosen:
         shape = tuple(cut.tensor.shape[1:])
-        leading = vision_transformer.leading_tokens(keras.Model(body.input, cut.tensor))
+        leading = vision_transformer.leading_tokens(keras.Model(body.input, cut.tensor)) if len(shape) == 2 else 0
         pooling = "avg" if len(shape) in (2, 3) else "flatten"
         pool = heads.pool(shape, pooling, leading)
         width = int(pool.compute_output_shape((None, *shape))[-1])
-        key = digest.of_value(["pooled in one pass", keys[id(output)], pooling, leading, *engine])
+        key = digest.of_value(["pooled in one pass", keys[id(cut.tensor)], pooling, leading, *engine])
         about = {"backbone": backbone.name, "image_size": body.input.shape[1], "layer": cut.layer}
         share = float(work[cut.depth - 1] / work[-1])
         depth = Depth(cut.layer, share, Entry(key, (width,), "float32", about))
-        stops.append(_Stop(depth, cut, keys[id(output)], pool))
+        stops.append(_Stop(depth, cut, keys[id(cut.tensor)], pool))
     return stops
 
 
