@@ -1,6 +1,6 @@
 """What `frostline choose` costs: all depths of a body against one pass, and 24 candidates together against one by one.
 
-    FROSTLINE_TEST_ASSETS=.../assets python benchmarks/choose.py
+    FROSTLINE_TEST_ASSETS=.../assets python benchmarks/choose.py [depths|candidates]
 
 All depths: photos at 160 px in batches of 48, the functions compiled before, the ways in turn. The plain pass is the
 body as Keras has it and its average pool; the folded one has batch norms folded, as all features of frostline.
@@ -159,23 +159,18 @@ def candidates(photos: Shards, folder: Path, shared: float) -> list[str]:
     ]
 
 
-def main() -> None:
-    named = os.environ.get("FROSTLINE_TEST_ASSETS")
-    if not named:
-        sys.exit("FROSTLINE_TEST_ASSETS is not set: the photos are not part of this repository")
-    source = Path(named) / "clothing-small"
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        photos = prepared(folder / "photos", source, PHOTOS, SIDE)
-        rows = [all_depths(photos, folder, *body) for body in TIMED]
-        few = prepared(folder / "few", source, FEW_PHOTOS, SMALL_SIDE)
-        more = [candidates(few, folder, shared) for shared in SHARED]
+def show_depths(source: Path, folder: Path) -> None:
+    photos = prepared(folder / "photos", source, PHOTOS, SIDE)
     header = ["body", "depths", "plain pass", "folded pass", "all depths", "of the plain one", "of the folded one"]
     caption = (
         f"[All depths of a body](../choose.py) against one pass to its pooled features, {PHOTOS} photos, {SIDE} px, "
         f"networks compiled, medians of {ROUNDS} rounds."
     )
-    show("choose", caption, header, rows)
+    show("choose", caption, header, [all_depths(photos, folder, *body) for body in TIMED])
+
+
+def show_candidates(source: Path, folder: Path) -> None:
+    few = prepared(folder / "few", source, FEW_PHOTOS, SMALL_SIDE)
     header = [
         "shared",
         "one by one",
@@ -191,7 +186,17 @@ def main() -> None:
         f"with other weights behind a share of the layers, {FEW_PHOTOS} photos, {SMALL_SIDE} px, empty stores. With "
         f"{DESCENDANTS} descendants of a start no sharing saves more than {DESCENDANTS}x."
     )
-    show("choose_candidates", caption, header, more)
+    show("choose_candidates", caption, header, [candidates(few, folder, shared) for shared in SHARED])
+
+
+def main() -> None:
+    named = os.environ.get("FROSTLINE_TEST_ASSETS")
+    if not named:
+        sys.exit("FROSTLINE_TEST_ASSETS is not set: the photos are not part of this repository")
+    parts = {"depths": show_depths, "candidates": show_candidates}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in sys.argv[1:] or parts:
+            parts[name](Path(named) / "clothing-small", Path(folder))
 
 
 if __name__ == "__main__":
