@@ -33,6 +33,7 @@ bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
 	python benchmarks/digits.py
 	python benchmarks/photos.py
 	python benchmarks/bodies.py
+	python benchmarks/choose.py
 	python benchmarks/backbone.py
 	python benchmarks/prepare.py
 	python benchmarks/near_copies.py

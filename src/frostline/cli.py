@@ -4,50 +4,15 @@ from __future__ import annotations
 
 import io
 import sys
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from frostline import exit_codes, paths
+from frostline import paths
+from frostline.cli_app import AsJson, app, command, params, params_here
 from frostline.core import temporary
 from frostline.core.escaping import PlainText
-
-if TYPE_CHECKING:
-    from frostline.params.schema import Params
-
-
-app = typer.Typer(
-    help="Transfer learning on a folder of images, with every run reproducible and tracked.",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-command = partial(app.command, cls=exit_codes.Command)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def _print_version(is_given: bool) -> None:
-    if is_given:
-        print(f"frostline {version('frostline')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    show_version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """The options of all commands."""
 
 
 @command()
@@ -55,7 +20,7 @@ def prepare() -> None:
     """Decode data.source into shards; list its problems."""
     from frostline.stages import prepare as stage
 
-    print(stage.run(_params()))
+    print(stage.run(params()))
 
 
 @command()
@@ -63,7 +28,7 @@ def augment() -> None:
     """Write the seeded variants of the training split."""
     from frostline.stages import augment as stage
 
-    print(stage.run(_params()))
+    print(stage.run(params()))
 
 
 @command()
@@ -71,7 +36,7 @@ def finetune() -> None:
     """Train: the head first, then everything above the freeze line."""
     from frostline.stages import finetune as stage
 
-    print(stage.run(_params()))
+    print(stage.run(params()))
 
 
 @command()
@@ -79,7 +44,7 @@ def evaluate() -> None:
     """Measure the classifier on the test split."""
     from frostline.stages import evaluate as stage
 
-    print(stage.run(_params()))
+    print(stage.run(params()))
 
 
 @command()
@@ -90,7 +55,7 @@ def sweep(
     """Search freeze depth, learning rate and other keys."""
     from frostline.commands import sweep as stage
 
-    print(stage.run(_params(), apply, as_json))
+    print(stage.run(params(), apply, as_json))
 
 
 @command(name="lr-find")
@@ -103,7 +68,7 @@ def lr_find(
     """Plot loss against learning rate; print a range to search."""
     from frostline.commands import lr_find as stage
 
-    print(stage.run(_params(), low, high, steps, as_json))
+    print(stage.run(params(), low, high, steps, as_json))
 
 
 @command()
@@ -115,7 +80,33 @@ def features(
     """Write the features of a layer as a table."""
     from frostline.commands import features as stage
 
-    print(stage.run(_params(), layer, split, out))
+    print(stage.run(params(), layer, split, out))
+
+
+@command()
+def choose(
+    names: Annotated[
+        str | None, typer.Option("--bodies", metavar="A,B", help="Default: those whose weights are here.")
+    ] = None,
+    models: Annotated[list[str] | None, typer.Option("--registry", help="A registered model, by its URI.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the settings into params.yaml.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say which body to use, and how deep, before training."""
+    from frostline.commands import choose as stage
+
+    print(stage.run(params(), names, models or [], apply, as_json))
+
+
+@command()
+def probe(
+    apply: Annotated[bool, typer.Option("--apply", help="Write the settings into params.yaml.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The same for the backbone that params.yaml names."""
+    from frostline.commands import choose as stage
+
+    print(stage.probe(params(), apply, as_json))
 
 
 @command()
@@ -123,7 +114,7 @@ def register() -> None:
     """Register the trained classifier, as the challenger."""
     from frostline.commands import register as stage
 
-    print(stage.run(_params()))
+    print(stage.run(params()))
 
 
 @command()
@@ -134,7 +125,7 @@ def promote(
     """Make a version the champion, if it is at least as good."""
     from frostline.commands import promote as stage
 
-    print(stage.promote(_params(), version, reevaluate))
+    print(stage.promote(params(), version, reevaluate))
 
 
 @command()
@@ -144,7 +135,7 @@ def rollback(
     """Give the alias champion back to the version before."""
     from frostline.commands import promote as stage
 
-    print(stage.rollback(_params(), reason))
+    print(stage.rollback(params(), reason))
 
 
 @command()
@@ -157,7 +148,7 @@ def predict(
     """Print what the classifier says of images."""
     from frostline.commands import predict as stage
 
-    stage.run(_params_here(), images, model, "json" if as_json else "csv" if as_csv else "table", sys.stdout)
+    stage.run(params_here(), images, model, "json" if as_json else "csv" if as_csv else "table", sys.stdout)
 
 
 @command()
@@ -175,7 +166,7 @@ def serve(
     from frostline.commands import serve as stage
 
     settings = stage.ServerSettings(host, port, allow_paths, tuple(allow_host or ()), max_megapixels)
-    stage.run(_params_here(), model, settings)
+    stage.run(params_here(), model, settings)
 
 
 @command()
@@ -187,7 +178,7 @@ def export(
     """Write the classifier's network for another runtime."""
     from frostline.commands import export as stage
 
-    print(stage.run(_params_here(), model, form, target))
+    print(stage.run(params_here(), model, form, target))
 
 
 @command()
@@ -199,7 +190,7 @@ def lineage(
     """Show what a version was made from, and how to restore it."""
     from frostline.commands import lineage as stage
 
-    print(stage.run(_params(), model, as_json, full))
+    print(stage.run(params(), model, as_json, full))
 
 
 @command()
@@ -212,7 +203,7 @@ def sync(
     """Record states in MLflow that it does not have."""
     from frostline.commands import sync as stage
 
-    print(stage.moved(_params()) if moved else stage.run(_params(), revisions or []))
+    print(stage.moved(params()) if moved else stage.run(params(), revisions or []))
 
 
 @command()
@@ -225,9 +216,9 @@ def report(
     from frostline.commands import report as stage
 
     if as_markdown or against is not None:
-        print(stage.as_markdown(_params(), against))
+        print(stage.as_markdown(params(), against))
     else:
-        print(stage.run(_params() if not as_json else None))
+        print(stage.run(params() if not as_json else None))
 
 
 @command()
@@ -272,19 +263,7 @@ def doctor() -> None:
     """Check params.yaml and the paths it names."""
     from frostline.commands import doctor
 
-    print(doctor.check(_params()))
-
-
-def _params() -> Params:
-    """The settings of params.yaml. The schema is imported here, so that `--help` does not wait for it."""
-    from frostline.params.schema import load
-
-    return load(paths.PARAMS)
-
-
-def _params_here() -> Params | None:
-    """The settings of params.yaml, or None without that file: the folder of a bundle can be used without it."""
-    return _params() if paths.PARAMS.is_file() else None
+    print(doctor.check(params()))
 
 
 def main() -> None:

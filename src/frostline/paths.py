@@ -37,6 +37,7 @@ PLOTS = REPORTS / "plots"
 MODEL_CARD = REPORTS / "model_card.md"
 SWEEP = REPORTS / "sweep"
 LR_FIND = REPORTS / "lr_find"
+CHOOSE = REPORTS / "choose"
 
 
 def root() -> Path:

@@ -16,7 +16,18 @@ from frostline.core.mapped import Memory
 from frostline.errors import DataError, of_system
 from frostline.features.store import Entry, Store
 
-COMMANDS = ["prepare", "augment", "finetune", "evaluate", "report", "doctor", "backbones", "features"]
+COMMANDS = [
+    "prepare",
+    "augment",
+    "finetune",
+    "evaluate",
+    "choose",
+    "probe",
+    "report",
+    "doctor",
+    "backbones",
+    "features",
+]
 
 
 @dataclass(frozen=True)

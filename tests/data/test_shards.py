@@ -170,3 +170,20 @@ def test_only_files_that_are_read_are_checked(tmp_path: Path, images: NDArray[np
     np.testing.assert_array_equal(reopened.take(np.array([0, 9])), images[[0, 9]])
     with pytest.raises(DataError, match=r"images-00001\.npy: is damaged \(No such file or dir.*\); remove .*/s, then"):
         reopened.take(np.array([4]))
+
+
+def test_the_index_says_which_images_belong_together_and_an_older_one_does_not_say_alone(
+    tmp_path: Path, images: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = ["", "a", "a", *[""] * 7]
+    write(tmp_path / "new", images, index([0, 1] * 5).assign(together=sets))
+    assert shards.open_folder(tmp_path / "new").together.tolist() == sets
+    write(tmp_path / "alone", images)
+    assert shards.open_folder(tmp_path / "alone").together.tolist() == [""] * 10
+    save = shards._save
+    monkeypatch.setattr(shards, "_save", lambda index, path: save(index.drop(columns="together"), path))
+    write(tmp_path / "old", images)
+    old = shards.open_folder(tmp_path / "old")
+    with pytest.raises(DataError, match=r"old: an older frostline prepared it, .*; run `dvc repro`$"):
+        _ = old.together
+    np.testing.assert_array_equal(old.take(np.arange(10)), images)

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,10 @@ def images(project: Path) -> Path:
     for label in ("ant", "bee", "cat"):
         paint(f"images/{label}", 12)
     return project / "images"
+
+
+def sets(split: shards.Shards) -> Iterator[tuple[str, str]]:
+    return zip(split.index["path"], split.together, strict=True)
 
 
 def report() -> dict[str, Any]:
@@ -341,6 +345,10 @@ def test_the_same_pixels_in_another_coding_are_the_same_image(images: Path) -> N
         }
     prepare.run(params())
     assert report()["near_duplicates"] == [["ant/a.jpg", "ant/near.png"]]
+    set_of = {path: name for split in prepared().values() for path, name in sets(split)}
+    near = set_of.pop("ant/a.jpg")
+    assert near == set_of.pop("ant/near.png") != ""
+    assert set(set_of.values()) == {""}
 
 
 def test_a_table_keeps_groups_on_one_side() -> None:
@@ -350,13 +358,14 @@ def test_a_table_keeps_groups_on_one_side() -> None:
     Path("images/manifest.csv").write_text("\n".join(["path,label,group", *rows]) + "\n")
     prepare.run(params())
     split_of = {path: name for name, split in prepared().items() for path in split.index["path"]}
+    set_of = {path: name for split in prepared().values() for path, name in sets(split)}
     assert len(split_of) == 120
     for patient in range(15):
-        sides = {
-            split_of[f"{label}/{n:03d}.png"] for label in ("ant", "bee") for n in range(4 * patient, 4 * patient + 4)
-        }
-        assert len(sides) == 1
+        images = [f"{label}/{n:03d}.png" for label in ("ant", "bee") for n in range(4 * patient, 4 * patient + 4)]
+        assert len({split_of[image] for image in images}) == 1
+        assert len({set_of[image] for image in images}) == 1
     assert set(split_of.values()) == set(splits.SPLITS)
+    assert len(set(set_of.values()) - {""}) == 15
 
 
 def test_near_copies_are_only_searched_for_if_near_duplicates_is_set(images: Path) -> None:

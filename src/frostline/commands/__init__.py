@@ -5,6 +5,7 @@ A command loads, calls and prints. It may use all lower packages and no other co
 
 __all__ = [
     "backbones",
+    "choose",
     "doctor",
     "export",
     "features",

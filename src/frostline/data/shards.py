@@ -3,6 +3,7 @@
 folder/
 ├── images-00000.npy ...   uint8 (rows, size, size, 3); every shard but the last holds the same number of rows
 ├── index.parquet          one row per image: path, label (class number), sha256 (of the original, see `reading`),
+│                          together (a name for near-copies and images of one group, empty for an image alone),
 │                          digest (of the pixels in the shard)
 └── meta.json              classes, image_size, resize, grey_range (if there is one), rows_per_shard, digest; CRC-32
                            of each file, and of all this
@@ -84,7 +85,7 @@ class Shards:
 
     @cached_property
     def index(self) -> pd.DataFrame:
-        """One row per image, in the order of the shards: path, label (int), sha256, digest.
+        """One row per image, in the order of the shards: path, label (int), sha256, together, digest.
 
         Raises DataError if the file is damaged.
         """
@@ -102,6 +103,16 @@ class Shards:
     def identities(self) -> NDArray[np.bytes_]:
         """An identity of each image that depends only on its pixels: 32 hex digits of its digest, `S32` (n,)."""
         return self.index["digest"].str.slice(stop=32).to_numpy("S32")
+
+    @cached_property
+    def together(self) -> pd.Series:
+        """The name of each image's set of near-copies or images of one group, empty for an image alone.
+
+        Raises DataError if the folder is from a version that did not note it: nobody knows then who is alone.
+        """
+        if "together" not in self.index:
+            raise DataError(f"{self.folder}: an older frostline prepared it, without its near-copies; run `dvc repro`")
+        return self.index["together"]
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -165,9 +176,9 @@ def write(
 ) -> Shards:
     """Write images, one at a time, into an existing empty folder.
 
-    index: columns path, label, sha256, one row per image. pixel_digests: the digests of the images (hex SHA-256 of
-    their bytes), None to compute them. Raises ValueError if the numbers of images and rows differ, or if an image is
-    not uint8 (size, size, 3).
+    index: columns path, label, sha256 and perhaps together, one row per image. pixel_digests: the digests of the
+    images (hex SHA-256 of their bytes), None to compute them. Raises ValueError if the numbers of images and rows
+    differ, or if an image is not uint8 (size, size, 3).
     """
     size = layout.image_size
     per_shard = max(1, SHARD_BYTES // (size * size * 3))
@@ -190,7 +201,8 @@ def write(
         checksums[name] = file.sum
     if next(stream, None) is not None:
         raise ValueError(f"more images than the {len(index)} rows of the index")
-    index = index[["path", "label", "sha256"]].assign(digest=np.array(digests, object))
+    sets = index.get("together", "")
+    index = index[["path", "label", "sha256"]].assign(together=sets, digest=np.array(digests, object))
     _save(index, folder / INDEX)
     checksums[INDEX] = checksum.of_file(folder / INDEX)
     meta: dict[str, Any] = {

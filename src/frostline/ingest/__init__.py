@@ -10,6 +10,7 @@ __all__ = [
     "checks",
     "decoding",
     "deep_images",
+    "duplicates",
     "folders",
     "gathering",
     "inspection",

@@ -60,6 +60,16 @@ def together(table: pd.DataFrame, pairs: NDArray[np.int64]) -> pd.Series:
     return pd.Series(number[: len(table)], table.index)
 
 
+def names_of_sets(table: pd.DataFrame) -> pd.Series:
+    """A name of each row's set that does not depend on other images, empty for an image alone.
+
+    table: columns sha256 and together (the result of `together`).
+    """
+    first = table.groupby("together")["sha256"].transform("min").str.slice(stop=16)
+    is_alone = ~table["together"].duplicated(keep=False)
+    return first.where(~is_alone, "")
+
+
 def straddling(table: pd.DataFrame, pairs: NDArray[np.int64]) -> pd.DataFrame:
     """The rows to leave out of sets that lie in several splits of the source, with columns `kind` and `reason`.
 

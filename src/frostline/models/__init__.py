@@ -16,6 +16,7 @@ __all__ = [
     "calibration",
     "freeze_rules",
     "freezing",
+    "graph",
     "heads",
     "hub_presets",
     "layer_names",

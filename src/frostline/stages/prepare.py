@@ -11,7 +11,7 @@ import pyarrow as pa
 from frostline.core import atomic
 from frostline.data import shards
 from frostline.data.data_report import SplitDigests
-from frostline.ingest import changes, checks, deep_images, gathering, report, splits
+from frostline.ingest import changes, checks, deep_images, duplicates, gathering, report, splits
 from frostline.ingest.decoding import Decoder
 from frostline.ingest.sources import open_source
 from frostline.ingest.structures import Structure
@@ -48,6 +48,7 @@ def run(params: Params) -> str:
         usable = findings.usable
         classes = tuple(sorted(usable["label"].unique()))
         layout = shards.Layout(classes, data.image_size, data.resize, deep.grey_range if deep.images else None)
+        usable["together"] = duplicates.names_of_sets(usable)
         numbers = {name: number for number, name in enumerate(layout.classes)}
         digests_of = {}
         for name in splits.SPLITS:

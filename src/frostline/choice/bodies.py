@@ -1,0 +1,82 @@
+"""The bodies that `frostline choose` compares: those whose weights are at hand, or that somebody names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from frostline.core import suggest
+from frostline.errors import ParamsError
+from frostline.models import backbones, weights
+from frostline.models.weights import Locate
+from frostline.params.schema import BackboneSection
+
+RANDOM = "frostnet, random"  # the name of the floor
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A body to measure. name: as people see it; section: as params.yaml would have it; top1: accuracy on ImageNet in
+    percent, None if it is not known; multiply_adds: for an image of the native size, None if they are not known."""
+
+    name: str
+    section: BackboneSection
+    top1: float | None = None
+    multiply_adds: int | None = None
+
+
+def at_hand(own: BackboneSection) -> list[Candidate]:
+    """The bodies whose weights are on this machine: those of the table, and the one of params.yaml."""
+    names = [name for name in backbones.TABLE if backbones.whereabouts(name) in ("installed", "cached")]
+    found = [_of_table("frostnet"), *map(_of_table, names)]
+    known = {(each.section.name, each.section.weights) for each in found}
+    return found if (own.name, own.weights) in known else [*found, _of_section(own)]
+
+
+def named(names: Sequence[str], own: BackboneSection) -> list[Candidate]:
+    """The bodies with these names: of the table, `hub/...`, or `params`, the one of params.yaml.
+
+    Raises ParamsError for a name that is not known.
+    """
+    return [_of_section(own) if name == "params" else _of_table(name) for name in names]
+
+
+def registered(uris: Sequence[str], locate: Locate) -> list[Candidate]:
+    """The bodies of one's own registered models, by their URIs. Raises the errors of `locate`."""
+    from pathlib import Path
+
+    from frostline.models import account
+
+    found = []
+    for uri in uris:
+        origin = account.read(Path(locate(uri))).made_from.backbone
+        section = BackboneSection(name=origin.name, weights=uri, alpha=origin.alpha, until=None)
+        found.append(Candidate(uri.removeprefix(weights.REGISTERED), section, *_facts(origin.name)))
+    return found
+
+
+def floor() -> Candidate:
+    """A body with random weights, which shows what its architecture alone is worth."""
+    return Candidate(RANDOM, BackboneSection(name="frostnet", weights="none", alpha=None, until=None))
+
+
+def _of_table(name: str) -> Candidate:
+    backbones.spec_of(name) if name.startswith("hub/") else _require(name)
+    keyword = backbones.spec_of(name).family.keywords[0]
+    section = BackboneSection(name=name, weights=keyword, alpha=None, until=None)
+    return Candidate(name, section, *_facts(name))
+
+
+def _require(name: str) -> None:
+    if name not in backbones.TABLE:
+        raise ParamsError(f"--bodies: {name} is not known; {suggest.hint(name, backbones.TABLE, cutoff=0.0)}")
+
+
+def _of_section(section: BackboneSection) -> Candidate:
+    name = section.name if section.weights in weights.KEYWORDS else f"{section.name}, {section.weights}"
+    return Candidate(name, section.model_copy(update={"until": None}), *_facts(section.name))
+
+
+def _facts(name: str) -> tuple[float | None, int | None]:
+    row, size = backbones.TABLE.get(name), backbones.sizes().get(name)
+    return (row.top1 if row else None), (size.multiply_adds if size else None)

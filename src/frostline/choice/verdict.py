@@ -1,0 +1,163 @@
+"""What the probes say: which of the four scenarios of transfer learning this is, and which settings follow from it.
+
+The scenarios are those of Stanford's CS231n notes: few or many images, like or unlike those of the pretraining. Here
+both are measured. Images are *like* those of the pretraining if the last depth is the best one or not clearly worse,
+and if the pretrained body tells the classes much better than pixels and a random body do. The limits are choices, see
+LIMITS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from frostline.choice.bodies import Candidate
+from frostline.choice.probes import Probe
+
+
+class _Limits(NamedTuple):
+    """few: images a class, below which nothing of the body is trained, as the recipes say; many: from there on
+    everything may be; gain: the share of the floor's mistakes that the pretrained body must avoid; clearly: in standard
+    errors."""
+
+    few: int = 50
+    many: int = 1000
+    gain: float = 0.5
+    clearly: float = 2.0
+
+
+LIMITS = _Limits()
+
+# Of the compute of a body, what stays frozen where the upper part is trained.
+FROZEN_SHARE = {"like": 0.6, "unlike": 0.3}
+
+
+@dataclass(frozen=True)
+class DepthProbe:
+    """What a depth is worth. layer, share: see `depths.Depth`; ridge, nearest: cross-validated accuracies."""
+
+    layer: str
+    share: float
+    ridge: Probe
+    nearest: Probe
+
+
+@dataclass(frozen=True)
+class BodyProbe:
+    """A body and its depths, from the bottom up."""
+
+    candidate: Candidate
+    depths: Sequence[DepthProbe]
+
+    @property
+    def best(self) -> DepthProbe:
+        """The depth with the highest accuracy of ridge regression; the deepest of several."""
+        return max(reversed(self.depths), key=lambda depth: depth.ridge.accuracy)
+
+    @property
+    def last(self) -> DepthProbe:
+        """The end of the body."""
+        return self.depths[-1]
+
+    @property
+    def nearest(self) -> float:
+        """The highest accuracy of the nearest neighbours."""
+        return max(depth.nearest.accuracy for depth in self.depths)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """scenario: such as `few, like`; body: the recommended one; settings: values by dotted keys of params.yaml; space:
+    the range of learning rates for `sweep.space`; reasons: sentences with the numbers behind it."""
+
+    scenario: str
+    body: BodyProbe
+    settings: dict[str, Any]
+    space: dict[str, dict[str, Any]]
+    reasons: list[str]
+
+
+def of(bodies: Sequence[BodyProbe], floors: Sequence[tuple[str, float]], per_class: float) -> Verdict:
+    """The verdict. floors: name and accuracy of what a pretrained body must beat; per_class: images of a class."""
+    ranked = sorted(bodies, key=lambda each: -each.best.ridge.accuracy)
+    top = ranked[0]
+    within = [each for each in ranked if each.best.ridge.accuracy >= top.best.ridge.accuracy - top.best.ridge.error]
+    body = min(within, key=lambda each: each.candidate.multiply_adds or float("inf"))
+    floor_name, floor = max(floors, key=lambda each: each[1])
+    gain = (body.best.ridge.accuracy - floor) / max(1 - floor, 1e-9)
+    drop = body.best.ridge.accuracy - body.last.ridge.accuracy
+    peaks_at_end = drop <= LIMITS.clearly * body.best.ridge.error
+    likeness = "like" if peaks_at_end and gain >= LIMITS.gain else "unlike"
+    amount = "few" if per_class < LIMITS.few else "many" if per_class >= LIMITS.many else "some"
+    settings = _settings(body, amount, likeness)
+    reasons = [
+        f"{body.candidate.name} tells {_percent(body.best.ridge)} of the images at {body.best.layer}"
+        + _against(body, ranked, within),
+        f"pretraining avoids {max(gain, 0):.0%} of the mistakes of {floor_name} ({floor:.3f})",
+        f"the last depth is {'as good as the best' if peaks_at_end else f'{drop:.3f} worse than the best one'}",
+        f"{per_class:.0f} images a class",
+    ]
+    opinion = max(bodies, key=lambda each: each.nearest)
+    if opinion is not body:
+        reasons.append(
+            f"nearest neighbours prefer {opinion.candidate.name} ({opinion.nearest:.3f} to {body.nearest:.3f})"
+        )
+    rate = settings.get("finetune.learning_rate")
+    key = "finetune.learning_rate" if rate else "finetune.head_learning_rate"
+    middle = float(rate or settings["finetune.head_learning_rate"])
+    space = {key: {"low": middle / 10, "high": middle * 10, "log": True}}
+    return Verdict(f"{amount}, {likeness}", body, settings, space, reasons)
+
+
+def _settings(body: BodyProbe, amount: str, likeness: str) -> dict[str, Any]:
+    """Values of params.yaml: those of the recipes for the scenario, with the measured body and depth."""
+    section = body.candidate.section
+    values: dict[str, Any] = {
+        "backbone.name": section.name,
+        "backbone.weights": section.weights,
+        "backbone.alpha": section.alpha,
+        "backbone.until": None,
+    }
+    if amount == "few":
+        values |= {"backbone.until": None if likeness == "like" else body.best.layer, "finetune.freeze": "all"}
+        return values | {
+            "finetune.head_epochs": 20,
+            "finetune.head_learning_rate": 1e-3,
+            "finetune.epochs": 0,
+            "augment.copies": 3,
+        }
+    everything = amount == "many" and likeness == "unlike"
+    line = "none" if everything else _line(body, FROZEN_SHARE[likeness])
+    return values | {
+        "finetune.freeze": line,
+        "finetune.head_epochs": 3 if everything else 15,
+        "finetune.head_learning_rate": 3e-3,
+        "finetune.epochs": 40 if everything else 8,
+        "finetune.learning_rate": 3e-4 if everything else 2e-4,
+        "finetune.batch_norm": "train" if everything else "freeze",
+        "augment.copies": 1,
+    }
+
+
+def _line(body: BodyProbe, share: float) -> str:
+    """The depth nearest to a share of the body's compute."""
+    return min(body.depths, key=lambda depth: abs(depth.share - share)).layer
+
+
+def _against(body: BodyProbe, ranked: Sequence[BodyProbe], within: Sequence[BodyProbe]) -> str:
+    if len(ranked) == 1:
+        return ""
+    if len(within) == 1:
+        return ", more than any other body by over a standard error"
+    top = ranked[0]
+    if body is top:
+        return f", the most of all bodies; {within[1].candidate.name} is within a standard error, but no cheaper"
+    return (
+        f"; {top.candidate.name} ({top.best.ridge.accuracy:.3f}) is less than a standard error better, but no cheaper"
+    )
+
+
+def _percent(probe: Probe) -> str:
+    low, high = probe.interval
+    return f"{probe.accuracy:.1%} (95%: {low:.1%} to {high:.1%})"

@@ -1,0 +1,94 @@
+"""What is recommended, from made-up probes."""
+
+import pytest
+
+from frostline.choice import verdict
+from frostline.choice.bodies import Candidate
+from frostline.choice.probes import Probe
+from frostline.choice.verdict import BodyProbe, DepthProbe
+from frostline.params.schema import BackboneSection
+
+FLOORS = [("pixels", 0.5), ("frostnet, random", 0.4)]
+IMAGES = 1000
+
+
+def body(name, accuracies, nearest=None, cost=100):
+    """A body whose depths, at even shares of its compute, have these accuracies."""
+    section = BackboneSection(name=name, weights="imagenet", alpha=None, until=None)
+    depths = [
+        DepthProbe(f"block{place}", place / len(accuracies), Probe(value, IMAGES), Probe(nearest or value, IMAGES))
+        for place, value in enumerate(accuracies, 1)
+    ]
+    return BodyProbe(Candidate(name, section, multiply_adds=cost), depths)
+
+
+LIKE = body("A", [0.6, 0.65, 0.7, 0.75, 0.8, 0.84, 0.87, 0.9, 0.91, 0.92])
+PEAK = body("A", [0.6, 0.7, 0.8, 0.92, 0.9, 0.88, 0.86, 0.84, 0.82, 0.8])
+LITTLE = body("A", [0.5, 0.52, 0.54, 0.55, 0.56, 0.57, 0.58, 0.58, 0.59, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("probed", "per_class", "scenario", "expected"),
+    [
+        (LIKE, 20, "few, like", {"backbone.until": None, "finetune.freeze": "all", "finetune.epochs": 0}),
+        (PEAK, 20, "few, unlike", {"backbone.until": "block4", "finetune.freeze": "all", "finetune.epochs": 0}),
+        (LIKE, 200, "some, like", {"backbone.until": None, "finetune.freeze": "block6"}),
+        (PEAK, 200, "some, unlike", {"backbone.until": None, "finetune.freeze": "block3"}),
+        (LIKE, 2000, "many, like", {"finetune.freeze": "block6", "finetune.batch_norm": "freeze"}),
+        (PEAK, 2000, "many, unlike", {"finetune.freeze": "none", "finetune.batch_norm": "train"}),
+        (LITTLE, 200, "some, unlike", {"finetune.freeze": "block3"}),  # little better than pixels
+        (LIKE, 50, "some, like", {}),
+        (LIKE, 1000, "many, like", {}),
+    ],
+)
+def test_the_scenario_and_its_settings(probed, per_class, scenario, expected):
+    found = verdict.of([probed], FLOORS, per_class)
+    assert found.scenario == scenario
+    settings = {"backbone.name": "A", "backbone.weights": "imagenet", **expected}
+    assert {key: found.settings[key] for key in settings} == settings
+    ((key, space),) = found.space.items()
+    assert space["low"] < found.settings[key] < space["high"]
+
+
+def test_a_small_drop_at_the_end_is_not_a_peak():
+    error = Probe(0.9, IMAGES).error
+    assert verdict.of([body("A", [0.8, 0.9, 0.9 - 1.9 * error])], FLOORS, 200).scenario == "some, like"
+    assert verdict.of([body("A", [0.8, 0.9, 0.9 - 2.1 * error])], FLOORS, 200).scenario == "some, unlike"
+
+
+def test_of_equally_good_depths_the_deepest_is_the_best():
+    assert body("A", [0.8, 0.9, 0.9, 0.7]).best.layer == "block3"
+
+
+def test_the_cheapest_within_one_standard_error_is_taken():
+    error = Probe(0.9, IMAGES).error
+    best, near = body("best", [0.9], cost=900), body("near", [0.9 - 0.9 * error], cost=300)
+    far = body("far", [0.9 - 1.1 * error], cost=10)
+    found = verdict.of([far, near, best], FLOORS, 200)
+    assert found.body is near
+    assert found.reasons[0].endswith("best (0.900) is less than a standard error better, but no cheaper")
+    cheap = body("best", [0.9], cost=300)
+    found = verdict.of([far, body("near", [0.9 - 0.9 * error], cost=900), cheap], FLOORS, 200)
+    assert found.body is cheap
+    assert "the most of all bodies; near is within a standard error, but no cheaper" in found.reasons[0]
+    unknown = body("near", [0.9 - 0.9 * error], cost=None)
+    assert verdict.of([unknown, best], FLOORS, 200).body is best, "unknown compute is not taken for little"
+
+
+def test_a_single_body_and_a_clear_winner_are_said_as_they_are():
+    assert "bod" not in verdict.of([LIKE], FLOORS, 200).reasons[0]
+    found = verdict.of([LIKE, body("B", [0.7])], FLOORS, 200)
+    assert found.reasons[0].endswith("more than any other body by over a standard error")
+
+
+def test_what_pretraining_avoids_is_counted_from_the_higher_floor():
+    found = verdict.of([LIKE], [("pixels", 0.5), ("frostnet, random", 0.6)], 200)
+    assert "pretraining avoids 80% of the mistakes of frostnet, random (0.600)" in found.reasons
+
+
+def test_nearest_neighbours_that_disagree_are_said():
+    other = body("B", [0.7], nearest=0.95)
+    found = verdict.of([LIKE, other], FLOORS, 200)
+    assert found.body is LIKE
+    assert "nearest neighbours prefer B (0.950 to 0.920)" in found.reasons
+    assert not any("nearest" in reason for reason in verdict.of([LIKE, body("B", [0.7])], FLOORS, 200).reasons)

@@ -1,0 +1,140 @@
+"""`frostline choose` on a few tiny images with frostnet: its files, its answer, and what it writes into params.yaml."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, make_params, make_shards
+from PIL import Image
+
+from frostline import paths
+from frostline.choice import depths
+from frostline.commands import choose
+from frostline.data import shards
+from frostline.errors import DataError, UserError
+from frostline.models import backend
+from frostline.params.schema import load
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FROSTLINE_CACHE", str(cache))  # so that only the first test computes
+    monkeypatch.setattr(depths, "DEPTHS", 5)
+    (tmp_path / ".dvc").mkdir()
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def prepared(project: Path) -> None:
+    make_shards(project / paths.PREPARED / "train", 30)
+    make_shards(project / paths.PREPARED / "val", 9, seed=99)
+
+
+def run(names: str | None = "frostnet", apply: bool = False, as_json: bool = False, **changes: Any) -> str:
+    return choose.run(make_params(data__image_size=32, **changes), names, [], apply, as_json)
+
+
+@pytest.mark.usefixtures("prepared")
+def test_it_writes_a_picture_and_a_record_and_a_second_run_computes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = run()
+    assert sorted(path.name for path in paths.CHOOSE.iterdir()) == ["choose.json", "depths.png"]
+    assert Image.open(paths.CHOOSE / "depths.png").width > 500
+    record = json.loads((paths.CHOOSE / "choose.json").read_text())
+    (body,) = record["bodies"]
+    assert record["body"] == body["name"] == "frostnet"
+    assert record["scenario"].startswith("few, ")
+    assert set(record["floors"]) == {"frostnet, random", "pixels"}
+    best = max(body["depths"], key=lambda depth: depth["ridge"])
+    assert best["ridge"] > 0.9, "the bright square is easily told"
+    assert all(0 <= end <= 1 for depth in body["depths"] for end in depth["ridge_ci95"])
+    lines = text.splitlines()
+    assert lines[0].startswith("choose: 1 bodies, 39 images of train and val")
+    assert "           backbone.name: frostnet" in lines
+    assert any(line.startswith("next     `frostline choose --apply`") for line in lines)
+    before = (paths.CHOOSE / "choose.json").read_bytes()
+    monkeypatch.setattr(backend, "predict", None)
+    again = run(as_json=True)
+    assert json.loads(again) == record
+    assert (paths.CHOOSE / "choose.json").read_bytes() == before
+
+
+@pytest.mark.usefixtures("prepared")
+def test_apply_keeps_the_comments_and_gives_params_that_load(project: Path) -> None:
+    before = (project / "params.yaml").read_text()
+    text = run(apply=True)
+    assert text.splitlines()[-1].startswith("applied  params.yaml has these settings now")
+    after = (project / "params.yaml").read_text()
+    assert [line.partition("#")[2] for line in after.splitlines()] == [
+        line.partition("#")[2] for line in before.splitlines()
+    ]
+    settings = json.loads((paths.CHOOSE / "choose.json").read_text())["settings"]
+    loaded = load(project / "params.yaml").model_dump()
+    for key, value in settings.items():
+        section, name = key.split(".")
+        assert loaded[section][name] == value, key
+
+
+@pytest.mark.usefixtures("prepared")
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("frostnot", r"--bodies: frostnot is not known; .*frostnet"),
+        ("frostnet,,", "--bodies:  is not known"),
+        ("hub/none", "hub/none"),
+    ],
+)
+def test_a_wrong_name_is_one_line(names: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        run(names)
+    assert "\n" not in str(error.value)
+    assert not paths.CHOOSE.exists()
+
+
+def test_without_prepared_images_it_says_what_to_run() -> None:
+    with pytest.raises(DataError, match=r"data/prepared/train: holds no prepared images \(.*\); run `dvc repro`$"):
+        run()
+
+
+def prepare(images: int, sets: list[str] | None, folder: Path = paths.PREPARED) -> None:
+    """Prepared images of two classes, all in train."""
+    for name, count in (("train", images), ("val", 0)):
+        (folder / name).mkdir(parents=True)
+        table = pd.DataFrame({"path": [f"{n}" for n in range(count)], "label": np.arange(count) % 2})
+        table = table.assign(sha256=[f"{n:064x}" for n in range(count)])
+        table = table if sets is None else table.assign(together=sets[:count])
+        pixels = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        shards.write(folder / name, shards.Layout(("ant", "bee"), 32, "stretch"), table, pixels)
+
+
+def test_images_that_all_belong_together_can_not_be_compared() -> None:
+    prepare(10, ["one"] * 10)
+    with pytest.raises(DataError, match="all images of train and val are one group"):
+        run()
+
+
+def test_a_folder_that_an_older_version_prepared_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    save = shards._save
+    monkeypatch.setattr(shards, "_save", lambda index, path: save(index.drop(columns="together"), path))
+    prepare(10, None)
+    with pytest.raises(DataError, match="an older frostline prepared it") as error:
+        run()
+    assert "\n" not in str(error.value)
+
+
+def test_one_image_is_too_little() -> None:
+    prepare(1, None)
+    with pytest.raises(DataError, match="has images of fewer than two classes"):
+        run()
