@@ -14,11 +14,10 @@ from conftest import ROOT, make_params, make_shards
 from PIL import Image
 
 from frostline import paths
-from frostline.choice import depths
 from frostline.commands import choose
 from frostline.data import shards
 from frostline.errors import DataError, UserError
-from frostline.models import backend
+from frostline.models import all_depths, backend
 from frostline.params.schema import load
 
 
@@ -31,7 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FROSTLINE_CACHE", str(cache))  # so that only the first test computes
-    monkeypatch.setattr(depths, "DEPTHS", 5)
+    monkeypatch.setattr(all_depths, "DEPTHS", 5)
     (tmp_path / ".dvc").mkdir()
     shutil.copy(ROOT / "params.yaml", tmp_path)
     return tmp_path

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from frostline.core import digest, progress
 from frostline.data.shards import Shards
 from frostline.features.store import Entry, Store
-from frostline.models import backend, freezing, graph, heads, vision_transformer
+from frostline.models import all_depths, backend, freezing, graph, heads, vision_transformer
 from frostline.models.backbones import Backbone
 from frostline.models.freezing import CutPoint
 
-DEPTHS = 18  # about; places are spread evenly by compute, see `freezing.spread`
 CHUNK = 1536  # images whose vectors are in memory before they are stored
 
 
@@ -105,15 +104,10 @@ class Pass:
 
 
 def _stops(backbone: Backbone) -> list[_Stop]:
-    """The depths of a body that are measured, spread evenly by its compute; the last one is its end."""
+    """The depths of a body that are measured; the last one is its end."""
     body = backbone.model
-    cuts = {cut.layer: cut for cut in freezing.cut_points(body)}
-    end = list(cuts.values())[-1]
-    inner = [cuts[str(name)] for name in freezing.spread(body, DEPTHS) if name in cuts]
+    chosen = all_depths.depths(body)
     work = np.cumsum([freezing.multiply_adds(layer) for layer in body.layers])
-    # Before the first kernel there are only pixels, in whatever shape.
-    inner = [cut for cut in inner if cut is not end and work[cut.depth - 1] > 0 and len(cut.tensor.shape) in (3, 4)]
-    chosen = [*inner, end]
     images = keras.Input(body.input.shape[1:], dtype="uint8", name="images")
     prepared = backbone.preprocess(images)
     before = graph.tensor_keys(keras.Model(images, prepared))[id(prepared)]

@@ -18,12 +18,13 @@ DEPTHS = 18  # about; the places are spread evenly by compute, see `freezing.spr
 def depths(body: keras.Model) -> list[CutPoint]:
     """The cut points that stand for the depths of a body, from the bottom up; the last one is its end.
 
-    A feature map or tokens cross each of them, and there are weights before it.
+    A feature map or tokens cross each of them. Before the first kernel there are only pixels, in whatever shape.
     """
     cuts = freezing.cut_points(body)
     names = set(freezing.spread(body, DEPTHS))
-    inner = [cut for cut in cuts[:-1] if cut.layer in names and len(cut.tensor.shape) in (3, 4)]
-    return [*(cut for cut in inner if any(layer.weights for layer in body.layers[: cut.depth])), cuts[-1]]
+    first = next((place for place, layer in enumerate(body.layers) if freezing.multiply_adds(layer)), 0)
+    inner = [cut for cut in cuts[:-1] if cut.layer in names and len(cut.tensor.shape) in (3, 4) and cut.depth > first]
+    return [*inner, cuts[-1]]
 
 
 def extended(body: keras.Model) -> keras.Model:
