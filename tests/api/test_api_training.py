@@ -34,6 +34,7 @@ def table(tmp_path_factory):
     return pd.DataFrame(rows)
 
 
+@pytest.mark.process
 def test_a_table_becomes_a_classifier_with_its_report(table, tmp_path, capsys):
     trained = frostline.train(table, QUICK, tmp_path / "run")
     assert trained.metrics["n_test"] == 12

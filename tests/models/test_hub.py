@@ -132,7 +132,6 @@ OTHERS = {
     "xception": partial(models.XceptionBackbone, [[8, 16], [16, 16]], [True, False], image_shape=SHAPE),
 }
 FAMILIES = [*TRANSFORMERS, *OTHERS]
-THROUGHOUT = ["dinov3"]  # what `make test` trains
 
 
 def random_body(name):
@@ -198,7 +197,8 @@ def presets(tmp_path_factory):
     return lambda name: save_preset(folder / name.replace(" ", "_"), name)
 
 
-@pytest.mark.parametrize("name", [each if each in THROUGHOUT else in_process_tier(each) for each in FAMILIES])
+@pytest.mark.process
+@pytest.mark.parametrize("name", FAMILIES)
 def test_stored_features_change_no_bit_of_a_training_and_the_bundle_answers_alike(name, presets, small_sets, tmp_path):
     has_class_token = name in TRANSFORMERS and name != "siglip"
     settings = {
@@ -264,7 +264,7 @@ def test_the_preprocessing_is_that_of_the_image_converter(presets):
     np.testing.assert_allclose(np.asarray(found), np.asarray(converter(images)), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["swin", "resnet_vd"])
+@pytest.mark.parametrize("name", [in_process_tier("swin"), "resnet_vd"])
 def test_a_body_that_is_made_for_one_size_is_made_anew_for_another(name, presets):
     folder = presets(name)
     theirs = keras_hub.models.Backbone.from_preset(folder.removeprefix("hub/"), image_shape=(64, 64, 3))
@@ -274,7 +274,7 @@ def test_a_body_that_is_made_for_one_size_is_made_anew_for_another(name, presets
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", ["vit", "dinov2", "dinov3", "clip"])
+@pytest.mark.parametrize("name", [*map(in_process_tier, ["vit", "dinov2", "clip"]), "dinov3"])
 def test_images_of_another_size_get_resampled_positions(name, presets):
     body = backbones.build(presets(name), "preset", 48).model
     assert vision_transformer.grid(body) == (6, 6)
