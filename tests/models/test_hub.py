@@ -31,6 +31,7 @@ from frostline.models import (
     vision_transformer,
 )
 from frostline.models.freeze_rules import Band
+from frostline.training import job
 from frostline.training.examples import TrainingData
 from frostline.training.networks import Recent
 from frostline.training.trainer import Trainer
@@ -368,6 +369,15 @@ def test_pooled_tokens_leave_out_those_that_are_no_patches():
     first, patches = tokens[:, 0], tokens[:, 3:].mean(axis=1)
     for pooling, expected in [("cls", first), ("avg", patches), ("cls_avg", np.concatenate([first, patches], axis=1))]:
         np.testing.assert_allclose(np.asarray(heads.pool((7, 3), pooling, 3)(tokens)), expected, rtol=0, atol=1e-6)
+
+
+def test_another_content_of_a_presets_folder_is_another_training(small_sets, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    params = make_params(backbone__name=f"hub/{tmp_path}", backbone__weights="preset")
+    before = job.key(params, small_sets(0))
+    assert job.key(params, small_sets(0)) == before
+    (tmp_path / "config.json").write_text("[]")
+    assert job.key(params, small_sets(0)) != before
 
 
 def test_without_kerashub_the_message_says_the_pip_line(monkeypatch):

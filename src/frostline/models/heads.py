@@ -12,6 +12,7 @@ import numpy as np
 
 from frostline.core import own_code
 from frostline.errors import ParamsError
+from frostline.models import keras_internals
 
 # The layer that turns a feature map into a vector, by `head.pooling`.
 MAP_POOLS: dict[str, type[keras.layers.Layer]] = {
@@ -172,7 +173,7 @@ def _own(reference: str) -> list[keras.layers.Layer]:
     except Exception as error:  # a user's own code may raise anything
         raise own_code.failed(reference, "head.layers", error) from error
     for number, layer in enumerate(made, 1):
-        if not type(layer).__module__.startswith("keras."):
+        if not keras_internals.is_plain(layer):
             kind = TypeError(f"{type(layer).__name__} is no layer of Keras, which a bundle must load without your code")
             raise own_code.failed(reference, "head.layers", kind)
         layer.name = f"own{number}"

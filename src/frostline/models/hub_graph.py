@@ -68,7 +68,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _is_composite(layer: Any) -> bool:
-    if type(layer).__module__.startswith("keras.") or isinstance(layer, keras.Model):
+    if keras_internals.is_plain(layer) or isinstance(layer, keras.Model):
         return False
     if keras_internals.own_weights(layer) and type(layer).__name__ not in OPENERS:
         raise ValueError(f"its layer {layer.name}, a {type(layer).__name__}, can't be opened")

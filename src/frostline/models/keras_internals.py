@@ -57,6 +57,11 @@ def consumers(operation: Any) -> list[Any]:
     return [node.operation for node in operation._outbound_nodes]
 
 
+def is_plain(layer: Any) -> bool:
+    """Whether a layer is Keras's own, so that a bundle loads it without anybody's code."""
+    return type(layer).__module__.startswith("keras.")
+
+
 def sublayers(layer: Any) -> list[Any]:
     """The layers that a layer calls, without those inside of them."""
     return list(layer._flatten_layers(include_self=False, recursive=False))

@@ -38,7 +38,7 @@ def build(name: str, weights: str, size: int, alpha: float | None) -> keras.Mode
                 f"its model is from {model.input.shape[1:]} to {model.output.shape[1:]}, not from "
                 f"{(size, size, 3)} to a feature map"
             )
-        foreign = [layer for layer in model.layers if not type(layer).__module__.startswith("keras.")]
+        foreign = [layer for layer in model.layers if not keras_internals.is_plain(layer)]
         if foreign:
             raise TypeError(f"{foreign[0].name} is no layer of Keras, which a bundle must load without your code")
     except Exception as error:  # a user's own code may raise anything

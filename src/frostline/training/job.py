@@ -13,7 +13,7 @@ from frostline import paths
 from frostline.core import atomic, digest, own_code
 from frostline.data import shards
 from frostline.errors import StateError
-from frostline.models import weights
+from frostline.models import hub_presets, weights
 from frostline.params.schema import Params
 
 # The packages that a training's result depends on. An edit of code that only plots or logs must not discard a snapshot.
@@ -41,11 +41,13 @@ def key(params: Params, sets: Sequence[shards.Shards], locate: weights.Locate = 
     """
     named = (params.backbone.name, params.head.layers, params.finetune.loss)
     references = [each for each in named if each and own_code.is_reference(each)]
+    preset = hub_presets.folder(params.backbone.name) if hub_presets.is_name(params.backbone.name) else None
     files = [path for folder in CODE for path in sorted(PACKAGE.joinpath(folder).rglob("*")) if path.suffix in SUFFIXES]
     return digest.of_value(
         {
             "params": settings(params),
             "own": [own_code.content(each) for each in references],
+            "preset": digest.of_folder(preset) if preset else None,
             "weights": weights.content(locate(params.backbone.weights)),
             "data": [images.digest for images in sets],
             "package": [digest.of_file(path) for path in files],
