@@ -153,18 +153,11 @@ def settings(run: Run, changes: dict[str, Any]) -> Any:
             "finetune.schedule": "constant",
             "finetune.ema_momentum": EMA_MOMENTUM,
             "finetune.early_stopping": {"monitor": "val_accuracy", "patience": 8},
-            "sweep": {
-                "trials": run.trials,
-                "timeout": None,
-                "sampler": "tpe",
-                "pruner": "halving",
-                "metric": "val_accuracy",
-                "seed": run.seed,
-                "storage": "auto",
-                "space": {
-                    "finetune.freeze": list(job.cuts),
-                    "finetune.learning_rate": {"low": low, "high": high, "log": True},
-                },
+            "sweep.trials": run.trials,
+            "sweep.seed": run.seed,
+            "sweep.space": {
+                "finetune.freeze": list(job.cuts),
+                "finetune.learning_rate": {"low": low, "high": high, "log": True},
             },
             **changes,
         }
