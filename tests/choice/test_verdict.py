@@ -1,11 +1,12 @@
 """What is recommended, from made-up probes."""
 
 import pytest
+from conftest import make_params
 
 from frostline.choice import verdict
 from frostline.choice.bodies import Candidate
 from frostline.choice.probes import Probe
-from frostline.choice.verdict import BodyProbe, DepthProbe
+from frostline.choice.verdict import BodyProbe, DepthProbe, Situation
 from frostline.params.schema import BackboneSection
 
 FLOORS = [("pixels", 0.5), ("frostnet, random", 0.4)]
@@ -20,6 +21,12 @@ def body(name, accuracies, nearest=None, cost=100):
         for place, value in enumerate(accuracies, 1)
     ]
     return BodyProbe(Candidate(name, section, multiply_adds=cost), depths)
+
+
+def of(bodies, floors=FLOORS, per_class=200, **changes):
+    """The verdict for 10 classes."""
+    situation = Situation(12 * per_class, 10, 10 * per_class, floors)
+    return verdict.of(bodies, situation, make_params(**changes).finetune)
 
 
 LIKE = body("A", [0.6, 0.65, 0.7, 0.75, 0.8, 0.84, 0.87, 0.9, 0.91, 0.92])
@@ -42,7 +49,7 @@ LITTLE = body("A", [0.5, 0.52, 0.54, 0.55, 0.56, 0.57, 0.58, 0.58, 0.59, 0.6])
     ],
 )
 def test_the_scenario_and_its_settings(probed, per_class, scenario, expected):
-    found = verdict.of([probed], FLOORS, per_class)
+    found = of([probed], per_class=per_class)
     assert found.scenario == scenario
     settings = {"backbone.name": "A", "backbone.weights": "imagenet", **expected}
     assert {key: found.settings[key] for key in settings} == settings
@@ -52,8 +59,30 @@ def test_the_scenario_and_its_settings(probed, per_class, scenario, expected):
 
 def test_a_small_drop_at_the_end_is_not_a_peak():
     error = Probe(0.9, IMAGES).error
-    assert verdict.of([body("A", [0.8, 0.9, 0.9 - 1.9 * error])], FLOORS, 200).scenario == "some, like"
-    assert verdict.of([body("A", [0.8, 0.9, 0.9 - 2.1 * error])], FLOORS, 200).scenario == "some, unlike"
+    assert of([body("A", [0.8, 0.9, 0.9 - 1.9 * error])]).scenario == "some, like"
+    assert of([body("A", [0.8, 0.9, 0.9 - 2.1 * error])]).scenario == "some, unlike"
+
+
+@pytest.mark.parametrize(
+    ("per_class", "changes", "rate"),
+    [
+        (224, {"finetune__batch_size": 26}, 2e-4),  # 87 batches, 8 epochs
+        (56, {"finetune__batch_size": 26}, 4e-4),  # a quarter of the steps
+        (900, {"finetune__batch_size": 8}, 1e-4),
+        (50, {"finetune__batch_size": 500}, 2e-3),
+        (224, {"finetune__batch_size": 26, "finetune__optimizer": "sgd"}, 6e-3),
+        (5000, {}, 1e-4),
+    ],
+)
+def test_the_learning_rate_falls_as_the_root_of_the_steps(per_class, changes, rate):
+    found = of([LIKE], per_class=per_class, **changes)
+    assert found.settings["finetune.learning_rate"] == pytest.approx(rate)
+    assert found.fine_tuning.learning_rate == pytest.approx(rate)
+
+
+def test_with_few_images_a_fine_tuning_would_freeze_more():
+    assert of([LIKE], per_class=20).fine_tuning.frozen == pytest.approx(of([LIKE]).fine_tuning.frozen + 0.2)
+    assert "finetune.learning_rate" not in of([LIKE], per_class=20).settings
 
 
 def test_of_equally_good_depths_the_deepest_is_the_best():
@@ -64,31 +93,31 @@ def test_the_cheapest_within_one_standard_error_is_taken():
     error = Probe(0.9, IMAGES).error
     best, near = body("best", [0.9], cost=900), body("near", [0.9 - 0.9 * error], cost=300)
     far = body("far", [0.9 - 1.1 * error], cost=10)
-    found = verdict.of([far, near, best], FLOORS, 200)
+    found = of([far, near, best])
     assert found.body is near
     assert found.reasons[0].endswith("best (0.900) is less than a standard error better, but no cheaper")
     cheap = body("best", [0.9], cost=300)
-    found = verdict.of([far, body("near", [0.9 - 0.9 * error], cost=900), cheap], FLOORS, 200)
+    found = of([far, body("near", [0.9 - 0.9 * error], cost=900), cheap])
     assert found.body is cheap
     assert "the most of all bodies; near is within a standard error, but no cheaper" in found.reasons[0]
     unknown = body("near", [0.9 - 0.9 * error], cost=None)
-    assert verdict.of([unknown, best], FLOORS, 200).body is best, "unknown compute is not taken for little"
+    assert of([unknown, best]).body is best, "unknown compute is not taken for little"
 
 
 def test_a_single_body_and_a_clear_winner_are_said_as_they_are():
-    assert "bod" not in verdict.of([LIKE], FLOORS, 200).reasons[0]
-    found = verdict.of([LIKE, body("B", [0.7])], FLOORS, 200)
+    assert "bod" not in of([LIKE]).reasons[0]
+    found = of([LIKE, body("B", [0.7])])
     assert found.reasons[0].endswith("more than any other body by over a standard error")
 
 
 def test_what_pretraining_avoids_is_counted_from_the_higher_floor():
-    found = verdict.of([LIKE], [("pixels", 0.5), ("frostnet, random", 0.6)], 200)
+    found = of([LIKE], floors=[("pixels", 0.5), ("frostnet, random", 0.6)])
     assert "pretraining avoids 80% of the mistakes of frostnet, random (0.600)" in found.reasons
 
 
 def test_nearest_neighbours_that_disagree_are_said():
     other = body("B", [0.7], nearest=0.95)
-    found = verdict.of([LIKE, other], FLOORS, 200)
+    found = of([LIKE, other])
     assert found.body is LIKE
     assert "nearest neighbours prefer B (0.950 to 0.920)" in found.reasons
-    assert not any("nearest" in reason for reason in verdict.of([LIKE, body("B", [0.7])], FLOORS, 200).reasons)
+    assert not any("nearest" in reason for reason in of([LIKE, body("B", [0.7])]).reasons)

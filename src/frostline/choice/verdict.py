@@ -8,12 +8,16 @@ LIMITS.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from frostline.choice.bodies import Candidate
 from frostline.choice.probes import Probe
+from frostline.params.schema import FinetuneSection
 
 
 class _Limits(NamedTuple):
@@ -29,8 +33,16 @@ class _Limits(NamedTuple):
 
 LIMITS = _Limits()
 
-# Of the compute of a body, what stays frozen where the upper part is trained.
+# Of the compute of a body, what stays frozen where the upper part is trained; with few images more.
 FROZEN_SHARE = {"like": 0.6, "unlike": 0.3}
+MORE_FROZEN = 0.2
+
+# The learning rate of Adam for a fine-tuning of so many steps. With a horizon of T steps the best constant rate falls
+# as 1 / sqrt(T) (Nemirovski et al., "Robust Stochastic Approximation Approach to Stochastic Programming", SIAM Journal
+# on Optimization 2009). SGD with momentum takes larger ones. All three are choices.
+RATE, STEPS, OF_SGD = 2e-4, 700, 30
+EPOCHS = 8  # of fine-tuning
+RATES = (1e-4, 2e-3)  # the lowest and the highest that is recommended for Adam
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,30 @@ class BodyProbe:
 
 
 @dataclass(frozen=True)
+class Situation:
+    """What the bodies were measured on. images: of train and validation; classes: their number; train: images that are
+    trained on; floors: name and accuracy of what a pretrained body must beat."""
+
+    images: int
+    classes: int
+    train: int
+    floors: Sequence[tuple[str, float]]
+
+    @property
+    def per_class(self) -> float:
+        """The training images of a class."""
+        return self.train / self.classes
+
+
+class FineTuning(NamedTuple):
+    """Where a fine-tuning is believed to do well. frozen: the share of the body's compute below the freeze line;
+    learning_rate: of the second phase. A scenario whose recommended training is a head alone has one too."""
+
+    frozen: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
 class Verdict:
     """scenario: such as `few, like`; body: the recommended one; settings: values by dotted keys of params.yaml; space:
     the range of learning rates for `sweep.space`; reasons: sentences with the numbers behind it."""
@@ -76,27 +112,30 @@ class Verdict:
     settings: dict[str, Any]
     space: dict[str, dict[str, Any]]
     reasons: list[str]
+    fine_tuning: FineTuning
 
 
-def of(bodies: Sequence[BodyProbe], floors: Sequence[tuple[str, float]], per_class: float) -> Verdict:
-    """The verdict. floors: name and accuracy of what a pretrained body must beat; per_class: images of a class."""
+def of(bodies: Sequence[BodyProbe], situation: Situation, current: FinetuneSection) -> Verdict:
+    """The verdict. current: the settings of training that stay as they are, such as the optimizer."""
     ranked = sorted(bodies, key=lambda each: -each.best.ridge.accuracy)
     top = ranked[0]
     within = [each for each in ranked if each.best.ridge.accuracy >= top.best.ridge.accuracy - top.best.ridge.error]
     body = min(within, key=lambda each: each.candidate.multiply_adds or float("inf"))
-    floor_name, floor = max(floors, key=lambda each: each[1])
+    floor_name, floor = max(situation.floors, key=lambda each: each[1])
     gain = (body.best.ridge.accuracy - floor) / max(1 - floor, 1e-9)
     drop = body.best.ridge.accuracy - body.last.ridge.accuracy
     peaks_at_end = drop <= LIMITS.clearly * body.best.ridge.error
     likeness = "like" if peaks_at_end and gain >= LIMITS.gain else "unlike"
+    per_class = situation.per_class
     amount = "few" if per_class < LIMITS.few else "many" if per_class >= LIMITS.many else "some"
-    settings = _settings(body, amount, likeness)
+    tuning = _fine_tuning(amount, likeness, situation.train, current)
+    settings = _settings(body, amount, likeness, tuning)
     reasons = [
         f"{body.candidate.name} tells {_percent(body.best.ridge)} of the images at {body.best.layer}"
         + _against(body, ranked, within),
         f"pretraining avoids {max(gain, 0):.0%} of the mistakes of {floor_name} ({floor:.3f})",
         f"the last depth is {'as good as the best' if peaks_at_end else f'{drop:.3f} worse than the best one'}",
-        f"{per_class:.0f} images a class",
+        f"{per_class:.0f} training images a class",
     ]
     opinion = max(bodies, key=lambda each: each.nearest)
     if opinion is not body:
@@ -107,10 +146,20 @@ def of(bodies: Sequence[BodyProbe], floors: Sequence[tuple[str, float]], per_cla
     key = "finetune.learning_rate" if rate else "finetune.head_learning_rate"
     middle = float(rate or settings["finetune.head_learning_rate"])
     space = {key: {"low": middle / 10, "high": middle * 10, "log": True}}
-    return Verdict(f"{amount}, {likeness}", body, settings, space, reasons)
+    return Verdict(f"{amount}, {likeness}", body, settings, space, reasons, tuning)
 
 
-def _settings(body: BodyProbe, amount: str, likeness: str) -> dict[str, Any]:
+def _fine_tuning(amount: str, likeness: str, train: int, current: FinetuneSection) -> FineTuning:
+    if amount == "many" and likeness == "unlike":
+        frozen, rate = 0.0, 3e-4
+    else:
+        frozen = FROZEN_SHARE[likeness] + (MORE_FROZEN if amount == "few" else 0)
+        steps = math.ceil(train / current.batch_size) * EPOCHS
+        rate = float(f"{np.clip(RATE * math.sqrt(STEPS / steps), *RATES):.0e}")
+    return FineTuning(frozen, rate * (OF_SGD if current.optimizer == "sgd" else 1))
+
+
+def _settings(body: BodyProbe, amount: str, likeness: str, tuning: FineTuning) -> dict[str, Any]:
     """Values of params.yaml: those of the recipes for the scenario, with the measured body and depth."""
     section = body.candidate.section
     values: dict[str, Any] = {
@@ -128,13 +177,13 @@ def _settings(body: BodyProbe, amount: str, likeness: str) -> dict[str, Any]:
             "augment.copies": 3,
         }
     everything = amount == "many" and likeness == "unlike"
-    line = "none" if everything else _line(body, FROZEN_SHARE[likeness])
+    line = "none" if everything else _line(body, tuning.frozen)
     return values | {
         "finetune.freeze": line,
         "finetune.head_epochs": 3 if everything else 15,
         "finetune.head_learning_rate": 3e-3,
-        "finetune.epochs": 40 if everything else 8,
-        "finetune.learning_rate": 3e-4 if everything else 2e-4,
+        "finetune.epochs": 40 if everything else EPOCHS,
+        "finetune.learning_rate": tuning.learning_rate,
         "finetune.batch_norm": "train" if everything else "freeze",
         "augment.copies": 1,
     }

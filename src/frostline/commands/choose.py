@@ -5,31 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import pandas as pd
+from typing import Any
 
 from frostline import paths
-from frostline.choice import bodies, plots, probes, verdict
-from frostline.choice.bodies import Candidate
-from frostline.choice.verdict import BodyProbe, DepthProbe, Verdict
+from frostline.choice import bodies, measuring, plots, verdict
+from frostline.choice.measuring import Measured
+from frostline.choice.verdict import Verdict
 from frostline.core import atomic
-from frostline.data import shards
-from frostline.data.shards import Shards
-from frostline.errors import DataError, ParamsError
+from frostline.errors import ParamsError
 from frostline.evaluation.plots import save
-from frostline.features import store
-from frostline.models import backbones, backend
+from frostline.models import backbones
 from frostline.params import edit
 from frostline.params.schema import Params
 from frostline.tracking import model_uris
-
-if TYPE_CHECKING:
-    from frostline.models.backbones import Backbone
-    from frostline.models.weights import Locate
-
-PIXELS = "pixels"  # the name of the floor that is the images themselves
 
 
 def run(params: Params, names: str | None, models: Sequence[str], apply: bool, as_json: bool) -> str:
@@ -50,17 +38,17 @@ def run(params: Params, names: str | None, models: Sequence[str], apply: bool, a
         backbones.check(section.name, locate(section.weights), params.data.image_size, section.alpha)
         backbones.require(section.name, section.weights)
     start = time.monotonic()
-    found, floors, per_class, count = _measured(params, chosen, locate)
-    result = verdict.of(found, floors, per_class)
-    record = _record(found, floors, result, per_class)
+    measured = measuring.measure(params, chosen, locate)
+    result = verdict.of(measured.bodies, measured.situation, params.finetune)
+    record = _record(measured, result)
     with atomic.folder(paths.CHOOSE) as folder:
         (folder / "choose.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        save(plots.curves(found, floors, result), folder / "depths.png")
+        save(plots.curves(measured.bodies, measured.situation.floors, result), folder / "depths.png")
     if apply:
         _apply(params, result)
     if as_json:
         return json.dumps(record, indent=2)
-    return _text(found, floors, result, count, time.monotonic() - start, apply)
+    return _text(measured, result, time.monotonic() - start, apply)
 
 
 def probe(params: Params, apply: bool, as_json: bool) -> str:
@@ -68,62 +56,7 @@ def probe(params: Params, apply: bool, as_json: bool) -> str:
     return run(params, "params", [], apply, as_json)
 
 
-def _measured(
-    params: Params, chosen: Sequence[Candidate], locate: Locate
-) -> tuple[list[BodyProbe], list[tuple[str, float]], float, int]:
-    """The probes of all depths, the floors, the images of a class, and the number of images."""
-    features = store.opened(params.cache)
-    splits = [shards.open_folder(paths.PREPARED / name, features.memory) for name in ("train", "val")]
-    splits = [each for each in splits if len(each)]
-    labels = np.concatenate([each.labels for each in splits]) if splits else np.empty(0, np.int64)
-    if len(np.unique(labels)) < 2:
-        raise DataError(f"{paths.PREPARED}: has images of fewer than two classes; run `dvc repro prepare`")
-    with backend.quiet():
-        from frostline.choice import depths
-
-    together = pd.concat([each.together for each in splits], ignore_index=True)
-    fold = probes.folds(labels, together, params.seed)
-    if len(np.unique(fold)) < 2:
-        raise DataError(f"{paths.PREPARED}: all images of train and val are one group; there is nothing to compare")
-    everybody = [*chosen, bodies.floor()]
-    one_pass = depths.Pass([_built(each, locate, splits[0].layout.image_size, params.seed) for each in everybody])
-    parts = [one_pass.vectors(images, features) for images in splits]
-    cache: dict[str, DepthProbe] = {}
-    found = []
-    for candidate, places in zip(everybody, one_pass.depths, strict=True):
-        measured = []
-        for depth in places:
-            key = depth.entry.key
-            if key not in cache:
-                vectors = np.concatenate([part[key] for part in parts])
-                ridge, nearest = probes.ridge(vectors, labels, fold), probes.nearest(vectors, labels, fold)
-                cache[key] = DepthProbe(depth.layer, depth.share, ridge, nearest)
-            known = cache[key]
-            measured.append(DepthProbe(depth.layer, depth.share, known.ridge, known.nearest))
-        found.append(BodyProbe(candidate, measured))
-    pixels = np.concatenate([_pixels(each) for each in splits])
-    floors = [
-        (bodies.RANDOM, found[-1].best.ridge.accuracy),
-        (PIXELS, probes.ridge(pixels, labels, fold).accuracy),
-    ]
-    return found[:-1], floors, len(labels) / len(np.unique(labels)), len(labels)
-
-
-def _built(candidate: Candidate, locate: Locate, size: int, seed: int) -> Backbone:
-    """The body. Random weights are the same every time, so that the store has what is computed with them."""
-    backend.make_deterministic(seed)
-    return backbones.of_section(candidate.section, locate, size)
-
-
-def _pixels(images: Shards) -> Any:
-    rows = np.arange(len(images))
-    chunks = [rows[start : start + 1024] for start in range(0, len(rows), 1024)]
-    return np.concatenate([probes.pixels(images.take(chunk)) for chunk in chunks])
-
-
-def _record(
-    found: Sequence[BodyProbe], floors: Sequence[tuple[str, float]], result: Verdict, per_class: float
-) -> dict[str, Any]:
+def _record(measured: Measured, result: Verdict) -> dict[str, Any]:
     return {
         "scenario": result.scenario,
         "body": result.body.candidate.name,
@@ -131,8 +64,8 @@ def _record(
         "settings": result.settings,
         "sweep.space": result.space,
         "reasons": result.reasons,
-        "images_per_class": round(per_class, 1),
-        "floors": {name: round(value, 4) for name, value in floors},
+        "images_per_class": round(measured.situation.per_class, 1),
+        "floors": {name: round(value, 4) for name, value in measured.situation.floors},
         "bodies": [
             {
                 "name": body.candidate.name,
@@ -149,7 +82,7 @@ def _record(
                     for depth in body.depths
                 ],
             }
-            for body in found
+            for body in measured.bodies
         ],
     }
 
@@ -163,15 +96,9 @@ def _apply(params: Params, result: Verdict) -> None:
     edit.change(paths.PARAMS, values)
 
 
-def _text(
-    found: Sequence[BodyProbe],
-    floors: Sequence[tuple[str, float]],
-    result: Verdict,
-    count: int,
-    seconds: float,
-    is_applied: bool,
-) -> str:
-    ranked = sorted(found, key=lambda each: -each.best.ridge.accuracy)
+def _text(measured: Measured, result: Verdict, seconds: float, is_applied: bool) -> str:
+    count = f"{measured.situation.images:,}"
+    ranked = sorted(measured.bodies, key=lambda each: -each.best.ridge.accuracy)
     rows = [("body", "best depth", "of compute", "ridge", "kNN", "last depth")]
     for body in ranked:
         best = body.best
@@ -180,9 +107,9 @@ def _text(
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines = [
-        f"choose: {len(found)} bodies, {count:,} images of train and val, in {seconds:.0f} s",
+        f"choose: {len(measured.bodies)} bodies, {count} images of train and val, in {seconds:.0f} s",
         *(f"  {line}" for line in table),
-        "  floors: " + ", ".join(f"{name} {value:.4f}" for name, value in floors),
+        "  floors: " + ", ".join(f"{name} {value:.4f}" for name, value in measured.situation.floors),
         f"verdict  {result.scenario} ({'; '.join(result.reasons)})",
         f"report   {paths.CHOOSE}/depths.png, {paths.CHOOSE}/choose.json",
     ]
