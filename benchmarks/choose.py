@@ -92,7 +92,7 @@ def all_depths(photos: Shards, folder: Path, name: str, alpha: float | None) -> 
     ways: list[Callable[[], Any]] = [
         lambda: predicted(plain),
         lambda: predicted(folded),
-        lambda: one_pass.vectors(photos, new_store(folder)),
+        lambda: one_pass.vectors(photos, np.arange(len(photos)), new_store(folder)),
     ]
     for way in ways:
         way()
@@ -136,9 +136,9 @@ def twice(bodies: Sequence[Backbone], photos: Shards, folder: Path) -> tuple[flo
     """Seconds to measure bodies with an empty store, from built models on, and again with compiled networks."""
     start = time.perf_counter()
     one_pass = depths.Pass(bodies)
-    one_pass.vectors(photos, new_store(folder))
+    one_pass.vectors(photos, np.arange(len(photos)), new_store(folder))
     first = time.perf_counter() - start
-    return first, seconds(lambda: one_pass.vectors(photos, new_store(folder)))
+    return first, seconds(lambda: one_pass.vectors(photos, np.arange(len(photos)), new_store(folder)))
 
 
 def candidates(photos: Shards, folder: Path, shared: float) -> list[str]:

@@ -70,7 +70,7 @@ def plainly(backbone, layer, images):
 def test_the_vectors_are_the_pooled_outputs_of_plain_models(make, images, store):
     body = make()
     one_pass = depths.Pass([body])
-    found = one_pass.vectors(images, store)
+    found = one_pass.vectors(images, np.arange(len(images)), store)
     (places,) = one_pass.depths
     assert places[-1].layer == freezing.cut_points(body.model)[-1].layer
     assert len(places) > 3
@@ -85,15 +85,15 @@ def test_the_vectors_are_the_pooled_outputs_of_plain_models(make, images, store)
 
 
 def test_a_second_pass_computes_nothing_and_more_images_only_theirs(images, store, computed, tmp_path):
-    first = depths.Pass([frostnet()]).vectors(images, store)
+    first = depths.Pass([frostnet()]).vectors(images, np.arange(len(images)), store)
     assert [rows for _, rows in computed] == [20]
-    again = depths.Pass([frostnet()]).vectors(images, store)
+    again = depths.Pass([frostnet()]).vectors(images, np.arange(len(images)), store)
     assert len(computed) == 1
     assert first.keys() == again.keys()
     assert all(np.array_equal(first[key], again[key]) for key in first)
     more = make_shards(tmp_path / "more", 24)
     assert set(images.identities) < set(more.identities)
-    extended = depths.Pass([frostnet()]).vectors(more, store)
+    extended = depths.Pass([frostnet()]).vectors(more, np.arange(len(more)), store)
     assert [rows for _, rows in computed] == [20, 4]
     assert all(np.isin(first[key], extended[key]).all() for key in first)
 
@@ -104,7 +104,7 @@ def test_what_two_bodies_share_is_computed_once(images, store, computed):
     shared = {place.entry.key for place in lower} & {place.entry.key for place in other}
     assert 2 < len(shared) < len(lower)
     both = depths.Pass(bodies)
-    found = both.vectors(images, store)
+    found = both.vectors(images, np.arange(len(images)), store)
     entries = {place.entry.key: place.entry for places in both.depths for place in places}
     assert len(found) == len(entries) == len(lower) + len(other) - len(shared)
     assert computed == [(sum(entry.shape[0] for entry in entries.values()), 20)]
@@ -115,18 +115,20 @@ def test_what_two_bodies_share_is_computed_once(images, store, computed):
 
 
 def test_of_a_body_whose_start_is_known_only_the_rest_is_computed(images, store, computed):
-    depths.Pass([frostnet()]).vectors(images, store)
+    depths.Pass([frostnet()]).vectors(images, np.arange(len(images)), store)
     descendant = fine_tuned("block3_out")
     one_pass = depths.Pass([descendant])
     new = [place for place in one_pass.depths[0] if not store.count(place.entry, images.identities)]
-    one_pass.vectors(images, store)
+    one_pass.vectors(images, np.arange(len(images)), store)
     assert computed[1] == (sum(place.entry.shape[0] for place in new), 20)
     assert 0 < len(new) < len(one_pass.depths[0])
 
 
 def test_without_room_in_the_store_the_vectors_are_the_same(images, store, tmp_path, capsys):
-    expected = depths.Pass([frostnet()]).vectors(images, store)
-    found = depths.Pass([frostnet()]).vectors(images, Store(tmp_path / "none", 10.0, Memory(1e9)))
+    expected = depths.Pass([frostnet()]).vectors(images, np.arange(len(images)), store)
+    found = depths.Pass([frostnet()]).vectors(
+        images, np.arange(len(images)), Store(tmp_path / "none", 10.0, Memory(1e9))
+    )
     assert all(np.array_equal(expected[key], found[key]) for key in expected)
     assert capsys.readouterr().err.count("can't be stored") == 1
 

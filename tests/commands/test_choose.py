@@ -14,6 +14,7 @@ from conftest import ROOT, make_params, make_shards
 from PIL import Image
 
 from frostline import paths
+from frostline.choice import measuring
 from frostline.commands import choose
 from frostline.data import shards
 from frostline.errors import DataError, UserError
@@ -137,3 +138,15 @@ def test_one_image_is_too_little() -> None:
     prepare(1, None)
     with pytest.raises(DataError, match="has images of fewer than two classes"):
         run()
+
+
+@pytest.mark.usefixtures("prepared")
+def test_a_clearly_worse_body_is_not_measured_on_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {body["name"]: body for body in json.loads(run(as_json=True))["bodies"]}
+    monkeypatch.setattr(measuring, "FIRST", 24)
+    monkeypatch.setattr(measuring, "promising", lambda found, left: [0])
+    text = run("frostnet,params", backbone__weights="none")
+    record = json.loads((paths.CHOOSE / "choose.json").read_text())
+    assert {body["name"]: body["images"] for body in record["bodies"]} == {"frostnet": 39, "frostnet, weights none": 24}
+    assert record["bodies"][0] == whole["frostnet"], "what is left is measured as it is alone"
+    assert "not measured on all: frostnet, weights none (24 images)" in text

@@ -73,7 +73,8 @@ def _require(name: str) -> None:
 
 
 def _of_section(section: BackboneSection) -> Candidate:
-    name = section.name if section.weights in weights.KEYWORDS else f"{section.name}, {section.weights}"
+    is_pretrained = section.weights in weights.KEYWORDS and section.weights != "none"
+    name = section.name if is_pretrained else f"{section.name}, weights {section.weights}"
     return Candidate(name, section.model_copy(update={"until": None}), *_facts(section.name))
 
 

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from frostline.choice.probes import Vectors
 from frostline.core import digest, progress
 from frostline.data.shards import Shards
 from frostline.features.store import Entry, Store
@@ -57,35 +58,37 @@ class Pass:
         self.depths = [[stop.depth for stop in stops] for _, stops in self._bodies]
         self._networks: dict[frozenset[str], tuple[keras.Model, list[str]]] = {}
 
-    def vectors(self, images: Shards, store: Store) -> dict[str, NDArray[np.float32]]:
-        """The pooled activations of the images at all depths, float32 (n, width) each, by the key of their entry.
+    def vectors(self, images: Shards, rows: NDArray[np.int64], store: Store) -> dict[str, Vectors]:
+        """The pooled activations of some images at all depths, float32 (len(rows), width) each, by the key of their
+        entry. rows: int64, the numbers of the images.
 
         What the store lacks is computed, and stored if there is room.
         """
-        found: dict[str, NDArray[np.float32]] = {}
+        found: dict[str, Vectors] = {}
         missing: dict[str, Entry] = {}
-        rows = np.empty(0, np.int64)
+        places = np.empty(0, np.int64)
         for entry in {depth.entry.key: depth.entry for depths in self.depths for depth in depths}.values():
-            stored = store.find(entry, images.identities)
+            stored = store.find(entry, images.identities[rows])
             known = np.flatnonzero(stored.piece >= 0)
-            found[entry.key] = np.empty((len(images), *entry.shape), np.float32)
+            found[entry.key] = np.empty((len(rows), *entry.shape), np.float32)
             found[entry.key][known] = stored.take(known)
             if len(stored.missing):
                 missing[entry.key] = entry
-                rows = np.union1d(rows, stored.missing)
+                places = np.union1d(places, stored.missing)
         if missing:
-            self._fill(found, missing, rows, images, store)
+            self._fill(found, missing, places, images, rows, store)
         return found
 
     def _fill(
         self,
-        found: Mapping[str, NDArray[np.float32]],
+        found: Mapping[str, Vectors],
         missing: Mapping[str, Entry],
-        rows: NDArray[np.int64],
+        places: NDArray[np.int64],
         images: Shards,
+        rows: NDArray[np.int64],
         store: Store,
     ) -> None:
-        """Compute the entries that are missing for some rows, and store them chunk by chunk."""
+        """Compute the entries that are missing at some places of `rows`, and store them chunk by chunk."""
         wanted = frozenset(missing)
         if wanted not in self._networks:  # the splits of a project lack the same entries, and compiling takes seconds
             self._networks[wanted] = _network(self._bodies, missing)
@@ -93,14 +96,15 @@ class Pass:
         ends = np.cumsum([missing[key].shape[0] for key in keys])
         batch_rows = backend.batch_rows()
         is_room = True
-        for start in progress.track(range(0, len(rows), CHUNK), len(rows), "choose", CHUNK):
-            chunk = rows[start : start + CHUNK]
-            batches = [chunk[at : at + batch_rows] for at in range(0, len(chunk), batch_rows)]
+        for start in progress.track(range(0, len(places), CHUNK), len(places), "choose", CHUNK):
+            chunk = places[start : start + CHUNK]
+            batches = [rows[chunk[at : at + batch_rows]] for at in range(0, len(chunk), batch_rows)]
             joined = np.concatenate([backend.predict(network, images.take(each), batch_rows) for each in batches])
             for key, part in zip(keys, np.split(joined, ends[:-1], axis=1), strict=True):
                 found[key][chunk] = part
                 if is_room:  # one warning is enough
-                    is_room = store.add(missing[key], images.identities[chunk], part.__getitem__, len(chunk))
+                    identities = images.identities[rows[chunk]]
+                    is_room = store.add(missing[key], identities, part.__getitem__, len(chunk))
 
 
 def _stops(backbone: Backbone) -> list[_Stop]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from frostline.choice.bodies import Candidate
 from frostline.choice.probes import Probe
-from frostline.params.schema import FinetuneSection
+from frostline.params.finetune import FinetuneSection
 
 
 class _Limits(NamedTuple):

@@ -71,6 +71,7 @@ def _record(measured: Measured, result: Verdict) -> dict[str, Any]:
                 "name": body.candidate.name,
                 "imagenet_top1": body.candidate.top1,
                 "multiply_adds": body.candidate.multiply_adds,
+                "images": body.last.ridge.images,
                 "depths": [
                     {
                         "layer": depth.layer,
@@ -113,6 +114,10 @@ def _text(measured: Measured, result: Verdict, seconds: float, is_applied: bool)
         f"verdict  {result.scenario} ({'; '.join(result.reasons)})",
         f"report   {paths.CHOOSE}/depths.png, {paths.CHOOSE}/choose.json",
     ]
+    early = [body for body in ranked if body.last.ridge.images < measured.situation.images]
+    if early:
+        named = ", ".join(f"{body.candidate.name} ({body.last.ridge.images:,} images)" for body in early)
+        lines.insert(-2, f"  clearly worse on the first images, and not measured on all: {named}")
     if is_applied:
         return "\n".join([*lines, f"applied  {paths.PARAMS} has these settings now; `dvc repro` trains with them"])
     settings = [f"           {key}: {_value(value)}" for key, value in result.settings.items()]
