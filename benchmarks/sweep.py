@@ -123,6 +123,7 @@ OURS = {
     "no-head": Ours("without the head start (`finetune.head_epochs: 0`)", {"finetune.head_epochs": 0}),
     "no-average": Ours("without averaged weights (`finetune.ema_momentum: 0`)", {"finetune.ema_momentum": 0.0}),
     "no-pruning": Ours("without pruning (`sweep.pruner: none`)", {"sweep.pruner": "none"}),
+    "prior": Ours("with a prior (`sweep.prior: choose`)", {"sweep.prior": "choose"}),
     "cold": Ours("without warm functions (all built, and the head trained, anew for each trial)", {}, warm=False),
 }
 LABELS = RIVALS | {name: variant.label for name, variant in OURS.items()}

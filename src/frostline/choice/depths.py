@@ -111,7 +111,7 @@ def _stops(backbone: Backbone) -> list[_Stop]:
     """The depths of a body that are measured; the last one is its end."""
     body = backbone.model
     chosen = all_depths.depths(body)
-    work = np.cumsum([freezing.multiply_adds(layer) for layer in body.layers])
+    shares = freezing.compute_below(body)
     images = keras.Input(body.input.shape[1:], dtype="uint8", name="images")
     prepared = backbone.preprocess(images)
     before = graph.tensor_keys(keras.Model(images, prepared))[id(prepared)]
@@ -126,7 +126,7 @@ def _stops(backbone: Backbone) -> list[_Stop]:
         width = int(pool.compute_output_shape((None, *shape))[-1])
         key = digest.of_value(["pooled in one pass", keys[id(cut.tensor)], pooling, leading, *engine])
         about = {"backbone": backbone.name, "image_size": body.input.shape[1], "layer": cut.layer}
-        share = float(work[cut.depth - 1] / work[-1])
+        share = float(shares[cut.depth])
         depth = Depth(cut.layer, share, Entry(key, (width,), "float32", about))
         stops.append(_Stop(depth, cut, keys[id(cut.tensor)], pool))
     return stops

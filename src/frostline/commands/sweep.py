@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from frostline import paths
+from frostline.choice import bodies, measuring, verdict
 from frostline.models import backend, weights
 from frostline.params import edit, variables
 from frostline.params.schema import Params
@@ -15,7 +16,11 @@ from frostline.search import space, storages, study
 from frostline.tracking import model_uris, run_log, tracker
 from frostline.training import inputs, job
 
+PROBED = 1000  # images at most that the prior is measured on, so that it costs seconds
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from frostline.search.trial_data import TrialData
     from frostline.search.trial_records import TrialRecord
 
@@ -38,6 +43,8 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
 
     training_inputs = inputs.open_all(params)
     plan = setup.plan(params, training_inputs, locate)
+    if params.sweep.prior == "choose":
+        plan = plan.believing(*_belief(params, locate, print_line))
     data = TrialData(params, training_inputs, plan.folder)
     about = {**run_log.flat(job.settings(params)), **run_log.flat({"sweep": params.sweep.model_dump()})}
     storage = variables.expanded(params.sweep.storage, "sweep.storage")
@@ -57,6 +64,18 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         if as_json:
             return json.dumps(report.as_json(current_study, params.sweep.metric), indent=2)
         return "\n".join(lines)
+
+
+def _belief(params: Params, locate: weights.Locate, print_line: Callable[[str], None]) -> verdict.FineTuning:
+    """Where fine-tuning is believed to do well, by what frozen features of the backbone are worth."""
+    measured = measuring.measure(params, bodies.named(["params"], params.backbone), locate, PROBED)
+    found = verdict.of(measured.bodies, measured.situation, params.finetune)
+    belief = found.fine_tuning
+    print_line(
+        f"prior: {found.scenario}: {belief.frozen:.0%} of the compute frozen, learning rate about "
+        f"{belief.learning_rate:.0e} ({measured.situation.images:,} images probed)"
+    )
+    return belief
 
 
 def _apply(params: Params, data: TrialData, study_id: str, best: TrialRecord, locate: weights.Locate) -> str:

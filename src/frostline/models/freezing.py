@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from frostline.core import digest
 from frostline.errors import InternalError
@@ -104,6 +105,13 @@ def frozen_share(model: keras.Model, rule: Freeze) -> float:
     return float(sum(counts[: depth(model, rule)]) / max(1, sum(counts)))
 
 
+def compute_below(model: keras.Model) -> NDArray[np.float64]:
+    """The share of the backbone's multiply-adds in `layers[:depth]`, for each depth from 0 to len(layers)."""
+    work = np.cumsum([0.0, *(multiply_adds(layer) for layer in model.layers)])
+    shares: NDArray[np.float64] = work / max(work[-1], 1.0)
+    return shares
+
+
 def spread(model: keras.Model, count: int) -> list[int | str]:
     """`count` freeze rules from `none` to `all`, spread evenly by the compute of their trained layers.
 
@@ -111,8 +119,8 @@ def spread(model: keras.Model, count: int) -> list[int | str]:
     read; of several, the deepest one. It returns fewer rules if the model has fewer cut points.
     """
     cuts = cut_points(model)
-    work = np.cumsum([multiply_adds(layer) for layer in model.layers], dtype=float)
-    inner = {cut.depth: work[cut.depth - 1] / work[-1] for cut in cuts if cut.depth < len(model.layers)}
+    shares = compute_below(model)
+    inner = {cut.depth: shares[cut.depth] for cut in cuts if cut.depth < len(model.layers)}
     size = {cut.depth: int(np.prod(cut.tensor.shape[1:])) for cut in cuts}
     depths: list[int] = []
     for share in np.linspace(0, 1, count)[1:-1]:

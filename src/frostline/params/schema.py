@@ -17,6 +17,7 @@ from frostline.errors import ParamsError
 from frostline.params import messages
 from frostline.params.finetune import FinetuneSection, HeadSection
 from frostline.params.section import Count, Fraction, OwnFunction, Positive, Section, pairs
+from frostline.params.sweep import SweepSection
 
 
 class SplitSection(Section):
@@ -153,62 +154,6 @@ class EvaluateSection(Section):
     bootstrap: Annotated[int, Field(ge=100)]
     calibrate: Literal["none", "temperature"]
     metrics: list[OwnFunction] | None = None
-
-
-class Range(Section):
-    """Numbers from `low` to `high`, both included, with a uniform distribution, of their logarithms if `log`.
-
-    `step`: of a grid that begins at `low`; without a step, the numbers are integers if both ends are integers.
-    """
-
-    low: int | float
-    high: int | float
-    log: bool = False
-    step: Annotated[int | float, Field(gt=0)] | None = None
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError("low must be less than high")
-        if self.log and self.low <= 0:
-            raise ValueError("low must be more than 0 if log is true")
-        if self.log and self.step is not None:
-            raise ValueError("step and log exclude each other")
-        return self
-
-
-class Auto(Section):
-    """`auto`: this number of freeze depths, from `none` to `all`, spread evenly by the compute of trained layers."""
-
-    auto: Annotated[int, Field(ge=2, le=64)]
-
-
-class Blocks(Section):
-    """`auto`: each block of the backbone by itself, for `finetune.train`."""
-
-    blocks: Literal["auto"]
-
-
-Choices = Annotated[list[int | float | str | bool | None], Field(min_length=1)]
-
-
-class SweepSection(Section):
-    """The search of `frostline sweep`.
-
-    `space`: dotted keys of params.yaml, each with a range or a list of values; `timeout`: seconds after which no new
-    trial begins; `storage`: `auto` (SQLite, one worker), `journal` (a file, several workers on this machine) or the URL
-    of a database (several machines); `patience`: seconds for which a worker waits for a database that is not available.
-    """
-
-    trials: Positive
-    timeout: Annotated[float, Field(gt=0)] | None
-    sampler: Literal["tpe", "random", "grid", "gp"]
-    pruner: Literal["halving", "median", "hyperband", "none"]
-    metric: Literal["val_accuracy", "val_loss"]
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    storage: Annotated[str, Field(min_length=1)]
-    patience: Annotated[float, Field(ge=0)]
-    space: Annotated[dict[str, Auto | Blocks | Range | Choices], Field(min_length=1)]
 
 
 class TrackingSection(Section):

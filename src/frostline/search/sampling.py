@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from frostline.errors import ParamsError
+from frostline.search.prior import CANDIDATES, Prior
 from frostline.search.rungs import Standing
 from frostline.search.space import Choice, Dimension, Value
 
@@ -24,6 +25,8 @@ from frostline.search.space import Choice, Dimension, Value
 LOSSES, CHEAP = "val_losses", "cheap"
 
 MOST_POINTS = 10_000  # of a space whose untried points are listed
+STARTUP = 10  # trials before a sampler has learned enough; as Optuna has it
+ASKS = 8  # times that a sampler is asked for a point that was not tried yet
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Settings:
 
     trials: the budget; images: in the training split; epochs: of a whole trial; rungs: of `halving`, in images seen;
     by_loss: whether unfinished trials are compared by their validation loss, whatever the metric is. After few images
-    a loss says more than an accuracy.
+    a loss says more than an accuracy. prior: where the first points come from; None for the sampler alone.
     """
 
     trials: int
@@ -44,6 +47,7 @@ class Settings:
     epochs: int
     rungs: tuple[int, ...]
     by_loss: bool
+    prior: Prior | None = None
 
 
 class Advisor(BaseSampler):
@@ -70,25 +74,29 @@ class Advisor(BaseSampler):
             return points_of_grid[trial.number % len(points_of_grid)]
         whole = self.study or study
         others = [other for other in whole.get_trials(deepcopy=False) if other.number != trial.number]
-        points = Points(self.space)
-        comparable = [
-            other
-            for other in others
-            if other.distributions.keys() == search_space.keys() and other.state != TrialState.FAIL
-        ]
-        copy = in_memory(self.settings.maximize or bool(self.settings.rungs), sampler(self.settings, trial.number))
-        for other in comparable:
-            copy.add_trial(
-                _at_rung(other, points, self.settings) if self.settings.rungs else _as_finished(other, points)
-            )
+        tried = [other.params for other in others if other.params.keys() == search_space.keys()]
+        untried = [point for point in finite_grid(self.space) if point not in tried] if tried else []
+        for values in itertools.islice(self._points(trial.number, others, search_space.keys()), ASKS):
+            if not untried or values not in tried:
+                return values
+        return random.Random(f"{self.settings.seed} {trial.number} untried").choice(untried)
+
+    def _points(self, number: int, others: Sequence[FrozenTrial], keys: Collection[str]) -> Iterator[dict[str, Any]]:
+        """Points for the trial with that number, each from another seed; the first one that is new is taken."""
+        settings, points = self.settings, Points(self.space)
+        if settings.prior and (number < STARTUP or settings.sampler == "random"):
+            for ask in itertools.count():
+                even = in_memory(True, optuna.samplers.RandomSampler(_seed(settings, number, ask)))
+                drawn = [points.values(even.ask(points.distributions).params) for _ in range(CANDIDATES)]
+                yield settings.prior.pick(drawn, number, random.Random(_seed(settings, number, ask)))
+        copy = in_memory(settings.maximize or bool(settings.rungs))
+        for other in others:
+            if other.distributions.keys() == keys and other.state != TrialState.FAIL:
+                copy.add_trial(_at_rung(other, points, settings) if settings.rungs else _as_finished(other, points))
         with quiet():
-            values = points.values(copy.ask(points.distributions).params)
-        points_of_others = [other.params for other in others if other.params.keys() == search_space.keys()]
-        if values in points_of_others:
-            untried = [point for point in finite_grid(self.space) if point not in points_of_others]
-            if untried:
-                return random.Random(f"{self.settings.seed} {trial.number} untried").choice(untried)
-        return values
+            for ask in itertools.count():
+                copy.sampler = sampler(settings, number, ask)
+                yield points.values(copy.ask(points.distributions).params)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -131,6 +139,11 @@ def require_sampler(settings: Settings, space: Sequence[Dimension]) -> None:
     """Raises ParamsError if the sampler can't serve this space, or if its library is missing."""
     if settings.sampler == "grid":
         grid(space)
+        if settings.prior:
+            raise ParamsError(
+                "params.yaml: sweep.prior choose has no use with sweep.sampler grid, which tries every point; set it "
+                "to none"
+            )
     if settings.sampler == "gp":
         try:
             import torch  # type: ignore[import-not-found,unused-ignore]  # noqa: F401
@@ -163,14 +176,18 @@ class Points:
         return {k: self.ordered[k][place] if k in self.ordered else place for k, place in places.items()}
 
 
-def sampler(settings: Settings, number: int) -> BaseSampler:
-    """The sampler for the trial with that number."""
-    seed = random.Random(f"{settings.seed} {number}").randrange(2**32)
+def _seed(settings: Settings, number: int, ask: int) -> int:
+    return random.Random(f"{settings.seed} {number}" + f" {ask}" * bool(ask)).randrange(2**32)
+
+
+def sampler(settings: Settings, number: int, ask: int = 0) -> BaseSampler:
+    """The sampler for the trial with that number; `ask` counts how often it was asked."""
+    seed = _seed(settings, number, ask)
     if settings.sampler == "random":
         return optuna.samplers.RandomSampler(seed)
     if settings.sampler == "gp":
-        return optuna.samplers.GPSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed)
+        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=STARTUP)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP)
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -12,8 +12,10 @@ import keras
 from frostline import paths
 from frostline.core import digest
 from frostline.models import backbones, bands, freeze_rules, freezing, weights
-from frostline.params.schema import Auto, Blocks, Params
+from frostline.params.schema import Params
+from frostline.params.sweep import Auto, Blocks
 from frostline.search import rungs, sampling, space
+from frostline.search.prior import Prior
 from frostline.search.sampling import Settings
 from frostline.search.space import Dimension
 from frostline.tracking import run_log
@@ -38,6 +40,21 @@ class SearchPlan:
     def folder(self) -> Path:
         """The folder of the study's own files."""
         return paths.sweeps() / self.name
+
+    def believing(self, frozen: float, learning_rate: float) -> SearchPlan:
+        """The same search, with first points from a prior. frozen, learning_rate: see `prior.Prior`.
+
+        Raises ParamsError if the sampler has no use for a prior.
+        """
+        below = freezing.compute_below(self.body)
+        rules = next((each for each in self.dimensions if each.key == space.FREEZE), None)
+        values = range(int(rules.low), int(rules.high) + 1) if isinstance(rules, space.Interval) else ()
+        if isinstance(rules, space.Choice):
+            values = rules.values  # type: ignore[assignment]
+        shares = {str(value): float(below[freezing.depth(self.body, value)]) for value in values}
+        settings = replace(self.settings, prior=Prior(frozen, learning_rate, shares))
+        sampling.require_sampler(settings, self.dimensions)
+        return replace(self, settings=settings)
 
     def is_cheap(self, trial: Params) -> bool:
         """Whether a trial with these settings trains only the head."""

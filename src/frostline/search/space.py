@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from frostline.core import suggest
 from frostline.errors import ParamsError
-from frostline.params.schema import Auto, Blocks, Params, Range
+from frostline.params.schema import Params
+from frostline.params.sweep import Auto, Blocks, Range
 
-FREEZE, TRAIN = "finetune.freeze", "finetune.train"
+FREEZE, TRAIN, RATE = "finetune.freeze", "finetune.train", "finetune.learning_rate"
 
 # Keys that change what the validation loss means.
 IN_LOSS = {"finetune.label_smoothing", "finetune.loss", "finetune.focal_gamma", "head.l2"}

@@ -1,0 +1,54 @@
+"""A prior: where good points are believed to lie before any trial has shown it, and the first points that follow.
+
+The first point of a study is the one that is believed in most. The next ones are drawn in proportion to the belief,
+except for one in EVEN, which is drawn as if nothing was believed, so that a wrong belief hides no part of the space.
+Then the sampler learns from what these trials showed, as it would from others (Mallik et al., "PriorBand: Practical
+Hyperparameter Optimization in the Age of Deep Learning", NeurIPS 2023, mix the same three kinds of points).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from frostline.search.space import FREEZE, RATE
+
+EVEN = 4  # one in that many points is drawn without the belief
+CANDIDATES = 256  # even points, of which one is picked
+
+# How sure the belief is: standard deviations of the frozen share, and of the logarithm of the rate.
+OF_SHARE, OF_RATE = 0.25, math.log(3)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The belief about the freeze line and the learning rate; of all other keys nothing is believed.
+
+    frozen: the share of the backbone's compute below the best line, in [0, 1]; learning_rate: the best one; shares: the
+    share below the line of each freeze rule of the space, by the rule as a string.
+    """
+
+    frozen: float
+    learning_rate: float
+    shares: Mapping[str, float]
+
+    def belief(self, values: Mapping[str, Any]) -> float:
+        """How much a point is believed in, in (0, 1]: a normal density over the share and one over the rate's
+        logarithm, each 1 where it is highest."""
+        distance = 0.0
+        if (share := self.shares.get(str(values.get(FREEZE)))) is not None:
+            distance += ((share - self.frozen) / OF_SHARE) ** 2
+        if RATE in values:
+            distance += (math.log(max(values[RATE], 1e-12) / self.learning_rate) / OF_RATE) ** 2
+        return max(math.exp(-distance / 2), 1e-300)
+
+    def pick(self, even: Sequence[dict[str, Any]], number: int, chance: random.Random) -> dict[str, Any]:
+        """The point of the trial with that number, from points that were drawn evenly."""
+        if number == 0:
+            return max(even, key=self.belief)
+        if number % EVEN == EVEN - 1:
+            return even[0]
+        return chance.choices(even, [self.belief(point) for point in even])[0]
