@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -234,6 +235,18 @@ def test_other_samplers_pruners_and_spaces(project, changes):
         assert first["value"] == row["value"]
     if given.sweep.sampler == "grid":
         assert len(repeats) == 2
+
+
+def test_with_a_prior_the_first_trial_is_the_one_that_is_believed_in(project, capsys):
+    given = params(sweep__prior="choose", sweep__trials=2, finetune__epochs=1)
+    sweep.run(given)
+    line = capsys.readouterr().out.splitlines()[0]
+    assert re.fullmatch(
+        r"prior: few, (un)?like: \d+% of the compute frozen, learning rate about 4e-04 \(60 images probed\)", line
+    )
+    first = trials()[0].params
+    assert first["finetune.freeze"] in SPACE["finetune.freeze"]
+    assert 2e-4 < first["finetune.learning_rate"] < 8e-4
 
 
 def test_interrupted_between_training_and_telling_nothing_is_lost_or_doubled(project, monkeypatch):

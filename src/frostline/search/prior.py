@@ -17,7 +17,7 @@ from typing import Any
 from frostline.search.space import FREEZE, RATE
 
 EVEN = 4  # one in that many points is drawn without the belief
-CANDIDATES = 256  # even points, of which one is picked
+CANDIDATES = 128  # even points, of which one is picked
 
 # How sure the belief is: standard deviations of the frozen share, and of the logarithm of the rate.
 OF_SHARE, OF_RATE = 0.25, math.log(3)
