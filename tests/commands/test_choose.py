@@ -150,3 +150,29 @@ def test_a_clearly_worse_body_is_not_measured_on_all_images(monkeypatch: pytest.
     assert {body["name"]: body["images"] for body in record["bodies"]} == {"frostnet": 39, "frostnet, weights none": 24}
     assert record["bodies"][0] == whole["frostnet"], "what is left is measured as it is alone"
     assert "not measured on all: frostnet, weights none (24 images)" in text
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("prepared")
+def test_what_was_measured_is_one_run_in_mlflow_however_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for _ in range(2):
+        record = json.loads(run(as_json=True, tracking__uri="auto"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow itself sets it
+    (found,) = mlflow.search_runs(experiment_names=["frostline"], output_format="list")
+    assert found.info.run_name == "digits choose"
+    assert found.info.status == "FINISHED"
+    assert found.data.params["body"] == "frostnet"
+    assert found.data.params["finetune.freeze"] == record["settings"]["finetune.freeze"]
+    client = mlflow.MlflowClient()
+    curve = client.get_metric_history(found.info.run_id, "ridge/frostnet")
+    depths = record["bodies"][0]["depths"]
+    assert [(point.step, point.value) for point in curve] == [
+        (round(100 * depth["share_of_compute"]), depth["ridge"]) for depth in depths
+    ]
+    assert [file.path for file in client.list_artifacts(found.info.run_id, "choose")] == [
+        "choose/choose.json",
+        "choose/depths.png",
+    ]

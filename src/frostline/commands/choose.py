@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +12,13 @@ from frostline import paths
 from frostline.choice import bodies, measuring, plots, verdict
 from frostline.choice.measuring import Measured
 from frostline.choice.verdict import Verdict
-from frostline.core import atomic
+from frostline.core import atomic, digest
 from frostline.errors import ParamsError
 from frostline.evaluation.plots import save
 from frostline.models import backbones
 from frostline.params import edit
 from frostline.params.schema import Params
-from frostline.tracking import model_uris
+from frostline.tracking import model_uris, run_log, tracker
 
 
 def run(params: Params, names: str | None, models: Sequence[str], apply: bool, as_json: bool) -> str:
@@ -44,6 +45,7 @@ def run(params: Params, names: str | None, models: Sequence[str], apply: bool, a
     with atomic.folder(paths.CHOOSE) as folder:
         (folder / "choose.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         save(plots.curves(measured.bodies, measured.situation.floors, result), folder / "depths.png")
+    _log(params, record)
     if apply:
         _apply(params, result)
     if as_json:
@@ -86,6 +88,24 @@ def _record(measured: Measured, result: Verdict) -> dict[str, Any]:
             for body in measured.bodies
         ],
     }
+
+
+def _log(params: Params, record: dict[str, Any]) -> None:
+    """Keep what was measured as a run in MLflow: once, however often it is measured.
+
+    The curves of a body are metrics over the percents of its compute below a depth.
+    """
+    name = f"{run_log.data_name(params.data.source)} choose"
+    with tracker.tracker(params.tracking).choice(digest.of_value(record), name) as run:
+        if run.state.has_ended:  # the same was measured before
+            return
+        run.params({"scenario": record["scenario"], "body": record["body"], **record["settings"]})
+        for body in record["bodies"]:
+            for depth in body["depths"]:
+                values = {f"{kind}/{body['name']}": depth[kind] for kind in ("ridge", "nearest")}
+                metrics = {re.sub(r"[^\w./ -]", "_", key): value for key, value in values.items()}
+                run.metrics(metrics, step=round(100 * depth["share_of_compute"]))
+        run.files(sorted(paths.CHOOSE.iterdir()), "choose")
 
 
 def _apply(params: Params, result: Verdict) -> None:

@@ -26,7 +26,7 @@ from frostline.tracking.contact import Contact, reachable
 from frostline.tracking.run_writer import RunSpec, RunWriter, State
 from frostline.tracking.runs import NullRun, Run, TrackedRun, send
 
-JOB, BUNDLE = "frostline.job", "frostline.bundle"
+JOB, BUNDLE, CHOICE = "frostline.job", "frostline.bundle", "frostline.choice"
 
 # With this tag MLflow's UI opens the experiment with its table of runs, and not with its page for language models.
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}
@@ -69,6 +69,12 @@ class Tracker:
     def result(self, bundle: str, name: str) -> Iterator[Run]:
         """The latest run that produced a bundle, by its digest, or else a new one."""
         with self._whole(f"tags.`{BUNDLE}` = '{bundle}'", name, {BUNDLE: bundle}) as run:
+            yield run
+
+    @contextmanager
+    def choice(self, identity: str, name: str) -> Iterator[Run]:
+        """The run of what `frostline choose` measured, by the digest of that, or else a new one."""
+        with self._whole(f"tags.`{CHOICE}` = '{identity}'", name, {CHOICE: identity}) as run:
             yield run
 
     @contextmanager
