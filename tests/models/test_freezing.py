@@ -31,6 +31,18 @@ def test_a_number_has_the_meaning_of_a_python_slice(body, rule, expected):
     assert freezing.depth(body, rule) == expected
 
 
+def test_a_share_means_the_nearest_cut_point(body):
+    below = freezing.compute_below(body)
+    places = [0, *(cut.depth for cut in freezing.cut_points(body))]
+    assert (freezing.depth(body, "0%"), freezing.depth(body, "100%")) == (0, 66)
+    for percent in (10, 33.3, 60):
+        gaps = {depth: abs(below[depth] - percent / 100) for depth in places}
+        assert gaps[freezing.depth(body, f"{percent}%")] == min(gaps.values())
+    assert freezing.depth(body, ["60 %", "discriminative"]) == freezing.depth(body, "60%")
+    with pytest.raises(ParamsError, match="'101%' is more than all"):
+        freezing.depth(body, "101%")
+
+
 def test_an_unknown_layer_is_refused_with_the_nearest_name(body):
     with pytest.raises(ParamsError, match=r"finetune.freeze 'block4_ot' is not a layer.*did you mean block4_out\?"):
         freezing.depth(body, "block4_ot")

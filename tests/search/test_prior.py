@@ -1,6 +1,7 @@
 """Which points a prior puts first."""
 
 import math
+import random
 import statistics
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from test_study import settings
 from frostline.errors import ParamsError
 from frostline.search import sampling, storages
 from frostline.search import study as search
-from frostline.search.prior import EVEN, Prior
+from frostline.search.prior import EVEN, OF_HEAD, STARTUP, Prior
 from frostline.search.space import Choice, Interval
 
 LINES = ("none", "a", "b", "c", "all")
@@ -52,18 +53,28 @@ def test_the_belief_falls_with_the_distance_from_line_and_rate():
     assert PRIOR.belief(best) == 1
     assert PRIOR.belief({"head.dropout": 0.3}) == 1, "nothing is believed of other keys"
     at_one = [PRIOR.belief({**best, "finetune.freeze": line}) for line in LINES]
-    assert at_one == pytest.approx([math.exp(-2), math.exp(-0.5), 1, math.exp(-0.5), math.exp(-2)])
+    assert at_one == pytest.approx([math.exp(-2), math.exp(-0.5), 1, math.exp(-0.5), OF_HEAD * math.exp(-2)])
     assert PRIOR.belief({**best, "finetune.learning_rate": 3e-3}) == pytest.approx(math.exp(-0.5))
     assert PRIOR.belief({**best, "finetune.learning_rate": 0.0}) > 0
 
 
 def test_the_first_points_follow_the_belief_and_every_fourth_does_not(points):
-    found = points(replace(settings(sampling.STARTUP), prior=PRIOR), sampling.STARTUP)
+    found = points(replace(settings(STARTUP), prior=PRIOR), STARTUP)
     assert found[0]["finetune.freeze"] == "b"
-    assert distance(found[0]) < 0.3
+    assert distance(found[0]) < math.log(2)
     believed = [distance(point) for number, point in enumerate(found) if number % EVEN != EVEN - 1]
     assert statistics.mean(believed) < math.log(4), "of evenly drawn ones it is about log(10)"
     assert len({point["head.dropout"] for point in found}) == len(found)
+
+
+def test_later_the_belief_has_a_say_in_what_the_sampler_proposes():
+    near, far = {"finetune.learning_rate": 1e-3}, {"finetune.learning_rate": 1e-1}
+    for number, share in ((20, 0.99), (10000, 0.5)):
+        picks = [PRIOR.pick([far, near], number, random.Random(seed)) is near for seed in range(1000)]
+        expected = 1 / (1 + PRIOR.belief(far) ** (STARTUP / number))
+        assert statistics.mean(picks) == pytest.approx(expected, abs=0.05)
+        assert expected == pytest.approx(share, abs=0.02)
+    assert PRIOR.pick([far, near], 11, random.Random(0)) is far, "every fourth as the sampler says"
 
 
 def test_random_draws_all_points_from_the_belief(points):

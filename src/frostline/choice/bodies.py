@@ -61,10 +61,9 @@ def floor() -> Candidate:
 
 
 def _of_table(name: str) -> Candidate:
-    backbones.spec_of(name) if name.startswith("hub/") else _require(name)
-    keyword = backbones.spec_of(name).family.keywords[0]
-    section = BackboneSection(name=name, weights=keyword, alpha=None, until=None)
-    return Candidate(name, section, *_facts(name))
+    if not name.startswith("hub/"):
+        _require(name)
+    return Candidate(name, backbones.usual(name), *_facts(name))
 
 
 def _require(name: str) -> None:

@@ -158,6 +158,11 @@ def spec_of(name: str) -> Spec:
     return TABLE[name]
 
 
+def usual(name: str) -> BackboneSection:
+    """The whole body with its usual weights, as params.yaml would have it. Raises the errors of `spec_of`."""
+    return BackboneSection(name=name, weights=spec_of(name).family.keywords[0], alpha=None, until=None)
+
+
 def check(name: str, weights: str, size: int, alpha: float | None = None) -> Spec:
     """Check all that can be checked without loading Keras. Returns the backbone's row of the table.
 

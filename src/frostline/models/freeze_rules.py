@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +15,8 @@ BandEnds = str | tuple[int | str, int | str]  # `first..last`, or both as a pair
 
 # Words that a freeze rule may have in addition to a line, or instead of one.
 WORDS = ("gradual", "discriminative")
+
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
 class Band(NamedTuple):
@@ -43,17 +46,30 @@ class Band(NamedTuple):
 class FreezeRule:
     """What is trained, by `finetune.freeze` or `finetune.train`.
 
-    line: `none`, `all`, a number or a layer's name; is_gradual: the layers above the line thaw block by block from the
-    top (Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018, section 3.3);
-    is_discriminative: each block learns slower than the one above it (section 3.2); band: the first and the last layer
-    or block that are trained, None for everything above the line (Lee et al., "Surgical Fine-Tuning Improves Adaptation
-    to Distribution Shifts", ICLR 2023).
+    line: `none`, `all`, a number, a share of the compute or a layer's name; is_gradual: the layers above the line thaw
+    block by block from the top (Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL
+    2018, section 3.3); is_discriminative: each block learns slower than the one above it (section 3.2); band: the first
+    and the last layer or block that are trained, None for everything above the line (Lee et al., "Surgical Fine-Tuning
+    Improves Adaptation to Distribution Shifts", ICLR 2023).
     """
 
     line: int | str
     is_gradual: bool = False
     is_discriminative: bool = False
     band: tuple[int | str, int | str] | None = None
+
+
+def share(line: str) -> float | None:
+    """The share of the compute that stays frozen, in [0, 1], of a line such as `60%`; None for any other line.
+
+    Raises ParamsError for more than 100%.
+    """
+    if not (match := _SHARE.fullmatch(line)):
+        return None
+    percent = float(match[1])
+    if percent > 100:
+        raise ParamsError(f"params.yaml: finetune.freeze {line!r} is more than all; use 0% to 100%")
+    return percent / 100
 
 
 def parse(freeze: Freeze | None, train: BandEnds | None = None) -> FreezeRule:
@@ -93,8 +109,8 @@ def unknown_end(end: str, body: str, names: Sequence[str]) -> ParamsError:
 def unknown_layer(line: str, body: str, names: Sequence[str]) -> ParamsError:
     """The error for a line that is no layer of a body with these names."""
     return ParamsError(
-        f"params.yaml: finetune.freeze {line!r} is not a layer of {body}; use none, all, a number, gradual, "
-        f"discriminative or a layer's name ({suggest.hint(line, names, cutoff=0.0)})"
+        f"params.yaml: finetune.freeze {line!r} is not a layer of {body}; use none, all, a number, 60% of the "
+        f"compute, gradual, discriminative or a layer's name ({suggest.hint(line, names, cutoff=0.0)})"
     )
 
 

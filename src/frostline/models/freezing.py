@@ -41,9 +41,10 @@ class CutPoint:
 def depth(model: keras.Model, freeze: Freeze) -> int:
     """How many of `model.layers` stay frozen until the end of training, 0 to len(layers).
 
-    freeze: `none`, `all`, an integer with the meaning of a slice, the name of a layer or operation (frozen up to and
-    including it), or any other rule that `freeze_rules.parse` reads. Raises ParamsError for a name that no layer has,
-    and for a layer that `backbone.until` cut away.
+    freeze: `none`, `all`, an integer with the meaning of a slice, a share of the compute such as `60%` (the cut point
+    nearest to it), the name of a layer or operation (frozen up to and including it), or any other rule that
+    `freeze_rules.parse` reads. Raises ParamsError for a name that no layer has, and for a layer that `backbone.until`
+    cut away.
     """
     line = freeze_rules.parse(freeze).line
     total = len(model.layers)
@@ -51,6 +52,10 @@ def depth(model: keras.Model, freeze: Freeze) -> int:
         return len(range(total)[:line])
     if line in {"none", "all"}:
         return total if line == "all" else 0
+    if (share := freeze_rules.share(line)) is not None:
+        shares = compute_below(model)
+        depths = [0, *(cut.depth for cut in cut_points(model))] if share else [0]
+        return min(reversed(depths), key=lambda depth: abs(shares[depth] - share))  # the deepest of several
     names = [operation.name for operation in model.operations]
     if line in names:
         before = model.operations[: names.index(line) + 1]

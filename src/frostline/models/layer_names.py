@@ -46,7 +46,7 @@ def check(params: Params) -> None:
     present = names[: names.index(until) + 1] if until else names
     for rule in _rules(params):
         line = freeze_rules.parse(rule).line
-        if isinstance(line, int) or line in ("none", "all", *present):
+        if isinstance(line, int) or line in ("none", "all", *present) or freeze_rules.share(line) is not None:
             continue
         if until and line in names:
             raise freeze_rules.behind_the_cut(line, until)

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from frostline.errors import ParamsError
-from frostline.search.prior import CANDIDATES, Prior
+from frostline.search.prior import CANDIDATES, PROPOSALS, STARTUP, Prior
 from frostline.search.rungs import Standing
 from frostline.search.space import Choice, Dimension, Value
 
@@ -25,7 +25,6 @@ from frostline.search.space import Choice, Dimension, Value
 LOSSES, CHEAP = "val_losses", "cheap"
 
 MOST_POINTS = 10_000  # of a space whose untried points are listed
-STARTUP = 10  # trials before a sampler has learned enough; as Optuna has it
 ASKS = 8  # times that a sampler is asked for a point that was not tried yet
 
 
@@ -82,26 +81,34 @@ class Advisor(BaseSampler):
         return random.Random(f"{self.settings.seed} {trial.number} untried").choice(untried)
 
     def _points(self, number: int, others: Sequence[FrozenTrial], keys: Collection[str]) -> Iterator[dict[str, Any]]:
-        """Points for the trial with that number, each from another seed; the first one that is new is taken."""
+        """Points for the trial with that number, each from other seeds; the first one that is new is taken."""
         settings, points = self.settings, Points(self.space)
-        if settings.prior and (number < STARTUP or settings.sampler == "random"):
-            for ask in itertools.count():
-                even = in_memory(True, optuna.samplers.RandomSampler(_seed(settings, number, ask)))
-                drawn = [points.values(even.ask(points.distributions).params) for _ in range(CANDIDATES)]
-                yield settings.prior.pick(drawn, number, random.Random(_seed(settings, number, ask)))
         copy = in_memory(settings.maximize or bool(settings.rungs))
         for other in others:
             if other.distributions.keys() == keys and other.state != TrialState.FAIL:
                 copy.add_trial(_at_rung(other, points, settings) if settings.rungs else _as_finished(other, points))
-        with quiet():
-            for ask in itertools.count():
-                copy.sampler = sampler(settings, number, ask)
-                yield points.values(copy.ask(points.distributions).params)
+        prior = settings.prior
+        if prior is None:
+            yield from _asked(copy, points, settings, number)
+            return
+        is_even = number < STARTUP or settings.sampler == "random"
+        proposed = _asked(copy, points, replace(settings, sampler="random") if is_even else settings, number)
+        for ask in itertools.count():
+            few = list(itertools.islice(proposed, CANDIDATES if is_even else PROPOSALS))
+            yield prior.pick(few, number, random.Random(_seed(settings, number, ask)))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         raise RuntimeError(f"{param_name} is not in the space")
+
+
+def _asked(study: optuna.Study, points: Points, settings: Settings, number: int) -> Iterator[dict[str, Any]]:
+    """What a sampler answers for the trial with that number, each time with another seed."""
+    for ask in itertools.count():
+        study.sampler = sampler(settings, number, ask)
+        with quiet():
+            yield points.values(study.ask(points.distributions).params)
 
 
 def grid(space: Sequence[Dimension]) -> list[dict[str, Value]]:
@@ -180,7 +187,7 @@ def _seed(settings: Settings, number: int, ask: int) -> int:
     return random.Random(f"{settings.seed} {number}" + f" {ask}" * bool(ask)).randrange(2**32)
 
 
-def sampler(settings: Settings, number: int, ask: int = 0) -> BaseSampler:
+def sampler(settings: Settings, number: int, ask: int) -> BaseSampler:
     """The sampler for the trial with that number; `ask` counts how often it was asked."""
     seed = _seed(settings, number, ask)
     if settings.sampler == "random":
