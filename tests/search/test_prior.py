@@ -56,6 +56,9 @@ def test_the_belief_falls_with_the_distance_from_line_and_rate():
     assert at_one == pytest.approx([math.exp(-2), math.exp(-0.5), 1, math.exp(-0.5), OF_HEAD * math.exp(-2)])
     assert PRIOR.belief({**best, "finetune.learning_rate": 3e-3}) == pytest.approx(math.exp(-0.5))
     assert PRIOR.belief({**best, "finetune.learning_rate": 0.0}) > 0
+    of_bodies = replace(PRIOR, behind={"A": 0.0, "B": 0.05})
+    assert of_bodies.belief({**best, "backbone.name": "A"}) == 1
+    assert of_bodies.belief({**best, "backbone.name": "B"}) == pytest.approx(math.exp(-0.5))
 
 
 def test_the_first_points_follow_the_belief_and_every_fourth_does_not(points):

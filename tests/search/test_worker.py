@@ -249,6 +249,44 @@ def test_with_a_prior_the_first_trial_is_the_one_that_is_believed_in(project, ca
     assert 2e-4 < first["finetune.learning_rate"] < 8e-4
 
 
+@pytest.mark.parametrize("prior", ["none", pytest.param("choose", marks=pytest.mark.slow)])
+def test_several_backbones_are_searched_with_their_own_weights(project, capsys, prior):
+    lines = ["all"] if prior == "none" else {"auto": 3}
+    space = {"backbone.name": ["frostnet", "EfficientNetLite0"], "finetune.freeze": lines}
+    given = params(sweep__prior=prior, sweep__trials=2, finetune__epochs=1, sweep__space=space)
+    text = sweep.run(given, apply=True)
+    if prior == "choose":
+        assert re.match(r"prior: few, (un)?like: (frostnet|EfficientNetLite0), \d+% of", capsys.readouterr().out)
+    found = trials()
+    assert {trial.params["finetune.freeze"] for trial in found} <= {"none", "50%", "all"}
+    assert len({tuple(trial.params.values()) for trial in found}) == 2, "no point twice while others are untried"
+    applied = load(Path("params.yaml"))
+    best = min((trial for trial in found if trial.state.name == "COMPLETE"), key=lambda trial: trial.value)
+    assert applied.backbone.name == best.params["backbone.name"]
+    assert applied.backbone.weights == {"frostnet": "builtin", "EfficientNetLite0": "imagenet"}[applied.backbone.name]
+    again = sweep.run(applied)
+    assert again.splitlines()[0] == text.splitlines()[0], "the study of these backbones, whichever was applied"
+    assert len(trials()) == 2
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"backbone.name": ["frostnet", "MobileNetV2"]}, "MobileNetV2.*weights"),
+        ({"backbone.name": ["frostnet", "frostnett"]}, "'frostnett' is not known; did you mean frostnet"),
+        ({"backbone.name": {"low": 1, "high": 2}}, "sweep.space.backbone.name needs a list of names"),
+        (
+            {"backbone.name": ["frostnet", "EfficientNetLite0"], "finetune.freeze": ["block4_out"]},
+            "'block4_out' is not",
+        ),
+    ],
+)
+def test_backbones_that_cannot_be_searched_are_refused(project, space, message):
+    with pytest.raises(UserError, match=message):
+        sweep.run(params(sweep__space=space))
+    assert not Path(".frostline/optuna.db").exists()
+
+
 def test_interrupted_between_training_and_telling_nothing_is_lost_or_doubled(project, monkeypatch):
     """The moment after a trial's last report: it must not be taken for one that has lost."""
     given = params(tracking__uri="auto")

@@ -41,6 +41,11 @@ def named(names: Sequence[str], own: BackboneSection) -> list[Candidate]:
     return [_of_section(own) if name == "params" else _of_table(name) for name in names]
 
 
+def of_sections(sections: Sequence[BackboneSection]) -> list[Candidate]:
+    """The bodies of these sections, without what cuts them."""
+    return [_of_section(section) for section in sections]
+
+
 def registered(uris: Sequence[str], locate: Locate) -> list[Candidate]:
     """The bodies of one's own registered models, by their URIs. Raises the errors of `locate`."""
     from pathlib import Path

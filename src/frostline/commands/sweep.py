@@ -19,8 +19,8 @@ from frostline.training import inputs, job
 PROBED = 1000  # images at most that the prior is measured on, so that it costs seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from frostline.search.progress_lines import PrintLine
+    from frostline.search.setup import SearchPlan
     from frostline.search.trial_data import TrialData
     from frostline.search.trial_records import TrialRecord
 
@@ -44,7 +44,7 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
     training_inputs = inputs.open_all(params)
     plan = setup.plan(params, training_inputs, locate)
     if params.sweep.prior == "choose":
-        plan = plan.believing(*_belief(params, locate, print_line))
+        plan = _believing(plan, params, locate, print_line)
     data = TrialData(params, training_inputs, plan.folder)
     about = {**run_log.flat(job.settings(params)), **run_log.flat({"sweep": params.sweep.model_dump()})}
     storage = variables.expanded(params.sweep.storage, "sweep.storage")
@@ -66,22 +66,29 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         return "\n".join(lines)
 
 
-def _belief(params: Params, locate: weights.Locate, print_line: Callable[[str], None]) -> verdict.FineTuning:
-    """Where fine-tuning is believed to do well, by what frozen features of the backbone are worth."""
-    measured = measuring.measure(params, bodies.named(["params"], params.backbone), locate, PROBED)
+def _believing(plan: SearchPlan, params: Params, locate: weights.Locate, print_line: PrintLine) -> SearchPlan:
+    """The search with a prior: where fine-tuning is believed to do well, by what frozen features are worth."""
+    from frostline.search import setup
+
+    candidates = bodies.of_sections(setup.searched(params))
+    measured = measuring.measure(params, candidates, locate, PROBED)
     found = verdict.of(measured.bodies, measured.situation, params.finetune)
     belief = found.fine_tuning
+    body = f"{found.body.candidate.name}, " if len(candidates) > 1 else ""
     print_line(
-        f"prior: {found.scenario}: {belief.frozen:.0%} of the compute frozen, learning rate about "
+        f"prior: {found.scenario}: {body}{belief.frozen:.0%} of the compute frozen, learning rate about "
         f"{belief.learning_rate:.0e} ({measured.situation.images:,} images probed)"
     )
-    return belief
+    top = max(each.best.ridge.accuracy for each in measured.bodies)
+    behind = {each.candidate.section.name: top - each.best.ridge.accuracy for each in measured.bodies}
+    return plan.believing(belief.frozen, belief.learning_rate, behind)
 
 
 def _apply(params: Params, data: TrialData, study_id: str, best: TrialRecord, locate: weights.Locate) -> str:
     """Write the best values to params.yaml, and record that a training with them repeats this trial."""
-    edit.change(paths.PARAMS, best.values)
+    changed = space.changes(params, best.values)
+    edit.change(paths.PARAMS, changed)
     settings = space.with_values(params, best.values)
     images = data.of(settings)
     job.note_origin(job.key(settings, [*images.variants, images.validation], locate), study_id, best.number)
-    return f"wrote {', '.join(best.values)} to {paths.PARAMS}; `dvc repro` trains it"
+    return f"wrote {', '.join(changed)} to {paths.PARAMS}; `dvc repro` trains it"

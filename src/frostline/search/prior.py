@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from frostline.search.space import FREEZE, RATE
+from frostline.search.space import BODY, FREEZE, RATE
 
 EVEN = 4  # one in that many points is drawn without the belief
 CANDIDATES = 128  # even points, of which one is picked
@@ -27,31 +27,34 @@ STARTUP = 10  # trials before a sampler has learned enough; as Optuna has it
 # is trained by other settings.
 OF_HEAD = 0.1
 
-# How sure the belief is: standard deviations of the frozen share, and of the logarithm of the rate.
-OF_SHARE, OF_RATE = 0.25, math.log(3)
+# How sure the belief is: standard deviations of the frozen share, of the logarithm of the rate, and of the accuracy of
+# frozen features.
+OF_SHARE, OF_RATE, OF_BODY = 0.25, math.log(3), 0.05
 
 
 @dataclass(frozen=True)
 class Prior:
-    """The belief about the freeze line and the learning rate; nothing is believed about other keys.
+    """The belief about the backbone, the freeze line and the learning rate; nothing is believed about other keys.
 
     frozen: the share of the backbone's compute below the best line, in [0, 1]; learning_rate: the best one; shares: the
-    share below the line of each freeze rule of the space, by the rule as a string.
+    share below the line of each freeze rule of the space, by the rule as a string; behind: of each backbone, how much
+    less than the best one its frozen features are worth, in [0, 1] of accuracy.
     """
 
     frozen: float
     learning_rate: float
     shares: Mapping[str, float]
+    behind: Mapping[str, float] = field(default_factory=dict)
 
     def belief(self, values: Mapping[str, Any]) -> float:
-        """How much a point is believed in, in (0, 1]: a normal density over the share and one over the rate's
-        logarithm, each 1 where it is highest."""
+        """How much a point is believed in, in (0, 1]: the product of normal densities, each 1 where it is highest."""
         distance = 0.0
         if (share := self.shares.get(str(values.get(FREEZE)))) is not None:
             distance += ((share - self.frozen) / OF_SHARE) ** 2
             distance -= 2 * math.log(OF_HEAD) * (share == 1)
         if RATE in values:
             distance += (math.log(max(values[RATE], 1e-12) / self.learning_rate) / OF_RATE) ** 2
+        distance += (self.behind.get(values.get(BODY, ""), 0.0) / OF_BODY) ** 2
         return max(math.exp(-distance / 2), 1e-300)
 
     def pick(self, points: Sequence[dict[str, Any]], number: int, chance: random.Random) -> dict[str, Any]:

@@ -52,7 +52,8 @@ def table(study: Study) -> pd.DataFrame:
 
 
 def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float]) -> None:
-    """Write the reports into an empty folder. shares: the share of parameters that each freeze rule freezes."""
+    """Write the reports into an empty folder. shares: the share of parameters that each freeze rule freezes,
+    empty for several backbones."""
     from ruamel.yaml import YAML
 
     trials = table(study)
@@ -74,7 +75,7 @@ def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float]) 
     }
     if importances := trial_records.importances(study.trials(), study.space, maximize):
         figures["importance"] = plots.importance(importances)
-    if FREEZE in ordered:
+    if FREEZE in ordered and shares:
         cuts = [(str(value), shares[str(value)]) for value in ordered[FREEZE]]
         figures["frost_line"] = plots.frost_line(trials, FREEZE, cuts, metric, maximize)
     for name, figure in figures.items():

@@ -13,10 +13,12 @@ from pydantic import ValidationError
 
 from frostline.core import suggest
 from frostline.errors import ParamsError
+from frostline.models import backbones
 from frostline.params.schema import Params
 from frostline.params.sweep import Auto, Blocks, Range
 
 FREEZE, TRAIN, RATE = "finetune.freeze", "finetune.train", "finetune.learning_rate"
+BODY = "backbone.name"
 
 # Keys that change what the validation loss means.
 IN_LOSS = {"finetune.label_smoothing", "finetune.loss", "finetune.focal_gamma", "head.l2"}
@@ -65,11 +67,10 @@ def dimensions(params: Params, automatic: Automatic) -> list[Dimension]:
     """
     for key in params.sweep.space:
         section, *rest = key.split(".")
-        if not rest or section not in SEARCHABLE:
-            sections = f"{', '.join(SEARCHABLE[:-1])} or {SEARCHABLE[-1]}"
+        if key != BODY and (not rest or section not in SEARCHABLE):
             raise ParamsError(
-                f"params.yaml: sweep.space.{key} can't be searched: it needs a key of {sections}; for others "
-                "use `dvc exp run --queue -S ...`"
+                f"params.yaml: sweep.space.{key} can't be searched: it needs a key of {', '.join(SEARCHABLE)}, or "
+                f"{BODY}; for others use `dvc exp run --queue -S ...`"
             )
     loss_keys = sorted(IN_LOSS & params.sweep.space.keys())
     if params.sweep.metric == "val_loss" and loss_keys:
@@ -84,10 +85,22 @@ def dimensions(params: Params, automatic: Automatic) -> list[Dimension]:
     return space
 
 
+def changes(params: Params, values: Mapping[str, Value]) -> dict[str, Any]:
+    """All keys that change with a point of the space. Another body has its usual weights, and is not cut.
+
+    Raises ParamsError for a body that is not known.
+    """
+    found: dict[str, Any] = dict(values)
+    name = values.get(BODY)
+    if name is not None and name != params.backbone.name:
+        found |= {f"backbone.{key}": value for key, value in backbones.usual(str(name)).model_dump().items()}
+    return found
+
+
 def with_values(params: Params, values: Mapping[str, Value]) -> Params:
     """params.yaml with some keys changed. Raises ParamsError for an unknown key or a value that the key can't have."""
     changed = params.model_dump()
-    for key, value in values.items():
+    for key, value in changes(params, values).items():
         *sections, name = key.split(".")
         part: Any = changed
         for section in sections:
