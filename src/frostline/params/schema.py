@@ -197,7 +197,8 @@ class SweepSection(Section):
 
     `space`: dotted keys of params.yaml, each with a range or a list of values; `timeout`: seconds after which no new
     trial begins; `storage`: `auto` (SQLite, one worker), `journal` (a file, several workers on this machine) or the URL
-    of a database (several machines); `patience`: seconds for which a worker waits for a database that is not available.
+    of a database (several machines); `patience`: seconds for which a worker waits for a database that is not available;
+    `soup`: average the weights of the best trials where that is better on the validation split.
     """
 
     trials: Positive
@@ -208,6 +209,7 @@ class SweepSection(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     storage: Annotated[str, Field(min_length=1)]
     patience: Annotated[float, Field(ge=0)]
+    soup: Literal["none", "greedy"] = "none"
     space: Annotated[dict[str, Auto | Blocks | Range | Choices], Field(min_length=1)]
 
 
@@ -275,6 +277,7 @@ class Params(Section):
             (bool(self.head.hidden), f"head.hidden {self.head.hidden}", "set the latter to []"),
             (bool(self.head.layers), f"head.layers {self.head.layers}", "set the latter to null"),
             (self.augment.mode == "live", "augment.mode live", "set the latter to stored"),
+            (bool(self.finetune.soup), "finetune.soup", "set the latter to null"),
         ):
             if is_wrong:
                 raise ParamsError(
