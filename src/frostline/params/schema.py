@@ -278,6 +278,7 @@ class Params(Section):
             (bool(self.head.layers), f"head.layers {self.head.layers}", "set the latter to null"),
             (self.augment.mode == "live", "augment.mode live", "set the latter to stored"),
             (bool(self.finetune.soup), "finetune.soup", "set the latter to null"),
+            (self.sweep.soup != "none", "sweep.soup greedy", "set the latter to none"),
         ):
             if is_wrong:
                 raise ParamsError(

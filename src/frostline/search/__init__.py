@@ -9,6 +9,7 @@ __all__ = [
     "plots",
     "report",
     "setup",
+    "soup",
     "space",
     "storages",
     "study",

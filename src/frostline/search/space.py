@@ -83,7 +83,7 @@ def dimensions(params: Params, automatic: Automatic) -> list[Dimension]:
     return space
 
 
-def with_values(params: Params, values: Mapping[str, Value]) -> Params:
+def with_values(params: Params, values: Mapping[str, Any]) -> Params:
     """params.yaml with some keys changed. Raises ParamsError for an unknown key or a value that the key can't have."""
     changed = params.model_dump()
     for key, value in values.items():

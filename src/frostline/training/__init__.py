@@ -5,4 +5,4 @@ whole training; loop.py has what happens in an epoch, course.py which phases the
 averaging.py how several trainings become one network.
 """
 
-__all__ = ["averaging", "checkpoints", "examples", "inputs", "job", "loop", "tensorboard", "trainer"]
+__all__ = ["averaging", "checkpoints", "examples", "inputs", "job", "loop", "networks", "tensorboard", "trainer"]
