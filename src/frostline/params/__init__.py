@@ -3,4 +3,4 @@
 The package may import core. Start with schema.py; finetune.py and schedules.py have its longest sections.
 """
 
-__all__ = ["edit", "recipes", "schedules", "schema", "variables"]
+__all__ = ["edit", "finetune", "recipes", "schedules", "schema", "variables"]

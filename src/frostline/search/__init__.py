@@ -15,6 +15,5 @@ __all__ = [
     "study",
     "study_log",
     "trial_data",
-    "trial_records",
     "worker",
 ]

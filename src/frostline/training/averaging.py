@@ -35,6 +35,8 @@ PHASE = "soup"  # of the row that an average has in a history
 
 def trainings(params: Params) -> list[Params]:
     """The settings of the trainings whose weights are averaged; without a soup, the settings as they are."""
+    if params.finetune.soup is None:
+        return [params]
     return [params.model_copy(update={"finetune": finetune}) for finetune, _ in params.finetune.trainings]
 
 
