@@ -76,13 +76,13 @@ def test_a_soup_is_found_applied_and_made_again(project, monkeypatch):
     assert len(before[0]) == 4  # the best few trials', for as long as they are needed
     assert kept(project) == []
     found, best = outcome["soup"], outcome["best"]
-    assert found["best"] == best["value"]
+    assert found["best_loss"] == best["value"]
     assert found["trials"][0] == best["number"]
-    assert found["value"] == min(loss for _, _, (loss, _) in mixed) < best["value"]
+    assert found["val_loss"] == min(loss for _, _, (loss, _) in mixed) < best["value"]
 
     monkeypatch.setattr(averaging, "score", None)  # it is not made twice
     text = sweep.run(load(paths.PARAMS), apply=True)
-    assert f"soup  val_loss {found['value']:.4f} of trial" in text
+    assert f"val_loss {found['val_loss']:.4f} of {'trials' if len(found['trials']) > 1 else 'trial'}" in text
     applied = load(paths.PARAMS)
     assert applied.finetune.soup == found["ingredients"]
     best_params = YAML(typ="safe").load(paths.SWEEP / "best_params.yaml")
@@ -90,7 +90,7 @@ def test_a_soup_is_found_applied_and_made_again(project, monkeypatch):
 
     finetune.run(applied)
     history = pd.read_csv(paths.HISTORY)
-    assert history["val_loss"].iloc[-1] == pytest.approx(found["value"], rel=1e-3)  # of four digits
+    assert history["val_loss"].iloc[-1] == pytest.approx(found["val_loss"], rel=1e-3)  # of four digits
     (weights,) = [changed for ingredients, changed, _ in mixed if ingredients == found["ingredients"]]
     variables = bundles.load(paths.BUNDLE).model.variables
     for place, value in weights.items():
@@ -148,23 +148,24 @@ def greedy(tmp_path, monkeypatch, rates, measured, **changes):
 def test_an_average_is_taken_where_it_is_not_worse(tmp_path, monkeypatch):
     found, trainer = greedy(tmp_path, monkeypatch, [4.0, 1.0, 5.0], lambda rate: (1 - abs(rate - 3) / 10, 1.0))
     assert (found.trials, found.has_head) == ([0, 1, 2], False)
-    assert found.value == pytest.approx(1 - 1 / 30)
-    assert found.best == pytest.approx(0.9)
+    assert found.val_accuracy == pytest.approx(1 - 1 / 30)
+    assert found.best_accuracy == pytest.approx(0.9)
     assert [each["finetune.learning_rate"] for each in found.ingredients] == [4.0, 1.0, 5.0]
     assert trainer.trained == [13, 0]
 
 
 def test_the_model_with_only_a_trained_head_can_be_an_ingredient(tmp_path, monkeypatch):
     found, _ = greedy(tmp_path, monkeypatch, [4.0, 5.0], lambda rate: (0.9, abs(rate - 2)))
-    assert (found.trials, found.has_head, found.loss) == ([0], True, 0.0)  # of equal accuracies, by the loss
+    assert (found.trials, found.has_head, found.val_loss) == ([0], True, 0.0)  # of equal accuracies, by the loss
     assert found.ingredients == [
         {"share": 1.0, "finetune.learning_rate": 4.0},
         {"share": 1.0, "finetune.epochs": 0},
     ]
 
 
-def test_no_soup_is_chosen_that_is_worse_than_the_best_trial(tmp_path, monkeypatch):
-    found, _ = greedy(tmp_path, monkeypatch, [4.0, 5.0, 6.0], lambda rate: (0.9 - (rate % 1 > 0 or rate < 4), 1.0))
+@pytest.mark.parametrize("of_average", [(0.8, 0.5), (0.95, 1.5), (0.9, 1.0)])
+def test_no_soup_is_chosen_that_is_worse_in_accuracy_or_loss_or_the_same(tmp_path, monkeypatch, of_average):
+    found, _ = greedy(tmp_path, monkeypatch, [4.0, 5.0], lambda rate: (0.9, 1.0) if rate in {4, 5} else of_average)
     assert found is None
     assert json.loads((tmp_path / "abcdef-soup.json").read_text())["soup"] is None
 

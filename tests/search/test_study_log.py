@@ -54,7 +54,7 @@ def test_the_objective_of_a_trial_is_the_first_metric_of_its_run(tmp_path):
     log.rows(0, [make_row(step=1, val_loss=2.0), make_row(step=2, val_loss=3.0)])
     assert mlflow.MlflowClient().get_run(run).data.metrics["objective"] == 3.0
     log.end(record(0, "complete", 0.5))
-    soup = Soup(0.4, 0.4, [0, 3], True, 0.5, 0.5, [])
+    soup = Soup(0.9, 0.4, [0, 3], True, 0.8, 0.5, [])
     log.close([record(0, "complete", 0.5)], record(0, "complete", 0.5), tmp_path / "no reports", soup)
     child, parent = (mlflow.MlflowClient().get_run(each).data for each in (run, log.parent.id))
     assert parent.tags["mlflow.runName"] == "digits study"

@@ -67,7 +67,7 @@ def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float], 
         with (folder / "best_params.yaml").open("w", encoding="utf-8") as file:
             file.write(f"# trial {best.number} of study {study.name}: {metric} {best.value:.6f}\n")
             if soup is not None:
-                file.write(f"# finetune.soup, of {soup.words}: {metric} {soup.value:.6f}\n")
+                file.write(f"# finetune.soup, of {soup.words}: {metric} {soup.value(metric):.6f}\n")
             YAML().dump({**best.values, **({"finetune.soup": soup.ingredients} if soup else {})}, file)
     if trials.empty:
         return
@@ -129,8 +129,9 @@ def summary(study: Study, metric: str, folder: Path, view: str | None, soup: Sou
         for trial in trial_records.ahead(trials, "pruned", study.settings.maximize)[:1]:
             lines.append(f"note  trial {trial.number} had {metric} {trial.value:.4f} when it was pruned before its end")
     if soup is not None:
-        losses = "" if metric == "val_loss" else f", val_loss {soup.loss:.4f} against {soup.best_loss:.4f}"
-        lines.append(f"soup  {metric} {soup.value:.4f} of {soup.words} (best single {soup.best:.4f}{losses})")
+        single = f"best single {soup.best_accuracy:.4f} and {soup.best_loss:.4f}"
+        reached = f"val_accuracy {soup.val_accuracy:.4f} and val_loss {soup.val_loss:.4f}"
+        lines.append(f"soup  {reached} of {soup.words} ({single})")
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
         lines.append(f"failed trial {failed[-1].number}: {failed[-1].reason}")

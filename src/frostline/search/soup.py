@@ -1,9 +1,10 @@
 """The soup of a sweep: the average of the weights of its best trials, where that is better on the validation split.
 
 The recipe is the greedy one of Wortsman et al., "Model soups" (ICML 2022): the best trial begins, and each next one is
-added if the average is not worse. Last, the average is mixed with the model of which only the head is trained, at a few
-shares (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). Of equal values of the sweep's
-metric, the other one of validation loss and accuracy decides.
+added if the average is better. Last, the average is mixed with the model of which only the head is trained, at a few
+shares (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). The paper compares accuracies on
+thousands of images. Here *better* means that neither accuracy nor loss is worse: on a few hundred validation images an
+accuracy gains an image by chance, while the loss says what became of all of them.
 """
 
 from __future__ import annotations
@@ -34,18 +35,22 @@ HEAD_SHARES = (0.25, 0.5, 1.0)  # of the model with only a trained head, where a
 class Soup:
     """A soup that is better than the best trial.
 
-    value: of the sweep's metric; loss: of validation; trials: whose weights are averaged, the best one first; has_head:
-    whether the model with only a trained head is an ingredient too; best, best_loss: of the best trial; ingredients:
-    the value of `finetune.soup`.
+    trials: whose weights are averaged, the best one first; has_head: whether the model with only a trained head is an
+    ingredient too; best_accuracy, best_loss: of the best trial on validation; ingredients: the value of
+    `finetune.soup`.
     """
 
-    value: float
-    loss: float
+    val_accuracy: float
+    val_loss: float
     trials: list[int]
     has_head: bool
-    best: float
+    best_accuracy: float
     best_loss: float
     ingredients: list[dict[str, Any]]
+
+    def value(self, metric: str) -> float:
+        """The value of the sweep's metric."""
+        return float(getattr(self, metric))
 
     @property
     def words(self) -> str:
@@ -129,26 +134,26 @@ class GreedySoups:
         """The soup of trials, which are given from the best one on; None if it is not better than that one."""
         best = finalists[0]
         base = space.with_values(self.params, best.values)
-        bowl = _Bowl(base, self.data_of(base), self.trainer, self._kept, self.params.sweep.metric)
+        bowl = _Bowl(base, self.data_of(base), self.trainer, self._kept)
         chosen = [_Part(best, 1.0)]
         single = reached = bowl.score(chosen)
         for trial in finalists[1:]:
             more = [*chosen, _Part(trial, 1.0)]
-            if _fixed(trial) == _fixed(best) and (score := bowl.score(more)).rank >= reached.rank:
+            if _fixed(trial) == _fixed(best) and (score := bowl.score(more)).improves(reached):
                 chosen, reached = more, score
         trials = list(chosen)
         for share in HEAD_SHARES if base.finetune.head_epochs and base.finetune.epochs else ():
             more = [*trials, _Part(None, share * len(trials))]
-            if (score := bowl.score(more)).rank > reached.rank:
+            if (score := bowl.score(more)).improves(reached):
                 chosen, reached = more, score
-        if reached.rank <= single.rank:
+        if len(chosen) == 1:
             return None
         return Soup(
-            value=reached.value,
-            loss=reached.loss,
+            val_accuracy=reached.accuracy,
+            val_loss=reached.loss,
             trials=[part.trial.number for part in trials if part.trial],
             has_head=len(chosen) > len(trials),
-            best=single.value,
+            best_accuracy=single.accuracy,
             best_loss=single.loss,
             ingredients=[part.ingredient for part in chosen],
         )
@@ -170,18 +175,21 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Score:
-    """What a mixture reaches on validation. rank: what is compared, more is better."""
+    """What a mixture reaches on validation."""
 
-    value: float
     loss: float
-    rank: tuple[float, float]
+    accuracy: float
+
+    def improves(self, other: _Score) -> bool:
+        """Whether it is better in one of the two, and worse in none."""
+        return self != other and self.accuracy >= other.accuracy and self.loss <= other.loss
 
 
 class _Bowl:
     """Mixes parts, and measures the mixtures. base: the settings of the best trial."""
 
-    def __init__(self, base: Params, data: TrainingData, trainer: Trainer, kept: KeptWeights, metric: str) -> None:
-        self.base, self.data, self.trainer, self.kept, self.metric = base, data, trainer, kept, metric
+    def __init__(self, base: Params, data: TrainingData, trainer: Trainer, kept: KeptWeights) -> None:
+        self.base, self.data, self.trainer, self.kept = base, data, trainer, kept
         self._weights: dict[int | None, Changed] = {}
 
     def score(self, parts: Sequence[_Part]) -> _Score:
@@ -190,10 +198,7 @@ class _Bowl:
         weights = [
             self._weights_of(part, settings) for part, settings in zip(parts, averaging.trainings(mixed), strict=True)
         ]
-        loss, accuracy = averaging.score(self.trainer, mixed, self.data, weights)
-        if self.metric == "val_loss":
-            return _Score(loss, loss, (-loss, accuracy))
-        return _Score(accuracy, loss, (accuracy, -loss))
+        return _Score(*averaging.score(self.trainer, mixed, self.data, weights))
 
     def _weights_of(self, part: _Part, settings: Params) -> Changed:
         """The weights that were kept. Those that a killed worker or another machine had are trained again."""

@@ -116,7 +116,7 @@ class MlflowStudyLog:
             self.parent.metrics({OBJECTIVE: best.value})
             self.parent.tags({"frostline.best_trial": str(best.number)})
         if soup is not None:
-            self.parent.metrics({SOUP: soup.value})
+            self.parent.metrics({SOUP: soup.value(self.metric)})
             self.parent.tags({"frostline.soup": soup.words})
         if reports.is_dir():
             self.parent.files(sorted(reports.iterdir()), "sweep")
