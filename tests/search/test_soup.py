@@ -145,13 +145,15 @@ def greedy(tmp_path, monkeypatch, rates, measured, **changes):
     return maker.found, trainer
 
 
-def test_an_average_is_taken_where_it_is_not_worse(tmp_path, monkeypatch):
+def test_a_trial_is_added_with_the_share_that_is_best(tmp_path, monkeypatch):
     found, trainer = greedy(tmp_path, monkeypatch, [4.0, 1.0, 5.0], lambda rate: (1 - abs(rate - 3) / 10, 1.0))
-    assert (found.trials, found.has_head) == ([0, 1, 2], False)
-    assert found.val_accuracy == pytest.approx(1 - 1 / 30)
-    assert found.best_accuracy == pytest.approx(0.9)
-    assert [each["finetune.learning_rate"] for each in found.ingredients] == [4.0, 1.0, 5.0]
-    assert trainer.trained == [13, 0]
+    assert (found.trials, found.has_head) == ([0, 1], False)
+    assert (found.val_accuracy, found.best_accuracy) == (1.0, 0.9)
+    assert found.ingredients == [
+        {"share": 1.0, "finetune.learning_rate": 4.0},
+        {"share": 0.5, "finetune.learning_rate": 1.0},
+    ]
+    assert trainer.trained == [13, 0]  # a trial whose weights are not there, and the head alone
 
 
 def test_the_model_with_only_a_trained_head_can_be_an_ingredient(tmp_path, monkeypatch):

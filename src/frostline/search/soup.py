@@ -1,9 +1,10 @@
 """The soup of a sweep: the average of the weights of its best trials, where that is better on the validation split.
 
 The recipe is the greedy one of Wortsman et al., "Model soups" (ICML 2022): the best trial begins, and each next one is
-added if the average is better. Last, the average is mixed with the model of which only the head is trained, at a few
-shares (WiSE-FT: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). The paper compares accuracies on
-thousands of images. Here *better* means that neither accuracy nor loss is worse: on a few hundred validation images an
+added if the average is better. The last candidate is the model of which only the head is trained (WiSE-FT: Wortsman et
+al., "Robust fine-tuning of zero-shot models", CVPR 2022). Two things differ. The paper's trials are about equally good,
+those of a small sweep are not, so a candidate is tried with smaller shares too. And the paper compares accuracies on
+thousands of images; here *better* means that neither accuracy nor loss is worse: on a few hundred validation images an
 accuracy gains an image by chance, while the loss says what became of all of them.
 """
 
@@ -28,7 +29,7 @@ from frostline.training.networks import Changed
 from frostline.training.trainer import Trainer
 
 FINALISTS = 5  # at most, whose weights are kept and averaged
-HEAD_SHARES = (0.25, 0.5, 1.0)  # of the model with only a trained head, where all trials together have 1
+SHARES = (0.25, 0.5, 1.0)  # of a candidate, over the mean share of the ingredients so far
 
 
 @dataclass(frozen=True)
@@ -137,22 +138,21 @@ class GreedySoups:
         bowl = _Bowl(base, self.data_of(base), self.trainer, self._kept)
         chosen = [_Part(best, 1.0)]
         single = reached = bowl.score(chosen)
-        for trial in finalists[1:]:
-            more = [*chosen, _Part(trial, 1.0)]
-            if _fixed(trial) == _fixed(best) and (score := bowl.score(more)).improves(reached):
-                chosen, reached = more, score
-        trials = list(chosen)
-        for share in HEAD_SHARES if base.finetune.head_epochs and base.finetune.epochs else ():
-            more = [*trials, _Part(None, share * len(trials))]
-            if (score := bowl.score(more)).improves(reached):
-                chosen, reached = more, score
+        others: list[TrialRecord | None] = [trial for trial in finalists[1:] if _fixed(trial) == _fixed(best)]
+        others += [None] if base.finetune.head_epochs and base.finetune.epochs else []
+        for trial in others:
+            mean = sum(part.share for part in chosen) / len(chosen)
+            mixtures = [[*chosen, _Part(trial, round(share * mean, 3))] for share in SHARES]
+            scored = [(bowl.score(mixture), mixture) for mixture in mixtures]
+            better = [each for each in scored if each[0].improves(reached)]
+            reached, chosen = min(better, key=lambda each: each[0].order, default=(reached, chosen))
         if len(chosen) == 1:
             return None
         return Soup(
             val_accuracy=reached.accuracy,
             val_loss=reached.loss,
-            trials=[part.trial.number for part in trials if part.trial],
-            has_head=len(chosen) > len(trials),
+            trials=[part.trial.number for part in chosen if part.trial],
+            has_head=any(part.trial is None for part in chosen),
             best_accuracy=single.accuracy,
             best_loss=single.loss,
             ingredients=[part.ingredient for part in chosen],
@@ -183,6 +183,11 @@ class _Score:
     def improves(self, other: _Score) -> bool:
         """Whether it is better in one of the two, and worse in none."""
         return self != other and self.accuracy >= other.accuracy and self.loss <= other.loss
+
+    @property
+    def order(self) -> tuple[float, float]:
+        """Of several that are better, the one with the lowest loss is taken, of equal ones the most accurate."""
+        return (self.loss, -self.accuracy)
 
 
 class _Bowl:
