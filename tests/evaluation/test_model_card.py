@@ -25,9 +25,10 @@ SECTIONS = [  # of Hugging Face's template, in its order
 ]
 
 
-def card_of(labels, probabilities, names, binary=False, grey_range=None, **more):
+def card_of(labels, probabilities, names, binary=False, grey_range=None, soup=None, **more):
     params = make_params(head__binary=binary)
     made_from = workspace.made_from(frozen=34, head=params.head.model_dump(), **more)
+    made_from = replace(made_from, finetune={**made_from.finetune, "soup": soup})
     data = DataReport(
         source="data/pets",
         classes=list(names),
@@ -106,3 +107,11 @@ def test_the_range_of_deep_grey_images_is_said_and_used_in_the_example():
     assert '64, "crop", grey_range=(-1000.0, 3000.0))' in card
     assert "the range of their type" in card_of(labels, probabilities, "abcde", grey_range="dtype")
     assert "grey" not in card_of(labels, probabilities, "abcde")
+
+
+def test_a_soup_is_called_the_average_of_its_trainings():
+    labels, probabilities = make_predictions(20, classes=3)
+    assert "average of" not in card_of(labels, probabilities, "abc")
+    card = card_of(labels, probabilities, "abc", soup=[{"share": 1}, {"share": 3, "finetune.epochs": 0}])
+    assert "The weights are the average of 2 trainings that began with the same head" in card
+    assert "finetune.epochs: 0" in card

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import make_row
 
+from frostline.search.soup import Soup
 from frostline.search.study_log import TRIAL, MlflowStudyLog
 from frostline.search.trial_records import TrialRecord
 from frostline.tracking.tracker import Tracker
@@ -39,7 +40,7 @@ def test_only_trials_that_nobody_trains_are_killed(tmp_path, others, expected):
         if trial.is_finished:
             second.begin(trial.number, f"trial {trial.number}", {"head.dropout": 0.5}, None)
             second.end(trial)
-    first.close(trials, None, tmp_path / "no reports")
+    first.close(trials, None, tmp_path / "no reports", None)
     runs = mlflow.search_runs(experiment_names=["tests"], output_format="list")
     assert {run.data.tags[TRIAL]: run.info.status for run in runs} == expected
 
@@ -53,10 +54,13 @@ def test_the_objective_of_a_trial_is_the_first_metric_of_its_run(tmp_path):
     log.rows(0, [make_row(step=1, val_loss=2.0), make_row(step=2, val_loss=3.0)])
     assert mlflow.MlflowClient().get_run(run).data.metrics["objective"] == 3.0
     log.end(record(0, "complete", 0.5))
-    log.close([record(0, "complete", 0.5)], record(0, "complete", 0.5), tmp_path / "no reports")
+    soup = Soup(0.9, 0.4, [0, 3], True, 0.8, 0.5, [])
+    log.close([record(0, "complete", 0.5)], record(0, "complete", 0.5), tmp_path / "no reports", soup)
     child, parent = (mlflow.MlflowClient().get_run(each).data for each in (run, log.parent.id))
     assert parent.tags["mlflow.runName"] == "digits study"
     assert list(child.metrics) == ["objective", "val_accuracy", "val_loss", "train_accuracy", "train_loss"]
     assert child.metrics["objective"] == parent.metrics["objective"] == 0.5
+    assert parent.metrics["objective_of_soup"] == 0.4
+    assert parent.tags["frostline.soup"] == "trials 0, 3 and the head alone"
     assert child.params == {"head.dropout": "0.5"}
     assert log.view == f"mlflow ui --backend-store-uri 'sqlite:///{tmp_path}/mlflow.db'"

@@ -112,6 +112,8 @@ def _apply(params: Params, result: Verdict) -> None:
     values = dict(result.settings)
     if params.finetune.train is not None:
         values["finetune.train"] = None
+    if params.finetune.soup is not None:  # its lines are those of another body
+        values["finetune.soup"] = None
     if not params.head.is_dense and values["finetune.freeze"] != "all":
         values["head.classifier"] = "dense"
     edit.change(paths.PARAMS, values)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from frostline import paths
 from frostline.choice import bodies, measuring, verdict
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from frostline.search.progress_lines import PrintLine
     from frostline.search.setup import SearchPlan
     from frostline.search.trial_data import TrialData
-    from frostline.search.trial_records import TrialRecord
 
 
 def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
@@ -35,12 +35,14 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
     inputs.check(params, locate)
     inputs.bring_up_to_date()
     with backend.quiet():
-        from frostline.search import report, setup
+        from frostline.search import report, setup, soup
         from frostline.search.study_log import study_log
         from frostline.search.trial_data import TrialData
         from frostline.search.worker import Worker
         from frostline.training.trainer import Trainer
 
+    had_soup = params.finetune.soup is not None
+    params = space.with_values(params, {"finetune.soup": None})  # a trial is one training
     training_inputs = inputs.open_all(params)
     plan = setup.plan(params, training_inputs, locate)
     if params.sweep.prior == "choose":
@@ -55,14 +57,22 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         log = study_log(tracker.tracker(params.tracking), current_study, about)
         print_line(f"sweep: study {plan.name}, {plan.settings.trials} trials")
         trainer = Trainer(training_inputs.features, locate)
-        with report.written_at_the_end(paths.SWEEP, current_study, log, params.sweep.metric, plan.shares):
-            Worker(params, data.of, plan.is_cheap, current_study, log, trainer, print_line).search()
-        lines = [report.summary(current_study, params.sweep.metric, paths.SWEEP, log.view)]
+        soups = soup.soups(params, data.of, current_study, trainer, print_line)
+        with report.written_at_the_end(paths.SWEEP, current_study, log, params.sweep.metric, plan.shares, soups):
+            Worker(params, data.of, plan.is_cheap, current_study, log, trainer, print_line, soups.keep).search()
+            soups.make()
+        lines = [report.summary(current_study, params.sweep.metric, paths.SWEEP, log.view, soups.found)]
         best = current_study.best()
         if apply and best is not None:
-            lines.append(_apply(params, data, current_study.identity, best, locate))
+            values, origin = dict[str, Any](best.values), {"study": current_study.identity, "trial": str(best.number)}
+            if soups.found is not None:
+                values["finetune.soup"] = soups.found.ingredients
+                origin = {"study": current_study.identity, "soup": soups.found.words}
+            elif had_soup:
+                values["finetune.soup"] = None
+            lines.append(_apply(params, data, values, origin, locate))
         if as_json:
-            return json.dumps(report.as_json(current_study, params.sweep.metric), indent=2)
+            return json.dumps(report.as_json(current_study, params.sweep.metric, soups.found), indent=2)
         return "\n".join(lines)
 
 
@@ -84,11 +94,13 @@ def _believing(plan: SearchPlan, params: Params, locate: weights.Locate, print_l
     return plan.believing(belief.frozen, belief.learning_rate, behind)
 
 
-def _apply(params: Params, data: TrialData, study_id: str, best: TrialRecord, locate: weights.Locate) -> str:
-    """Write the best values to params.yaml, and record that a training with them repeats this trial."""
-    changed = space.changes(params, best.values)
+def _apply(
+    params: Params, data: TrialData, values: Mapping[str, Any], origin: Mapping[str, str], locate: weights.Locate
+) -> str:
+    """Write the best values to params.yaml, and record what of the study a training with them repeats."""
+    changed = space.changes(params, values)
     edit.change(paths.PARAMS, changed)
-    settings = space.with_values(params, best.values)
+    settings = space.with_values(params, values)
     images = data.of(settings)
-    job.note_origin(job.key(settings, [*images.variants, images.validation], locate), study_id, best.number)
+    job.note_origin(job.key(settings, [*images.variants, images.validation], locate), origin)
     return f"wrote {', '.join(changed)} to {paths.PARAMS}; `dvc repro` trains it"

@@ -14,7 +14,8 @@ class HistoryRow:
 
     step: epoch over all phases, from 1; epoch: within its phase, from 1, a float in the middle of an epoch; loss,
     accuracy: of the training batches during the epoch; val_loss, val_accuracy: of all validation images after it;
-    frozen_layers: number of frozen layers of the backbone.
+    frozen_layers: number of frozen layers of the backbone. The last row of a soup (see `training.averaging`) has the
+    phase `soup`, and loss and accuracy of all training images.
     """
 
     step: int

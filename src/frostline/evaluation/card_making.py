@@ -120,7 +120,13 @@ def _loss(made_from: MadeFrom) -> str:
 def _phases(made_from: MadeFrom) -> str:
     if not made_from.is_dense:
         return "The head alone, on features of the frozen backbone."
-    return "First the head alone on frozen features, then everything above the freeze line."
+    phases = "First the head alone on frozen features, then everything above the freeze line."
+    if not made_from.ingredients:
+        return phases
+    return (
+        f"The weights are the average of {made_from.ingredients} trainings that began with the same head (a soup: see "
+        f"`finetune.soup` below). In each of them: {phases[0].lower()}{phases[1:]}"
+    )
 
 
 def _tones(data: DataReport) -> str:

@@ -41,7 +41,8 @@ def _run(
     source = prefix.FeatureSource(backbone, head)
     settings = bundle.made_from.finetune
     rule = freeze_rules.parse(settings["freeze"], settings.get("train"))
-    start = bundle.made_from.audit.frozen_layers if rule.band is None else bands.of_rule(backbone.model, rule).start
+    is_line = rule.band is None or bundle.made_from.ingredients > 0  # a soup is frozen below its lowest line
+    start = bundle.made_from.audit.frozen_layers if is_line else bands.of_rule(backbone.model, rule).start
     line = freezing.deepest_cut(backbone.model, start)
     if line is None:
         return assembly.outputs(ending(bundle.logits), images)

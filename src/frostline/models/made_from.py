@@ -131,6 +131,11 @@ class MadeFrom:
         return self.classifier == "dense"
 
     @property
+    def ingredients(self) -> int:
+        """The number of trainings whose weights were averaged; 0 if the weights are those of one training."""
+        return len(self.finetune.get("soup") or ())
+
+    @property
     def is_calibrated(self) -> bool:
         """Whether the classifier has a fitted temperature."""
         return self.temperature is not None

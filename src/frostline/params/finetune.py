@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from frostline.errors import ParamsError
 from frostline.params.schedules import Flat, NamedSchedule, ScheduleValue, schedule_of
@@ -119,10 +121,21 @@ class Callbacks(Section):
     TensorBoard: _TensorBoard | None = None
 
 
+# The keys in which the ingredients of a soup may differ. All others belong to the head's phase too, and the weights of
+# trainings that begin with different heads should not be averaged.
+VARIED = tuple(f"finetune.{key}" for key in ("freeze", "train", "layer_decay", "batch_norm", "epochs", "learning_rate"))
+SHARE = "share"
+
+IngredientValue = int | float | str | list[int | str] | None
+
+
 class FinetuneSection(Section):
     """The two phases of a training: first the head alone on frozen features, then all layers above the freeze line.
 
-    `train`: instead of `freeze`, the first and the last layer or block that are trained; a number is that of a block.
+    `train`: instead of `freeze`, the first and the last layer or block that are trained; a number is that of a block;
+    `soup`: the average of the weights of several trainings (ingredients), each with its `share` and with what it does
+    not have in common with the others, by dotted keys: `finetune.freeze`, `train`, `layer_decay`, `batch_norm`,
+    `epochs` (0 for the head alone) or `learning_rate`.
     """
 
     freeze: int | str | list[int | str] | None
@@ -146,6 +159,21 @@ class FinetuneSection(Section):
     label_smoothing: Fraction
     ema_momentum: Fraction
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+    soup: Annotated[list[dict[str, IngredientValue]], Field(min_length=2)] | None = None
+
+    @property
+    def trainings(self) -> list[tuple[FinetuneSection, float]]:
+        """The trainings whose weights are averaged, with shares that add up to 1; one with share 1 without a soup."""
+        if self.soup is None:
+            return [(self, 1.0)]
+        shares = [float(ingredient[SHARE]) for ingredient in self.soup]  # type: ignore[arg-type]
+        total = sum(shares)
+        return [(self._as(ingredient), share / total) for ingredient, share in zip(self.soup, shares, strict=True)]
+
+    def _as(self, ingredient: Mapping[str, IngredientValue]) -> FinetuneSection:
+        """The training of an ingredient. Raises ValidationError for values that its keys can't have."""
+        values = {key.removeprefix("finetune."): value for key, value in ingredient.items() if key != SHARE}
+        return FinetuneSection.model_validate({**self.model_dump(exclude={"soup"}), **values})
 
     @field_validator("schedule", mode="before")
     @classmethod
@@ -175,4 +203,25 @@ class FinetuneSection(Section):
                 "finetune.early_stopping.monitor and finetune.callbacks.ModelCheckpoint.monitor differ, so it is not "
                 "clear which weights are the best; make them the same"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _good_ingredients(self) -> Self:
+        for ingredient in self.soup or ():
+            for key in ingredient:
+                if key not in (SHARE, *VARIED):
+                    raise ValueError(
+                        f"{key} must be the same in all ingredients, which share the start and the head; remove it "
+                        f"there (they may differ in {', '.join(VARIED)})"
+                    )
+            share = ingredient.get(SHARE)
+            if not isinstance(share, int | float) or not 0 < share < math.inf:
+                raise ValueError(f"every ingredient of finetune.soup needs a share above 0, not {share}; fix it")
+            try:
+                self._as(ingredient)
+            except ValidationError as error:
+                first = error.errors()[0]
+                key = "".join(f"finetune.{part} of " for part in first["loc"][:1])
+                why = first["msg"].removeprefix("Value error, ")
+                raise ValueError(f"{key}an ingredient of finetune.soup: {why[0].lower()}{why[1:]}; fix it") from None
         return self

@@ -220,6 +220,8 @@ class Params(Section):
             (bool(self.head.hidden), f"head.hidden {self.head.hidden}", "set the latter to []"),
             (bool(self.head.layers), f"head.layers {self.head.layers}", "set the latter to null"),
             (self.augment.mode == "live", "augment.mode live", "set the latter to stored"),
+            (bool(self.finetune.soup), "finetune.soup", "set the latter to null"),
+            (self.sweep.soup != "none", "sweep.soup greedy", "set the latter to none"),
         ):
             if is_wrong:
                 raise ParamsError(

@@ -53,16 +53,17 @@ class SweepSection(Section):
     from, the sampler alone or what frozen features are worth (see `frostline.choice`); `timeout`: seconds after which
     no new trial begins; `storage`: `auto` (SQLite, one worker), `journal` (a file, several workers on this machine) or
     the URL of a database (several machines); `patience`: seconds for which a worker waits for a database that is not
-    available.
+    available; `soup`: average the weights of the best trials where that is better on the validation split.
     """
 
     trials: Positive
     timeout: Annotated[float, Field(gt=0)] | None
     sampler: Literal["tpe", "random", "grid", "gp"]
-    prior: Literal["none", "choose"]
+    prior: Literal["none", "choose"] = "none"
     pruner: Literal["halving", "median", "hyperband", "none"]
     metric: Literal["val_accuracy", "val_loss"]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     storage: Annotated[str, Field(min_length=1)]
     patience: Annotated[float, Field(ge=0)]
+    soup: Literal["none", "greedy"] = "none"
     space: Annotated[dict[str, Auto | Blocks | Range | Choices], Field(min_length=1)]

@@ -9,11 +9,11 @@ __all__ = [
     "plots",
     "report",
     "setup",
+    "soup",
     "space",
     "storages",
     "study",
     "study_log",
     "trial_data",
-    "trial_records",
     "worker",
 ]

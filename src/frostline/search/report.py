@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from frostline.core import atomic
 from frostline.core.escaping import cells
 from frostline.evaluation.plots import save
 from frostline.search import plots, trial_records
+from frostline.search.soup import Soup, Soups
 from frostline.search.space import FREEZE, Choice, Interval
 from frostline.search.study import Study
 from frostline.search.study_log import StudyLog
@@ -51,9 +53,12 @@ def table(study: Study) -> pd.DataFrame:
     )
 
 
-def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float]) -> None:
-    """Write the reports into an empty folder. shares: the share of parameters that each freeze rule freezes,
-    empty for several backbones."""
+def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float], soup: Soup | None) -> None:
+    """Write the reports into an empty folder.
+
+    shares: the share of parameters that each freeze rule freezes, empty for several backbones; soup: the one that is
+    better than the best trial.
+    """
     from ruamel.yaml import YAML
 
     trials = table(study)
@@ -62,7 +67,9 @@ def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float]) 
     if best is not None:
         with (folder / "best_params.yaml").open("w", encoding="utf-8") as file:
             file.write(f"# trial {best.number} of study {study.name}: {metric} {best.value:.6f}\n")
-            YAML().dump(dict(best.values), file)
+            if soup is not None:
+                file.write(f"# finetune.soup, of {soup.words}: {metric} {soup.value(metric):.6f}\n")
+            YAML().dump({**best.values, **({"finetune.soup": soup.ingredients} if soup else {})}, file)
     if trials.empty:
         return
     maximize = study.settings.maximize
@@ -84,7 +91,7 @@ def write(folder: Path, study: Study, metric: str, shares: Mapping[str, float]) 
 
 @contextmanager
 def written_at_the_end(
-    folder: Path, study: Study, log: StudyLog, metric: str, shares: Mapping[str, float]
+    folder: Path, study: Study, log: StudyLog, metric: str, shares: Mapping[str, float], soups: Soups
 ) -> Iterator[None]:
     """Write the reports and close the log when the block ends, also if the search was interrupted.
 
@@ -95,8 +102,8 @@ def written_at_the_end(
         study.release()  # an interrupted trial is nobody's from here on
         with study.alone():
             with atomic.folder(folder) as temporary:
-                write(temporary, study, metric, shares)
-            log.close(study.trials(), study.best(), folder)
+                write(temporary, study, metric, shares, soups.found)
+            log.close(study.trials(), study.best(), folder, soups.found)
 
     try:
         yield
@@ -107,7 +114,7 @@ def written_at_the_end(
     finish()
 
 
-def summary(study: Study, metric: str, folder: Path, view: str | None) -> str:
+def summary(study: Study, metric: str, folder: Path, view: str | None, soup: Soup | None) -> str:
     """A few lines: how many trials ended how, the best one, and where to look. view: a page or command of MLflow's."""
     trials = study.trials()
     counts = {state: sum(trial.state == state for trial in trials) for state in ("complete", "pruned", "failed")}
@@ -122,6 +129,10 @@ def summary(study: Study, metric: str, folder: Path, view: str | None) -> str:
         lines.append(f"best  {metric} {best.value:.4f} in trial {best.number}: {values}")
         for trial in trial_records.ahead(trials, "pruned", study.settings.maximize)[:1]:
             lines.append(f"note  trial {trial.number} had {metric} {trial.value:.4f} when it was pruned before its end")
+    if soup is not None:
+        single = f"best single {soup.best_accuracy:.4f} and {soup.best_loss:.4f}"
+        reached = f"val_accuracy {soup.val_accuracy:.4f} and val_loss {soup.val_loss:.4f}"
+        lines.append(f"soup  {reached} of {soup.words} ({single})")
     failed = [trial for trial in trials if trial.state == "failed"]
     if failed:
         lines.append(f"failed trial {failed[-1].number}: {failed[-1].reason}")
@@ -130,14 +141,16 @@ def summary(study: Study, metric: str, folder: Path, view: str | None) -> str:
     return "\n".join(lines)
 
 
-def as_json(study: Study, metric: str) -> dict[str, Any]:
-    """The outcome for scripts: study, metric, trials (counts by state), best (number, value, values) or None."""
+def as_json(study: Study, metric: str, soup: Soup | None) -> dict[str, Any]:
+    """The outcome for scripts: study, metric, trials (counts by state), best (number, value, values) or None, soup (the
+    fields of `Soup`) or None."""
     best, trials = study.best(), study.trials()
     return {
         "study": study.name,
         "metric": metric,
         "trials": {state: sum(trial.state == state for trial in trials) for state in sorted({t.state for t in trials})},
         "best": None if best is None else {"number": best.number, "value": best.value, "values": best.values},
+        "soup": None if soup is None else asdict(soup),
     }
 
 

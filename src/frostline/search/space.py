@@ -85,7 +85,7 @@ def dimensions(params: Params, automatic: Automatic) -> list[Dimension]:
     return space
 
 
-def changes(params: Params, values: Mapping[str, Value]) -> dict[str, Any]:
+def changes(params: Params, values: Mapping[str, Any]) -> dict[str, Any]:
     """All keys that change with a point of the space. Another body has its usual weights, and is not cut.
 
     Raises ParamsError for a body that is not known.
@@ -97,7 +97,7 @@ def changes(params: Params, values: Mapping[str, Value]) -> dict[str, Any]:
     return found
 
 
-def with_values(params: Params, values: Mapping[str, Value]) -> Params:
+def with_values(params: Params, values: Mapping[str, Any]) -> Params:
     """params.yaml with some keys changed. Raises ParamsError for an unknown key or a value that the key can't have."""
     changed = params.model_dump()
     for key, value in changes(params, values).items():

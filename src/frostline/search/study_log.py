@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from frostline.core.history import HistoryRow
+from frostline.search.soup import Soup
 from frostline.search.study import Study
 from frostline.search.trial_records import TrialRecord
 from frostline.tracking import compared, run_log
@@ -25,6 +26,7 @@ STUDY, TRIAL, STATE, REASON, SAME_AS = (
 # The metric that the study is about: of a trial, and of the whole study its best one. MLflow compares runs by the
 # metric that was logged first, until one chooses another.
 OBJECTIVE = "objective"
+SOUP = "objective_of_soup"
 
 # MLflow's own words for how a run ended.
 STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -46,8 +48,8 @@ class StudyLog(Protocol):
     def end(self, trial: TrialRecord) -> None:
         """Record how a trial ended, unless it is recorded already."""
 
-    def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reports: Path) -> None:
-        """Record the best trial so far and how the study stands, and keep the folder of reports with the parent run."""
+    def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reports: Path, soup: Soup | None) -> None:
+        """Record the best trial so far, its soup and how the study stands; keep the reports with the parent run."""
 
 
 class NullStudyLog:
@@ -60,7 +62,9 @@ class NullStudyLog:
 
     def rows(self, number: int, rows: Sequence[HistoryRow]) -> None: ...
     def end(self, trial: TrialRecord) -> None: ...
-    def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reports: Path) -> None: ...
+    def close(
+        self, trials: Sequence[TrialRecord], best: TrialRecord | None, reports: Path, soup: Soup | None
+    ) -> None: ...
 
 
 class MlflowStudyLog:
@@ -107,10 +111,13 @@ class MlflowStudyLog:
         run.tags({key: str(value) for key, value in notes.items() if value is not None})
         run.status(STATUS[trial.state])
 
-    def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reports: Path) -> None:
+    def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reports: Path, soup: Soup | None) -> None:
         if best is not None and best.value is not None:
             self.parent.metrics({OBJECTIVE: best.value})
             self.parent.tags({"frostline.best_trial": str(best.number)})
+        if soup is not None:
+            self.parent.metrics({SOUP: soup.value(self.metric)})
+            self.parent.tags({"frostline.soup": soup.words})
         if reports.is_dir():
             self.parent.files(sorted(reports.iterdir()), "sweep")
         unfinished = [trial for trial in trials if not trial.is_finished]

@@ -25,7 +25,7 @@ from frostline.search.study_log import StudyLog
 from frostline.search.trial_records import REASON, RUN, SAME_AS, SECONDS, TrialRecord
 from frostline.training import checkpoints
 from frostline.training.examples import TrainingData
-from frostline.training.loop import Snapshot, Watch
+from frostline.training.loop import Snapshot, Watch, ignore
 from frostline.training.trainer import Result, Trainer
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ class Worker:
     """One worker of a study.
 
     data_of: the images and variants that a trial's settings ask for; is_cheap: whether a trial costs so little that it
-    is trained to its end at once; print_line: prints a line.
+    is trained to its end at once; print_line: prints a line; keep: is called with number, metric and settings of a
+    trial that was trained to its end, while the trainer has its weights.
     """
 
     params: Params
@@ -64,6 +65,7 @@ class Worker:
     log: StudyLog
     trainer: Trainer
     print_line: PrintLine
+    keep: Callable[[int, float, Params], None] = ignore
     _progress: ProgressLines = field(init=False)
     _failures: list[int] = field(default_factory=list, init=False)
 
@@ -189,7 +191,9 @@ class Worker:
             return
         self.log.rows(number, result.history)
         self._add_seconds(trial, start)
-        self._end(trial, "complete", result.final_row.value(self.params.sweep.metric))
+        value = result.final_row.value(self.params.sweep.metric)
+        self.keep(number, value, params)
+        self._end(trial, "complete", value)
 
     def _train(self, trial: Trial, params: Params, resume: Snapshot | None, to_the_end: bool) -> Result:
         data = self.data_of(params)

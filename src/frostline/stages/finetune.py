@@ -14,13 +14,14 @@ from frostline.core.history import DIGITS, HistoryRow
 from frostline.models import backend, weights
 from frostline.params.schema import Params
 from frostline.tracking import lineage, model_uris, run_log, tracker
-from frostline.tracking.runs import Run
+from frostline.tracking.runs import NullRun, Run
 from frostline.training import inputs, job, tensorboard
 from frostline.training.inputs import Inputs
 
 if TYPE_CHECKING:
     from frostline.models.bundles import Bundle
-    from frostline.training.loop import Snapshot
+    from frostline.training.checkpoints import Checkpoint
+    from frostline.training.loop import Snapshot, Watch
 
 
 def run(params: Params) -> str:
@@ -37,41 +38,40 @@ def _train(params: Params, training_inputs: Inputs, locate: weights.Locate) -> s
     # Imported here, so that a mistake in params.yaml shows at once and not after the 12 seconds of TensorFlow's import.
     with backend.quiet():
         from frostline.models import bundles
-        from frostline.training import checkpoints, loop
+        from frostline.training import averaging
         from frostline.training.trainer import Trainer
 
-    key = job.key(params, [*training_inputs.variants, training_inputs.validation], locate)
-    checkpoint = checkpoints.Checkpoint(paths.checkpoints() / f"{key}{checkpoints.SUFFIX}")
+    sets = [*training_inputs.variants, training_inputs.validation]
+    key = job.key(params, sets, locate)
     run_tracker = tracker.tracker(params.tracking)
     with run_tracker.training(key, run_log.name(params)) as log:
         view = run_tracker.view(log)
         if view is not None and view.startswith("http"):
             print(f"finetune: its run is {view}", flush=True)
-        resume = checkpoint.load()
-        if resume is not None:
-            print(f"finetune: resuming after epoch {resume.position.epoch} of phase {resume.phase}", flush=True)
         read = lineage.inputs(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED])
         origin = lineage.tags(paths.DVC_LOCK, [paths.REPORTS]) | job.origin(key)
         run_log.started(log, run_log.flat(job.settings(params)), read, origin)
         for context, images in {"training": training_inputs.train, "validation": training_inputs.validation}.items():
             counts = run_log.counts(len(images), len(images.layout.classes))
             log.dataset(params.data.source, images.source_digest(), context, counts)
-        log.epochs(resume.position.history if resume else [])
-        reporter = _Reporter(params, key, checkpoint.keep, log)
-        watch = loop.Watch(reporter.epoch, on_weights=reporter.weights, on_plan=reporter.plan)
-        result = Trainer(training_inputs.features, locate).run(params, training_inputs.data, resume, watch)
+        trainer = Trainer(training_inputs.features, locate)
+        trainings = _Trainings(len(params.finetune.trainings), log, lambda settings: job.key(settings, sets, locate))
+        result = averaging.train(trainer, params, training_inputs.data, trainings.begin)
+        if params.finetune.soup:
+            log.epochs([result.final_row])  # which is that of no training
         bundle = _calibrated(params, training_inputs, result.bundle)
         with atomic.folder(paths.BUNDLE) as folder, atomic.file(paths.HISTORY) as table:
             bundles.save(folder, bundle)
             pd.DataFrame(result.history).to_csv(table, index=False, float_format=f"%.{DIGITS}g")
         run_log.trained(log, bundle.made_from, paths.BUNDLE, [paths.HISTORY, paths.DATA_REPORT, paths.CONTACT_SHEET])
         log.tags({tracker.BUNDLE: digest.of_folder(paths.BUNDLE)})
-    checkpoint.clear()
+    trainings.forget()
     audit = result.audit
+    average = f"average of {len(params.finetune.soup)} trainings; " if params.finetune.soup else ""
     return (
-        f"finetune: {audit.frozen_layers} of {audit.layers} layers frozen, {audit.trainable_parameters:,} parameters "
-        f"trained, {audit.frozen_weights_unchanged} frozen weights proved unchanged; "
-        f"val_accuracy {result.final_row.val_accuracy:.4f}"
+        f"finetune: {average}{audit.frozen_layers} of {audit.layers} layers frozen, "
+        f"{audit.trainable_parameters:,} parameters trained, {audit.frozen_weights_unchanged} frozen weights proved "
+        f"unchanged; val_accuracy {result.final_row.val_accuracy:.4f}"
     )
 
 
@@ -84,6 +84,40 @@ def _calibrated(params: Params, training_inputs: Inputs, bundle: Bundle) -> Bund
 
     logits = predictor.logits(bundle, training_inputs.validation, training_inputs.features, params.cache.mode)
     return bundle.calibrated(calibration.fit_temperature(logits, training_inputs.validation.labels))
+
+
+class _Trainings:
+    """The trainings of a job: one, or one for each ingredient of a soup.
+
+    Each has a snapshot under a key of its own until the whole job is done, so a killed soup goes on within its
+    ingredient. The run in MLflow has the epochs of the first one.
+    """
+
+    def __init__(self, count: int, log: Run, key: Callable[[Params], str]) -> None:
+        self.count, self.log, self.key = count, log, key
+        self._checkpoints: list[Checkpoint] = []
+
+    def begin(self, settings: Params) -> tuple[Snapshot | None, Watch]:
+        """What a training resumes from, and what watches it."""
+        from frostline.training import checkpoints, loop
+
+        key = self.key(settings)
+        checkpoint = checkpoints.Checkpoint(paths.checkpoints() / f"{key}{checkpoints.SUFFIX}")
+        log = NullRun() if self._checkpoints else self.log
+        self._checkpoints.append(checkpoint)
+        if self.count > 1:
+            print(f"finetune: ingredient {len(self._checkpoints)} of {self.count}", flush=True)
+        resume = checkpoint.load()
+        if resume is not None:
+            print(f"finetune: resuming after epoch {resume.position.epoch} of phase {resume.phase}", flush=True)
+        log.epochs(resume.position.history if resume else [])
+        reporter = _Reporter(settings, key, checkpoint.keep, log)
+        return resume, loop.Watch(reporter.epoch, on_weights=reporter.weights, on_plan=reporter.plan)
+
+    def forget(self) -> None:
+        """Remove the snapshots."""
+        for checkpoint in self._checkpoints:
+            checkpoint.clear()
 
 
 class _Reporter:

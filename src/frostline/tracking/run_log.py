@@ -40,28 +40,29 @@ def short(digest: str) -> str:
 def name(params: Params) -> str:
     """The name of a training's run; inside `dvc exp run` with the experiment's name."""
     head, finetune = params.head, params.finetune
-    trained = _trained(finetune.freeze, finetune.train)
-    training = _name(params.backbone.name, head.classifier, trained, finetune.learning_rate)
+    trained = _trained(finetune.freeze, finetune.train, finetune.learning_rate, len(finetune.soup or ()))
+    training = _name(params.backbone.name, head.classifier, trained)
     return " ".join(filter(None, [data_name(params.data.source), training, lineage.running_experiment()]))
 
 
 def name_of(made_from: MadeFrom, source: str, experiment: str | None) -> str:
     """What the run of a bundle's training is called. source: data.source; experiment: the DVC experiment's name."""
     finetune = made_from.finetune
-    trained = _trained(finetune["freeze"], finetune.get("train"))
-    training = _name(made_from.backbone.name, made_from.classifier, trained, finetune["learning_rate"])
+    trained = _trained(finetune["freeze"], finetune.get("train"), finetune["learning_rate"], made_from.ingredients)
+    training = _name(made_from.backbone.name, made_from.classifier, trained)
     return " ".join(filter(None, [data_name(source), training, experiment]))
 
 
-def _name(backbone: str, classifier: str, trained: str, rate: float) -> str:
-    return f"{backbone} {trained} lr={rate:g}" if classifier == "dense" else f"{backbone} {classifier}"
+def _name(backbone: str, classifier: str, trained: str) -> str:
+    return f"{backbone} {trained if classifier == 'dense' else classifier}"
 
 
-def _trained(freeze: Any, train: Any) -> str:
-    """What is trained, in a few letters, by the keys of params.yaml."""
-    if freeze is not None:
-        return f"freeze={freeze}"
-    return f"train={train if isinstance(train, str) else '..'.join(map(str, train))}"
+def _trained(freeze: Any, train: Any, rate: float, ingredients: int) -> str:
+    """What is trained, and how fast, in a few letters by the keys of params.yaml. ingredients: of a soup, or 0."""
+    if ingredients:
+        return f"soup of {ingredients}"
+    band = train if isinstance(train, str) else "..".join(map(str, train or ()))
+    return f"{f'train={band}' if freeze is None else f'freeze={freeze}'} lr={rate:g}"
 
 
 def data_name(source: str) -> str:
@@ -97,12 +98,14 @@ def trained(log: Run, made_from: MadeFrom, bundle: Path, files: list[Path]) -> N
     if loaded:
         log.params({"weights.loaded": f"{loaded.layers} of {loaded.of} layers"})
     log.files([*files, bundle / account.ACCOUNT])  # the account has the whole audit, the layer groups, the temperature
-    how = f"at {finetune['learning_rate']:g} by {finetune['optimizer']}"
+    rule, how = f" ({code('freeze: ' + str(finetune['freeze']))})", f"at {finetune['learning_rate']:g}"
+    if made_from.ingredients:
+        rule, how = "", f"in {made_from.ingredients} trainings whose weights are averaged (a soup),"
+    how = f"{how} by {finetune['optimizer']}" if made_from.is_dense else f"as {made_from.classifier}"
     log.tags(
         {
-            NOTE: f"**{made_from.backbone.name}**, {audit.frozen_layers} of {audit.layers} layers frozen "
-            f"({code('freeze: ' + str(finetune['freeze']))}), {audit.trainable_parameters:,} parameters trained "
-            f"{how if made_from.is_dense else f'as {made_from.classifier}'}.{_groups(made_from.groups)}"
+            NOTE: f"**{made_from.backbone.name}**, {audit.frozen_layers} of {audit.layers} layers frozen{rule}, "
+            f"{audit.trainable_parameters:,} parameters trained {how}.{_groups(made_from.groups)}"
         }
     )
     log.model(bundle)  # last: a run that has a model has everything else of its training

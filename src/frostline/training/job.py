@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -56,14 +56,14 @@ def key(params: Params, sets: Sequence[shards.Shards], locate: weights.Locate = 
     )[:32]
 
 
-def note_origin(job: str, study: str, trial: int) -> None:
-    """Record which trial of a sweep a training will repeat."""
+def note_origin(job: str, values: Mapping[str, str]) -> None:
+    """Record what a training will repeat: `study` with `trial`, or with `soup`, whose weights it averages."""
     atomic.require_writable(paths.origins())
-    atomic.write_json(paths.origins() / f"{job}.json", {"study": study, "trial": trial})
+    atomic.write_json(paths.origins() / f"{job}.json", dict(values))
 
 
 def origin(job: str) -> dict[str, str]:
-    """The trial of a sweep that this training repeats, as tags; empty if it repeats none."""
+    """What this training repeats of a sweep, as tags; empty if it repeats nothing."""
     try:
         values = json.loads((paths.origins() / f"{job}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

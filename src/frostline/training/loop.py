@@ -141,10 +141,8 @@ class Learner:
         value worse. Raises DivergedError if the loss is not finite.
         """
         train_batches = Batches.of(train, self.units, phase.label_smoothing, phase.batch_size, self.row_bytes)
-        validation_size = batching.test_batch(phase.batch_size, self.row_bytes)
-        validation_batches = Batches.of(validation, self.units, phase.label_smoothing, validation_size, self.row_bytes)
         steps = self._steps_for(train_batches.per_chunk > 1)
-        check = partial(self._score, steps, validation_batches)
+        check = partial(self.score, phase, validation)
         position = self._start(phase, history, check, start) if resume is None else self._resume(resume)
         for epoch in range(position.epoch, phase.stage.stop):
             if position.stopped:
@@ -190,10 +188,13 @@ class Learner:
             chunks = mixture.mix(chunks, [*stream, 1], first)
         return steps.train(batching.ahead(chunks), go_on=first > 0)
 
-    @staticmethod
-    def _score(steps: stepping.Steps, batches: Batches) -> dict[str, float]:
-        """Loss and accuracy of all validation examples."""
-        return steps.test(batching.ahead(batches.chunks(0, np.arange(len(batches.examples.labels)))))
+    def score(self, phase: Phase, examples: Examples) -> dict[str, float]:
+        """Loss and accuracy of the present weights on all examples, as they are measured after an epoch of a phase."""
+        settings, size = (self.units, phase.label_smoothing), batching.test_batch(phase.batch_size, self.row_bytes)
+        batches = Batches.of(examples, *settings, size, self.row_bytes)
+        has_many = Batches.of(examples, *settings, phase.batch_size, self.row_bytes).per_chunk > 1  # as in training
+        chunks = batches.chunks(0, np.arange(len(examples.labels)))
+        return self._steps_for(has_many).test(batching.ahead(chunks))
 
     def range_test(
         self, phase: Phase, train: Examples, rates: NDArray[np.float64], is_over: Callable[[list[float]], bool]

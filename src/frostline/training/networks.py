@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import keras
+import numpy as np
 from numpy.typing import NDArray
 
 from frostline.core.history import HistoryRow
@@ -17,6 +18,10 @@ from frostline.training.course import TrainingStage
 
 # How many of them a network keeps at most.
 LEARNERS, HEADS = 16, 64
+
+
+# The weights that a training changed, by their place among the variables of the whole network.
+Changed = Mapping[int, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,26 @@ class Network:
         backend.assign(self.whole.variables, self._initial)
         for augmenter in self._augmenters.values():
             augmenter.reset()
+
+    def changed(self) -> Changed:
+        """The weights that differ from those before any training; states of random generators are none."""
+        now = backend.values(self.whole.variables)
+        return {
+            place: value
+            for place, (value, initial) in enumerate(zip(now, self._initial, strict=True))
+            if np.issubdtype(value.dtype, np.floating) and not np.array_equal(value, initial)
+        }
+
+    def set_average(self, weights: Sequence[Changed], shares: Sequence[float]) -> None:
+        """Set all weights to the average over several trainings; the shares add up to 1.
+
+        It is taken in float64, so a weight that is the same in all of them stays the same to the last bit.
+        """
+        self.reset()
+        for place in sorted(set().union(*weights)):
+            parts = [changed.get(place, self._initial[place]) for changed in weights]
+            total = sum(share * part.astype(np.float64) for share, part in zip(shares, parts, strict=True))
+            backend.assign([self.whole.variables[place]], [np.asarray(total).astype(self._initial[place].dtype)])
 
     def learner(self, stage: TrainingStage, train_batch_norm: bool) -> loop.Learner:
         """The learner of a stage. The body must already be frozen for this stage."""

@@ -56,19 +56,22 @@ class Trainer:
         resume: Snapshot | None = None,
         watch: Watch = NOBODY,
     ) -> Result:
-        """Train a classifier by the settings.
+        """Train a classifier by the settings; for those with `finetune.soup` see `averaging.train`.
 
         resume: the last snapshot of an unfinished run of the same job. The model of the result is valid until the next
         training. Raises UserError for bad settings, InternalError if a frozen weight changed.
         """
-        network = self._prepare_network(params, data)
+        network = self.network(params, data)
         if network.backbone.loaded:
             watch.on_weights(network.backbone.loaded)
         train = two_phases.train if params.head.is_dense else sklearn_training.train
         outcome = train(params, data, network, self.store, watch, resume)
-        bundle = bundles.Bundle(
-            outcome.whole, data.validation.layout, self._made_from(params, data, network.backbone, outcome)
-        )
+        return self.result(params, data, network, outcome)
+
+    def result(self, params: Params, data: TrainingData, network: Network, outcome: Outcome) -> Result:
+        """The bundle of a finished training, with all that it was made from."""
+        made_from = self._made_from(params, data, network.backbone, outcome)
+        bundle = bundles.Bundle(outcome.whole, data.validation.layout, made_from)
         return Result(bundle, outcome.history, outcome.final_row, outcome.audit)
 
     def _made_from(
@@ -100,9 +103,9 @@ class Trainer:
         if settings.head_epochs and settings.epochs:
             head_only = settings.model_copy(update={"epochs": 0})
             self.run(params.model_copy(update={"finetune": head_only}), data)
-            network = self._prepare_network(params, data, is_fresh=False)
+            network = self.network(params, data, is_fresh=False)
         else:
-            network = self._prepare_network(params, data)
+            network = self.network(params, data)
         body = network.backbone.model
         stage = course.stages(params, body)[-1]
         plan = examples.make_plan(params, network, [stage], data, self.store)
@@ -112,7 +115,7 @@ class Trainer:
             train_examples, _ = examples.of_stage(params, data, plan, stage)
             return network.learner(stage, train_batch_norm).range_test(stage.phase, train_examples, rates, is_over)
 
-    def _prepare_network(self, params: Params, data: TrainingData, is_fresh: bool = True) -> Network:
+    def network(self, params: Params, data: TrainingData, is_fresh: bool = True) -> Network:
         """The network of these settings: reset if `is_fresh`, else with the weights of the last training.
 
         This also sets Keras's global dtype policy to the precision of the training.
