@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from frostline.training import inputs, job
 PROBED = 1000  # images at most that the prior is measured on, so that it costs seconds
 
 if TYPE_CHECKING:
-    from frostline.search.progress_lines import PrintLine
     from frostline.search.setup import SearchPlan
     from frostline.search.trial_data import TrialData
 
@@ -76,7 +75,9 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
         return "\n".join(lines)
 
 
-def _believing(plan: SearchPlan, params: Params, locate: weights.Locate, print_line: PrintLine) -> SearchPlan:
+def _believing(
+    plan: SearchPlan, params: Params, locate: weights.Locate, print_line: Callable[[str], None]
+) -> SearchPlan:
     """The search with a prior: where fine-tuning is believed to do well, by what frozen features are worth."""
     from frostline.search import setup
 
