@@ -347,6 +347,8 @@ def tables(found: Sequence[Record]) -> str:
         if "frostline" in sides and len(sides.keys() & OURS.keys()) > 1:
             caption = "What each part contributes: the same sweep, every line with one part switched off."
             texts.append(table(caption, sides, list(OURS)))
+        if {"frostline", "prior"} <= sides.keys():
+            texts.append(trials_until(sides["frostline"], sides["prior"]))
     return "\n".join(texts)
 
 
@@ -358,6 +360,28 @@ def table(caption: str, sides: dict[str, BySeed], names: Sequence[str]) -> str:
     rows = [row(LABELS[name], sides[name], yardstick, guide) for name in names if name in sides]
     lines = [" | ".join(cells) for cells in (header, ["---"] * len(header), *rows)]
     return f"{caption}\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def trials_until(plain: BySeed, prior: BySeed) -> str:
+    """How many trials a sweep with a prior takes to what the plain one ends with, and the other way round."""
+
+    def first(record: Record, score: float) -> int | None:
+        return min((trial["number"] + 1 for trial in completed(record) if trial["value"] > score - SAME), default=None)
+
+    def cell(record: Record, score: float) -> str:
+        return str(first(record, score) or f"not in {record['trials']}")
+
+    lines = [
+        "Trials until a trial ends with the best value of the other sweep, of the same seed, and until its own best.",
+        "",
+        "| seed | plain: its best | after trial | prior: its best | after trial | prior: plain's best | plain: prior's best |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for seed in sorted(plain.keys() & prior.keys()):
+        one, other = plain[seed], prior[seed]
+        own = [f"{best(each):.4f} | {cell(each, best(each))}" for each in (one, other)]
+        lines.append(f"| {seed} | {' | '.join(own)} | {cell(other, best(one))} | {cell(one, best(other))} |")
+    return "\n".join(lines) + "\n"
 
 
 def described(sides: dict[str, BySeed]) -> str:
