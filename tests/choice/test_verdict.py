@@ -85,6 +85,18 @@ def test_with_few_images_a_fine_tuning_would_freeze_more():
     assert "finetune.learning_rate" not in of([LIKE], per_class=20).settings
 
 
+@pytest.mark.parametrize(("per_class", "epochs"), [(5, 250), (20, 77), (49, 33)])
+def test_the_head_of_few_images_has_as_many_steps_as_it_needs(per_class, epochs):
+    found = of([LIKE], per_class=per_class, finetune__batch_size=16)
+    assert found.settings["finetune.head_epochs"] == epochs
+
+
+def test_with_many_classes_the_steps_of_the_recipe_are_enough():
+    situation = Situation(12_000, 250, 10_000, FLOORS)
+    settings = verdict.of([LIKE], situation, make_params(finetune__batch_size=16).finetune).settings
+    assert settings["finetune.head_epochs"] == 20
+
+
 def test_of_equally_good_depths_the_deepest_is_the_best():
     assert body("A", [0.8, 0.9, 0.9, 0.7]).best.layer == "block3"
 

@@ -43,6 +43,9 @@ MORE_FROZEN = 0.2
 RATE, STEPS, OF_SGD = 2e-4, 700, 30
 EPOCHS = 8  # of fine-tuning
 RATES = (1e-4, 2e-3)  # the lowest and the highest that is recommended for Adam
+# Steps of a head that is trained alone, at least. In a step Adam moves a weight by no more than about the rate, so in
+# the epochs of a recipe for thousands of images the head of 50 hardly moves. On stored features a step costs little.
+HEAD_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def of(bodies: Sequence[BodyProbe], situation: Situation, current: FinetuneSecti
     per_class = situation.per_class
     amount = "few" if per_class < LIMITS.few else "many" if per_class >= LIMITS.many else "some"
     tuning = _fine_tuning(amount, likeness, situation.train, current)
-    settings = _settings(body, amount, likeness, tuning)
+    settings = _settings(body, amount, likeness, tuning, math.ceil(situation.train / current.batch_size))
     reasons = [
         f"{body.candidate.name} tells {_percent(body.best.ridge)} of the images at {body.best.layer}"
         + _against(body, ranked, within),
@@ -159,8 +162,9 @@ def _fine_tuning(amount: str, likeness: str, train: int, current: FinetuneSectio
     return FineTuning(frozen, rate * (OF_SGD if current.optimizer == "sgd" else 1))
 
 
-def _settings(body: BodyProbe, amount: str, likeness: str, tuning: FineTuning) -> dict[str, Any]:
-    """Values of params.yaml: those of the recipes for the scenario, with the measured body and depth."""
+def _settings(body: BodyProbe, amount: str, likeness: str, tuning: FineTuning, steps: int) -> dict[str, Any]:
+    """Values of params.yaml: those of the recipes for the scenario, with the measured body and depth. steps: batches of
+    an epoch."""
     section = body.candidate.section
     values: dict[str, Any] = {
         "backbone.name": section.name,
@@ -171,7 +175,7 @@ def _settings(body: BodyProbe, amount: str, likeness: str, tuning: FineTuning) -
     if amount == "few":
         values |= {"backbone.until": None if likeness == "like" else body.best.layer, "finetune.freeze": "all"}
         return values | {
-            "finetune.head_epochs": 20,
+            "finetune.head_epochs": max(20, math.ceil(HEAD_STEPS / max(steps, 1))),
             "finetune.head_learning_rate": 1e-3,
             "finetune.epochs": 0,
             "augment.copies": 3,
