@@ -374,7 +374,7 @@ def trials_until(plain: BySeed, prior: BySeed) -> str:
     lines = [
         "Trials until a trial ends with the best value of the other sweep, of the same seed, and until its own best.",
         "",
-        "| seed | plain: its best | after trial | prior: its best | after trial | prior: plain's best | plain: prior's best |",
+        "| seed | plain: best | after trial | prior: best | after trial | prior: plain's best | plain: prior's best |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for seed in sorted(plain.keys() & prior.keys()):

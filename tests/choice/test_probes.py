@@ -89,6 +89,28 @@ def test_folds_keep_sets_together_are_balanced_and_the_same_every_time():
     assert [np.bincount(alone[labels == label]).tolist() for label in range(3)] == [[10] * 5, [4] * 5, [2] * 5]
 
 
+def test_no_more_images_teach_than_the_training_will_have():
+    labels = np.repeat([0, 1, 2], [100, 60, 40])
+    fold = probes.folds(labels, pd.Series([""] * 200), 7)
+    assert probes.teachers(labels, fold, 2, None).tolist() == np.flatnonzero(fold != 2).tolist()
+    rows = probes.teachers(labels, fold, 2, 40)
+    assert set(rows) < set(np.flatnonzero(fold != 2))
+    assert np.bincount(labels[rows]).tolist() == [20, 12, 8]
+    vectors, labels = problem(400, 30)
+    fold = probes.folds(labels, pd.Series([""] * 400), 3)
+    for probe in (probes.ridge, probes.nearest):
+        assert probe(vectors, labels, fold, 400) == probe(vectors, labels, fold)
+        assert probe(vectors, labels, fold, 30).accuracy < probe(vectors, labels, fold).accuracy - 0.05
+
+
+def test_the_error_of_a_difference_is_that_of_pairs():
+    right = np.arange(100) < 80
+    one, near = Probe(0.8, 100, right), Probe(0.79, 100, np.arange(100) < 79)
+    assert one.error_of_difference(near) == pytest.approx((0.01 * 0.99) ** 0.5 / 10)
+    assert one.error_of_difference(near) < one.error / 3, "they tell nearly the same images"
+    assert one.error_of_difference(Probe(0.79, 100)) == one.error, "which images were told is not known"
+
+
 def test_the_nearest_neighbours_are_those_of_scikit_learn():
     vectors, labels = problem(70, 5)
     fold = probes.folds(labels, pd.Series([""] * 70), 3)

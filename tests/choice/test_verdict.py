@@ -1,5 +1,6 @@
 """What is recommended, from made-up probes."""
 
+import numpy as np
 import pytest
 from conftest import make_params
 
@@ -34,17 +35,20 @@ PEAK = body("A", [0.6, 0.7, 0.8, 0.92, 0.9, 0.88, 0.86, 0.84, 0.82, 0.8])
 LITTLE = body("A", [0.5, 0.52, 0.54, 0.55, 0.56, 0.57, 0.58, 0.58, 0.59, 0.6])
 
 
+ALONE = {"backbone.until": None, "head.features": "all_depths", "finetune.freeze": "all", "finetune.epochs": 0}
+
+
 @pytest.mark.parametrize(
     ("probed", "per_class", "scenario", "expected"),
     [
-        (LIKE, 20, "few, like", {"backbone.until": None, "finetune.freeze": "all", "finetune.epochs": 0}),
-        (PEAK, 20, "few, unlike", {"backbone.until": "block4", "finetune.freeze": "all", "finetune.epochs": 0}),
-        (LIKE, 200, "some, like", {"backbone.until": None, "finetune.freeze": "block6"}),
+        (LIKE, 5, "few, like", ALONE),
+        (PEAK, 5, "few, unlike", ALONE),
+        (LIKE, 200, "some, like", {"backbone.until": None, "head.features": None, "finetune.freeze": "block5"}),
         (PEAK, 200, "some, unlike", {"backbone.until": None, "finetune.freeze": "block3"}),
-        (LIKE, 2000, "many, like", {"finetune.freeze": "block6", "finetune.batch_norm": "freeze"}),
+        (LIKE, 2000, "many, like", {"finetune.freeze": "block5", "finetune.batch_norm": "freeze"}),
         (PEAK, 2000, "many, unlike", {"finetune.freeze": "none", "finetune.batch_norm": "train"}),
         (LITTLE, 200, "some, unlike", {"finetune.freeze": "block3"}),  # little better than pixels
-        (LIKE, 50, "some, like", {}),
+        (LIKE, 10, "some, like", {}),
         (LIKE, 1000, "many, like", {}),
     ],
 )
@@ -68,8 +72,8 @@ def test_a_small_drop_at_the_end_is_not_a_peak():
     [
         (224, {"finetune__batch_size": 26}, 2e-4),  # 87 batches, 8 epochs
         (56, {"finetune__batch_size": 26}, 4e-4),  # a quarter of the steps
+        (20, {"finetune__batch_size": 26}, 5e-4),
         (900, {"finetune__batch_size": 8}, 1e-4),
-        (50, {"finetune__batch_size": 500}, 2e-3),
         (224, {"finetune__batch_size": 26, "finetune__optimizer": "sgd"}, 6e-3),
         (5000, {}, 1e-4),
     ],
@@ -80,9 +84,22 @@ def test_the_learning_rate_falls_as_the_root_of_the_steps(per_class, changes, ra
     assert found.fine_tuning.learning_rate == pytest.approx(rate)
 
 
-def test_with_few_images_a_fine_tuning_would_freeze_more():
-    assert of([LIKE], per_class=20).fine_tuning.frozen == pytest.approx(of([LIKE]).fine_tuning.frozen + 0.2)
-    assert "finetune.learning_rate" not in of([LIKE], per_class=20).settings
+def test_where_a_head_alone_is_recommended_fine_tuning_has_a_rate_too():
+    found = of([LIKE], per_class=5)
+    assert found.fine_tuning == (0.5, 5e-4)
+    assert "finetune.learning_rate" not in found.settings
+
+
+@pytest.mark.parametrize(("per_class", "epochs"), [(5, 250), (9, 167)])
+def test_the_head_of_few_images_has_as_many_steps_as_it_needs(per_class, epochs):
+    found = of([LIKE], per_class=per_class, finetune__batch_size=16)
+    assert found.settings["finetune.head_epochs"] == epochs
+
+
+def test_with_many_classes_the_steps_of_the_recipe_are_enough():
+    situation = Situation(12_000, 1250, 10_000, FLOORS)
+    settings = verdict.of([LIKE], situation, make_params(finetune__batch_size=16).finetune).settings
+    assert settings["finetune.head_epochs"] == 20
 
 
 def test_of_equally_good_depths_the_deepest_is_the_best():
@@ -102,6 +119,22 @@ def test_the_cheapest_within_one_standard_error_is_taken():
     assert "the most of all bodies; near is within a standard error, but no cheaper" in found.reasons[0]
     unknown = body("near", [0.9 - 0.9 * error], cost=None)
     assert of([unknown, best]).body is best, "unknown compute is not taken for little"
+
+
+def test_a_cheap_body_is_taken_if_it_tells_nearly_the_same_images():
+    right = np.arange(IMAGES) < 900
+
+    def told(name, told, cost):
+        section = BackboneSection(name=name, weights="imagenet", alpha=None, until=None)
+        probe = Probe(float(told.mean()), IMAGES, told)
+        return BodyProbe(Candidate(name, section, multiply_adds=cost), [DepthProbe("end", 1.0, probe, probe)])
+
+    best, same = (
+        told("best", right, 900),
+        told("same", (right & (np.arange(IMAGES) > 2)) | (np.arange(IMAGES) > 997), 300),
+    )
+    worse = told("worse", np.arange(IMAGES) < 891, 100)  # within the error of one accuracy, 9 images behind
+    assert of([best, same, worse]).body is same
 
 
 def test_a_single_body_and_a_clear_winner_are_said_as_they_are():

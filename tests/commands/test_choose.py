@@ -18,7 +18,7 @@ from frostline.choice import measuring
 from frostline.commands import choose
 from frostline.data import shards
 from frostline.errors import DataError, UserError
-from frostline.models import all_depths, backend
+from frostline.models import all_depths, backbones, backend
 from frostline.params.schema import load
 
 
@@ -55,7 +55,8 @@ def test_it_writes_a_picture_and_a_record_and_a_second_run_computes_nothing(monk
     record = json.loads((paths.CHOOSE / "choose.json").read_text())
     (body,) = record["bodies"]
     assert record["body"] == body["name"] == "frostnet"
-    assert record["scenario"].startswith("few, ")
+    assert body["multiply_adds"] == pytest.approx(backbones.sizes()["frostnet"].multiply_adds / 4, rel=0.01)  # 32 px
+    assert record["scenario"].startswith("some, ")
     assert set(record["floors"]) == {"frostnet, random", "pixels"}
     best = max(body["depths"], key=lambda depth: depth["ridge"])
     assert best["ridge"] > 0.9, "the bright square is easily told"

@@ -11,7 +11,7 @@ from test_study import settings
 from frostline.errors import ParamsError
 from frostline.search import sampling, storages
 from frostline.search import study as search
-from frostline.search.prior import EVEN, OF_HEAD, STARTUP, Prior
+from frostline.search.prior import EVEN, OF_HEAD, OF_SHARE, STARTUP, Prior
 from frostline.search.space import Choice, Interval
 
 LINES = ("none", "a", "b", "c", "all")
@@ -53,7 +53,8 @@ def test_the_belief_falls_with_the_distance_from_line_and_rate():
     assert PRIOR.belief(best) == 1
     assert PRIOR.belief({"head.dropout": 0.3}) == 1, "nothing is believed of other keys"
     at_one = [PRIOR.belief({**best, "finetune.freeze": line}) for line in LINES]
-    assert at_one == pytest.approx([math.exp(-2), math.exp(-0.5), 1, math.exp(-0.5), OF_HEAD * math.exp(-2)])
+    near, far = (math.exp(-((gap / OF_SHARE) ** 2) / 2) for gap in (0.25, 0.5))
+    assert at_one == pytest.approx([far, near, 1, near, OF_HEAD * far])
     assert PRIOR.belief({**best, "finetune.learning_rate": 3e-3}) == pytest.approx(math.exp(-0.5))
     assert PRIOR.belief({**best, "finetune.learning_rate": 0.0}) > 0
     of_bodies = replace(PRIOR, behind={"A": 0.0, "B": 0.05})

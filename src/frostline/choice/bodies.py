@@ -17,7 +17,7 @@ RANDOM = "frostnet, random"  # the name of the floor
 @dataclass(frozen=True)
 class Candidate:
     """A body to measure. name: as people see it; section: as params.yaml would have it; top1: accuracy on ImageNet in
-    percent, None if it is not known; multiply_adds: for an image of the native size, None if they are not known."""
+    percent, None if it is not known; multiply_adds: for an image of the prepared size, None until it is measured."""
 
     name: str
     section: BackboneSection
@@ -56,7 +56,7 @@ def registered(uris: Sequence[str], locate: Locate) -> list[Candidate]:
     for uri in uris:
         origin = account.read(Path(locate(uri))).made_from.backbone
         section = BackboneSection(name=origin.name, weights=uri, alpha=origin.alpha, until=None)
-        found.append(Candidate(uri.removeprefix(weights.REGISTERED), section, *_facts(origin.name)))
+        found.append(Candidate(uri.removeprefix(weights.REGISTERED), section, _top1(section)))
     return found
 
 
@@ -68,7 +68,8 @@ def floor() -> Candidate:
 def _of_table(name: str) -> Candidate:
     if not name.startswith("hub/"):
         _require(name)
-    return Candidate(name, backbones.usual(name), *_facts(name))
+    section = backbones.usual(name)
+    return Candidate(name, section, _top1(section))
 
 
 def _require(name: str) -> None:
@@ -79,9 +80,10 @@ def _require(name: str) -> None:
 def _of_section(section: BackboneSection) -> Candidate:
     is_pretrained = section.weights in weights.KEYWORDS and section.weights != "none"
     name = section.name if is_pretrained else f"{section.name}, weights {section.weights}"
-    return Candidate(name, section.model_copy(update={"until": None}), *_facts(section.name))
+    return Candidate(name, section.model_copy(update={"until": None}), _top1(section))
 
 
-def _facts(name: str) -> tuple[float | None, int | None]:
-    row, size = backbones.TABLE.get(name), backbones.sizes().get(name)
-    return (row.top1 if row else None), (size.multiply_adds if size else None)
+def _top1(section: BackboneSection) -> float | None:
+    """The accuracy on ImageNet that is stated for a body; the table states it for the full width alone."""
+    row = backbones.TABLE.get(section.name)
+    return row.top1 if row and section.alpha in (None, 1.0) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,7 +90,7 @@ def measure(params: Params, candidates: Sequence[Candidate], locate: Locate, mos
     pixels = np.concatenate([_pixels(images, each) for images, each in sample.parts(count)])
     floors = [
         (bodies.RANDOM, floor.best.ridge.accuracy),
-        (PIXELS, probes.ridge(pixels, sample.labels[rows], sample.fold[rows]).accuracy),
+        (PIXELS, probes.ridge(pixels, sample.labels[rows], sample.fold[rows], sample.train).accuracy),
     ]
     situation = Situation(count, len(np.unique(sample.labels)), sample.train, floors)
     return Measured([found[number] for number in range(len(candidates))], situation)
@@ -132,23 +132,27 @@ def _probed(
     """The probes of all depths of some bodies, in one pass over the first `count` images."""
     with backend.quiet():
         from frostline.choice import depths
+        from frostline.models import freezing
 
     size = sample.splits[0].layout.image_size
-    one_pass = depths.Pass([_built(each, locate, size, params.seed) for each in candidates])
+    built = [_built(each, locate, size, params.seed) for each in candidates]
+    one_pass = depths.Pass(built)
     parts = [one_pass.vectors(images, rows, features) for images, rows in sample.parts(count)]
     rows = sample.rows(count)
     labels, fold = sample.labels[rows], sample.fold[rows]
     cache: dict[str, tuple[Probe, Probe]] = {}
     found = []
-    for candidate, places in zip(candidates, one_pass.depths, strict=True):
+    for candidate, body, places in zip(candidates, built, one_pass.depths, strict=True):
         measured = []
         for depth in places:
             key = depth.entry.key
             if key not in cache:
-                vectors = np.concatenate([part[key] for part in parts])
-                cache[key] = probes.ridge(vectors, labels, fold), probes.nearest(vectors, labels, fold)
+                about = np.concatenate([part[key] for part in parts]), labels, fold, sample.train
+                cache[key] = probes.ridge(*about), probes.nearest(*about)
             measured.append(DepthProbe(depth.layer, depth.share, *cache[key]))
-        found.append(BodyProbe(candidate, measured))
+        # All bodies see images of this size, whatever they were made for, and a narrow one costs less than a wide one.
+        work = round(sum(freezing.multiply_adds(layer) for layer in body.model.layers))
+        found.append(BodyProbe(replace(candidate, multiply_adds=work), measured))
     return found
 
 

@@ -9,7 +9,7 @@ better than 23 transferability metrics (Sorkhei et al., arXiv 2503.18528).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -28,15 +28,28 @@ Numbers = NDArray[np.int64]  # of classes or folds, one for each image
 
 @dataclass(frozen=True)
 class Probe:
-    """An accuracy in cross-validation. accuracy: in [0, 1]; images: that were predicted, each once by other folds."""
+    """An accuracy in cross-validation.
+
+    accuracy: in [0, 1]; images: that were predicted, each once by other folds; right: which of them were told, bool
+    (images,), None if that is not known.
+    """
 
     accuracy: float
     images: int
+    right: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
     @property
     def error(self) -> float:
         """The standard error of the accuracy."""
         return math.sqrt(max(self.accuracy * (1 - self.accuracy), 1e-9) / self.images)
+
+    def error_of_difference(self, other: Probe) -> float:
+        """The standard error of the difference to another accuracy: of the same images, where it is known which were
+        told (McNemar, "Note on the Sampling Error of the Difference between Correlated Proportions", 1947)."""
+        if self.right is None or other.right is None or len(self.right) != len(other.right):
+            return self.error
+        difference = self.right.astype(float) - other.right
+        return float(difference.std() / math.sqrt(len(difference)))
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -62,17 +75,32 @@ def folds(labels: Numbers, together: pd.Series, seed: int) -> Numbers:
     return fold_of_set[sets]
 
 
-def ridge(vectors: Vectors, labels: Numbers, fold: Numbers) -> Probe:
-    """The accuracy of ridge regression. vectors: (n, width); labels: (n,), class numbers."""
+def teachers(labels: Numbers, fold: Numbers, number: int, most: int | None) -> Numbers:
+    """The rows that the images of a fold are predicted from: those of the other folds, and of these `most` at most,
+    with the share of each class kept; None for all.
+
+    A probe that learns from five times as many images as the training will have says what five times as many are worth.
+    """
+    inside = np.flatnonzero(fold != number)
+    if most is None or len(inside) <= most:
+        return inside
+    drawn = np.random.default_rng(number).permutation(inside)
+    by_class = pd.Series(labels[drawn]).groupby(labels[drawn])
+    place = (by_class.cumcount() + 0.5) / by_class.transform("size")
+    return np.sort(drawn[np.argsort(place.to_numpy(), kind="stable")[:most]])
+
+
+def ridge(vectors: Vectors, labels: Numbers, fold: Numbers, most: int | None = None) -> Probe:
+    """The accuracy of ridge regression. vectors: (n, width); labels: (n,), class numbers; most: see `teachers`."""
     targets = np.eye(labels.max() + 1)[labels]
-    right = 0
+    right = np.zeros(len(labels), bool)
     for number in np.unique(fold):
-        inside, outside = fold != number, fold == number
+        inside, outside = teachers(labels, fold, number, most), fold == number
         mean, scale = vectors[inside].mean(axis=0), vectors[inside].std(axis=0) + 1e-6
         x, held_out = ((vectors[rows] - mean) / scale for rows in (inside, outside))
         scores = ridge_scores(x.astype(np.float64), targets[inside], held_out.astype(np.float64))
-        right += int((scores.argmax(axis=1) == labels[outside]).sum())
-    return Probe(right / len(labels), len(labels))
+        right[outside] = scores.argmax(axis=1) == labels[outside]
+    return Probe(float(right.mean()), len(labels), right)
 
 
 def ridge_scores(x: Doubles, targets: Doubles, held_out: Doubles, penalties: Doubles = PENALTIES) -> Doubles:
@@ -105,23 +133,24 @@ def ridge_scores(x: Doubles, targets: Doubles, held_out: Doubles, penalties: Dou
     return result
 
 
-def nearest(vectors: Vectors, labels: Numbers, fold: Numbers) -> Probe:
+def nearest(vectors: Vectors, labels: Numbers, fold: Numbers, most: int | None = None) -> Probe:
     """The accuracy of the nearest neighbours in the other folds: the votes of the NEIGHBOURS most similar vectors by
-    cosine, each weighted by its similarity."""
+    cosine, each weighted by its similarity. most: see `teachers`."""
     x = vectors - vectors.mean(axis=0)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     votes_of = np.eye(labels.max() + 1, dtype=np.float32)[labels]
-    right = 0
-    for start in range(0, len(x), CHUNK):
-        rows = np.arange(start, min(start + CHUNK, len(x)))
-        similarity = x[rows] @ x.T
-        similarity[fold[rows][:, None] == fold[None, :]] = -np.inf
-        count = min(NEIGHBOURS, len(x))
-        near = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-        weight = np.maximum(np.take_along_axis(similarity, near, axis=1) + 1.0, 0.0)  # 0 in the image's own fold
-        votes = (votes_of[near] * weight[:, :, None]).sum(axis=1)
-        right += int((votes.argmax(axis=1) == labels[rows]).sum())
-    return Probe(right / len(labels), len(labels))
+    right = np.zeros(len(labels), bool)
+    for number in np.unique(fold):
+        inside, outside = teachers(labels, fold, number, most), np.flatnonzero(fold == number)
+        count = min(NEIGHBOURS, len(inside))
+        for start in range(0, len(outside), CHUNK):
+            rows = outside[start : start + CHUNK]
+            similarity = x[rows] @ x[inside].T
+            near = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
+            weight = np.take_along_axis(similarity, near, axis=1) + 1.0
+            votes = (votes_of[inside[near]] * weight[:, :, None]).sum(axis=1)
+            right[rows] = votes.argmax(axis=1) == labels[rows]
+    return Probe(float(right.mean()), len(labels), right)
 
 
 def pixels(images: NDArray[np.uint8], side: int = 8) -> Vectors:

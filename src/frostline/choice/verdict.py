@@ -21,11 +21,10 @@ from frostline.params.finetune import FinetuneSection
 
 
 class _Limits(NamedTuple):
-    """few: images a class, below which nothing of the body is trained, as the recipes say; many: from there on
-    everything may be; gain: the share of the floor's mistakes that the pretrained body must avoid; clearly: in standard
-    errors."""
+    """few: images a class, below which nothing of the body is trained; many: from there on everything may be; gain: the
+    share of the floor's mistakes that the pretrained body must avoid; clearly: in standard errors."""
 
-    few: int = 50
+    few: int = 10
     many: int = 1000
     gain: float = 0.5
     clearly: float = 2.0
@@ -33,16 +32,20 @@ class _Limits(NamedTuple):
 
 LIMITS = _Limits()
 
-# Of the compute of a body, what stays frozen where the upper part is trained; with few images more.
-FROZEN_SHARE = {"like": 0.6, "unlike": 0.3}
-MORE_FROZEN = 0.2
+# Of the compute of a body, what stays frozen where the upper part is trained.
+FROZEN_SHARE = {"like": 0.5, "unlike": 0.3}
 
 # The learning rate of Adam for a fine-tuning of so many steps. With a horizon of T steps the best constant rate falls
 # as 1 / sqrt(T) (Nemirovski et al., "Robust Stochastic Approximation Approach to Stochastic Programming", SIAM Journal
 # on Optimization 2009). SGD with momentum takes larger ones. All three are choices.
 RATE, STEPS, OF_SGD = 2e-4, 700, 30
 EPOCHS = 8  # of fine-tuning
-RATES = (1e-4, 2e-3)  # the lowest and the highest that is recommended for Adam
+# The lowest and the highest that is recommended for Adam. However few the steps are, each moves a weight by about the
+# rate, and pretrained weights don't bear more.
+RATES = (1e-4, 5e-4)
+# Steps of a head that is trained alone, at least. In a step Adam moves a weight by no more than about the rate, so in
+# the epochs of a recipe for thousands of images the head of 50 hardly moves. On stored features a step costs little.
+HEAD_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def of(bodies: Sequence[BodyProbe], situation: Situation, current: FinetuneSecti
     """The verdict. current: the settings of training that stay as they are, such as the optimizer."""
     ranked = sorted(bodies, key=lambda each: -each.best.ridge.accuracy)
     top = ranked[0]
-    within = [each for each in ranked if each.best.ridge.accuracy >= top.best.ridge.accuracy - top.best.ridge.error]
+    within = [each for each in ranked if _is_near(each.best.ridge, top.best.ridge)]
     body = min(within, key=lambda each: each.candidate.multiply_adds or float("inf"))
     floor_name, floor = max(situation.floors, key=lambda each: each[1])
     gain = (body.best.ridge.accuracy - floor) / max(1 - floor, 1e-9)
@@ -129,7 +132,7 @@ def of(bodies: Sequence[BodyProbe], situation: Situation, current: FinetuneSecti
     per_class = situation.per_class
     amount = "few" if per_class < LIMITS.few else "many" if per_class >= LIMITS.many else "some"
     tuning = _fine_tuning(amount, likeness, situation.train, current)
-    settings = _settings(body, amount, likeness, tuning)
+    settings = _settings(body, amount, likeness, tuning, math.ceil(situation.train / current.batch_size))
     reasons = [
         f"{body.candidate.name} tells {_percent(body.best.ridge)} of the images at {body.best.layer}"
         + _against(body, ranked, within),
@@ -149,18 +152,25 @@ def of(bodies: Sequence[BodyProbe], situation: Situation, current: FinetuneSecti
     return Verdict(f"{amount}, {likeness}", body, settings, space, reasons, tuning)
 
 
+def _is_near(probe: Probe, best: Probe) -> bool:
+    """Whether an accuracy is within a standard error of the best one (Breiman et al., "Classification and Regression
+    Trees", 1984, section 3.4.3)."""
+    return best.accuracy - probe.accuracy <= best.error_of_difference(probe)
+
+
 def _fine_tuning(amount: str, likeness: str, train: int, current: FinetuneSection) -> FineTuning:
     if amount == "many" and likeness == "unlike":
         frozen, rate = 0.0, 3e-4
     else:
-        frozen = FROZEN_SHARE[likeness] + (MORE_FROZEN if amount == "few" else 0)
+        frozen = FROZEN_SHARE[likeness]
         steps = math.ceil(train / current.batch_size) * EPOCHS
         rate = float(f"{np.clip(RATE * math.sqrt(STEPS / steps), *RATES):.0e}")
     return FineTuning(frozen, rate * (OF_SGD if current.optimizer == "sgd" else 1))
 
 
-def _settings(body: BodyProbe, amount: str, likeness: str, tuning: FineTuning) -> dict[str, Any]:
-    """Values of params.yaml: those of the recipes for the scenario, with the measured body and depth."""
+def _settings(body: BodyProbe, amount: str, likeness: str, tuning: FineTuning, steps: int) -> dict[str, Any]:
+    """Values of params.yaml: those of the recipes for the scenario, with the measured body and depth. steps: batches of
+    an epoch."""
     section = body.candidate.section
     values: dict[str, Any] = {
         "backbone.name": section.name,
@@ -169,9 +179,10 @@ def _settings(body: BodyProbe, amount: str, likeness: str, tuning: FineTuning) -
         "backbone.until": None,
     }
     if amount == "few":
-        values |= {"backbone.until": None if likeness == "like" else body.best.layer, "finetune.freeze": "all"}
         return values | {
-            "finetune.head_epochs": 20,
+            "head.features": "all_depths",
+            "finetune.freeze": "all",
+            "finetune.head_epochs": max(20, math.ceil(HEAD_STEPS / max(steps, 1))),
             "finetune.head_learning_rate": 1e-3,
             "finetune.epochs": 0,
             "augment.copies": 3,
@@ -179,6 +190,7 @@ def _settings(body: BodyProbe, amount: str, likeness: str, tuning: FineTuning) -
     everything = amount == "many" and likeness == "unlike"
     line = "none" if everything else _line(body, tuning.frozen)
     return values | {
+        "head.features": None,
         "finetune.freeze": line,
         "finetune.head_epochs": 3 if everything else 15,
         "finetune.head_learning_rate": 3e-3,

@@ -29,7 +29,7 @@ OF_HEAD = 0.1
 
 # How sure the belief is: standard deviations of the frozen share, of the logarithm of the rate, and of the accuracy of
 # frozen features.
-OF_SHARE, OF_RATE, OF_BODY = 0.25, math.log(3), 0.05
+OF_SHARE, OF_RATE, OF_BODY = 0.3, math.log(3), 0.05
 
 
 @dataclass(frozen=True)
