@@ -449,10 +449,11 @@ def duel_caption(behind: Sequence[bool], shares: Sequence[float], unlike: int) -
         "lines and rates in brackets. ±: the standard error of the difference of two accuracies of so many images; it "
         "does not count what another seed would change. Making stored variants is not counted, "
         f"and in {unlike} cases the sweep had another number of them; the time of `choose` is for all bodies, with an "
-        "empty store, and compiling counts everywhere. Seed 1 was measured with a verdict that took fewer than 20 "
-        "images a class for few, trained a head alone for 1,000 steps at 3e-3, and had no rate above 3e-4. These three "
-        "were set after figures of these cases had been seen, so this is no test of them. With those of before (50 "
-        "images, 1e-3, 2e-3) 3 of the 8 cases were within 0.01."
+        "empty store, and compiling counts everywhere. Seed 1 was measured with an earlier verdict: its probes learned "
+        "from the validation labels too, fewer than 20 images a class were few, a head alone had 1,000 steps at 3e-3 "
+        "on the best depth, and no rate was above 3e-4. The last three were set after figures of these cases had been "
+        "seen, so this is no test of them. With those of before (50 images, 1e-3, 2e-3) 3 of the 8 cases were within "
+        "0.01. `--again choose` measures the verdict of today."
     )
 
 
