@@ -56,7 +56,7 @@ def test_it_writes_a_picture_and_a_record_and_a_second_run_computes_nothing(monk
     (body,) = record["bodies"]
     assert record["body"] == body["name"] == "frostnet"
     assert body["multiply_adds"] == pytest.approx(backbones.sizes()["frostnet"].multiply_adds / 4, rel=0.01)  # 32 px
-    assert record["scenario"].startswith("some, ")
+    assert record["scenario"].startswith("few, ")
     assert set(record["floors"]) == {"frostnet, random", "pixels"}
     best = max(body["depths"], key=lambda depth: depth["ridge"])
     assert best["ridge"] > 0.9, "the bright square is easily told"

@@ -242,11 +242,11 @@ def test_with_a_prior_the_first_trial_is_the_one_that_is_believed_in(project, ca
     sweep.run(given)
     line = capsys.readouterr().out.splitlines()[0]
     assert re.fullmatch(
-        r"prior: some, (un)?like: \d+% of the compute frozen, learning rate about 4e-04 \(60 images probed\)", line
+        r"prior: few, (un)?like: \d+% of the compute frozen, learning rate about 3e-04 \(60 images probed\)", line
     )
     first = trials()[0].params
     assert first["finetune.freeze"] in SPACE["finetune.freeze"]
-    assert 2e-4 < first["finetune.learning_rate"] < 8e-4
+    assert 1.5e-4 < first["finetune.learning_rate"] < 6e-4
 
 
 @pytest.mark.parametrize("prior", ["none", pytest.param("choose", marks=pytest.mark.slow)])
@@ -256,7 +256,7 @@ def test_several_backbones_are_searched_with_their_own_weights(project, capsys, 
     given = params(sweep__prior=prior, sweep__trials=2, finetune__epochs=1, sweep__space=space)
     text = sweep.run(given, apply=True)
     if prior == "choose":
-        assert re.match(r"prior: some, (un)?like: (frostnet|EfficientNetLite0), \d+% of", capsys.readouterr().out)
+        assert re.match(r"prior: few, (un)?like: (frostnet|EfficientNetLite0), \d+% of", capsys.readouterr().out)
     found = trials()
     assert {trial.params["finetune.freeze"] for trial in found} <= {"none", "50%", "all"}
     assert len({tuple(trial.params.values()) for trial in found}) == 2, "no point twice while others are untried"

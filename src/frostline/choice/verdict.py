@@ -24,7 +24,7 @@ class _Limits(NamedTuple):
     """few: images a class, below which nothing of the body is trained; many: from there on everything may be; gain: the
     share of the floor's mistakes that the pretrained body must avoid; clearly: in standard errors."""
 
-    few: int = 10
+    few: int = 20
     many: int = 1000
     gain: float = 0.5
     clearly: float = 2.0
@@ -37,12 +37,11 @@ FROZEN_SHARE = {"like": 0.5, "unlike": 0.3}
 
 # The learning rate of Adam for a fine-tuning of so many steps. With a horizon of T steps the best constant rate falls
 # as 1 / sqrt(T) (Nemirovski et al., "Robust Stochastic Approximation Approach to Stochastic Programming", SIAM Journal
-# on Optimization 2009). SGD with momentum takes larger ones. All three are choices.
+# on Optimization 2009), but a larger rate than some bound ruins the weights however short the training is. SGD with
+# momentum takes larger ones. All of them are choices.
 RATE, STEPS, OF_SGD = 2e-4, 700, 30
 EPOCHS = 8  # of fine-tuning
-# The lowest and the highest that is recommended for Adam. However few the steps are, each moves a weight by about the
-# rate, and pretrained weights don't bear more.
-RATES = (1e-4, 5e-4)
+RATES = (1e-4, 3e-4)  # the lowest and the highest that is recommended for Adam
 # Steps of a head that is trained alone, at least. In a step Adam moves a weight by no more than about the rate, so in
 # the epochs of a recipe for thousands of images the head of 50 hardly moves. On stored features a step costs little.
 HEAD_STEPS = 1000
@@ -183,7 +182,7 @@ def _settings(body: BodyProbe, amount: str, likeness: str, tuning: FineTuning, s
             "head.features": "all_depths",
             "finetune.freeze": "all",
             "finetune.head_epochs": max(20, math.ceil(HEAD_STEPS / max(steps, 1))),
-            "finetune.head_learning_rate": 1e-3,
+            "finetune.head_learning_rate": 3e-3,
             "finetune.epochs": 0,
             "augment.copies": 3,
         }
