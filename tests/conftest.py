@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 # The files that take longest, so that none of them is left over at the end while another worker has nothing to do.
 LONGEST = (
+    "stages/test_e2e_readme.py",
     "training/test_loop.py",
     "stages/test_e2e_registry.py",
     "search/test_worker.py",
