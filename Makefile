@@ -35,6 +35,7 @@ bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
 	python benchmarks/bodies.py
 	python benchmarks/choose.py
 	python benchmarks/choose_truth.py
+	python benchmarks/soup.py
 	python benchmarks/all_depths.py
 	python benchmarks/backbone.py
 	python benchmarks/prepare.py

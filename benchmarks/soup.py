@@ -191,6 +191,7 @@ def table(lines: list[dict[str, Any]]) -> None:
             "test, best trial",
             "test, soup",
             "points",
+            "test log loss",
             "soup's seconds",
         ],
         rows,

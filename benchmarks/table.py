@@ -21,7 +21,10 @@ def machine() -> str:
 
 
 def show(name: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print the table and write it to results/NAME.md."""
+    """Print the table and write it to results/NAME.md. Raises ValueError for a row that the header does not fit."""
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"{name}: {len(row)} cells under {len(header)} headings: {row}")
     lines = [" | ".join(header), " | ".join("---" for _ in header), *(" | ".join(row) for row in rows)]
     text = f"{caption}\nMeasured on {machine()}.\n\n" + "\n".join(f"| {line} |" for line in lines) + "\n"
     print(text)
