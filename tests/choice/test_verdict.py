@@ -59,6 +59,7 @@ def test_the_scenario_and_its_settings(probed, per_class, scenario, expected):
     assert {key: found.settings[key] for key in settings} == settings
     ((key, space),) = found.space.items()
     assert space["low"] < found.settings[key] < space["high"]
+    assert len(str(space["low"])) < 8, "no digits of rounding"
 
 
 def test_a_small_drop_at_the_end_is_not_a_peak():

@@ -147,7 +147,7 @@ def of(bodies: Sequence[BodyProbe], situation: Situation, current: FinetuneSecti
     rate = settings.get("finetune.learning_rate")
     key = "finetune.learning_rate" if rate else "finetune.head_learning_rate"
     middle = float(rate or settings["finetune.head_learning_rate"])
-    space = {key: {"low": middle / 10, "high": middle * 10, "log": True}}
+    space = {key: {"low": float(f"{middle / 10:.3g}"), "high": float(f"{middle * 10:.3g}"), "log": True}}
     return Verdict(f"{amount}, {likeness}", body, settings, space, reasons, tuning)
 
 
