@@ -12,10 +12,10 @@ repro: $(VENV)/.ready  ## train and evaluate what params.yaml says
 	@frostline report
 
 test: $(VENV)/.ready  ## the quick tests, and the main job from end to end
-	python -m pytest -m "not slow and not process" -n 2 --dist loadfile
+	python -m pytest -m "not slow and not process" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-most: $(VENV)/.ready  ## those too that start processes or run whole pipelines; what CI runs
-	python -m pytest -m "not slow" -n 2 --dist loadfile
+	python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.ready  ## all tests; about an hour
 	python -m pytest

@@ -24,10 +24,12 @@ ROOT = Path(__file__).parent.parent
 # The files that take longest, so that none of them is left over at the end while another worker has nothing to do.
 LONGEST = (
     "stages/test_e2e_readme.py",
+    "models/test_hub.py",
     "training/test_loop.py",
     "stages/test_e2e_registry.py",
     "search/test_worker.py",
     "stages/test_e2e.py",
+    "project/test_workflows.py",
     "training/test_same_bits.py",
     "models/test_applications.py",
     "tracking/test_registry.py",
