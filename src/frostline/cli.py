@@ -50,12 +50,18 @@ def evaluate() -> None:
 @command()
 def sweep(
     apply: Annotated[bool, typer.Option("--apply", help="Write the best values into params.yaml.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes that search; default: this one.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Search on a Ray cluster; auto: the one that runs here.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search freeze depth, learning rate and other keys."""
     from frostline.commands import sweep as stage
 
-    print(stage.run(params(), apply, as_json))
+    print(stage.run(params(), apply, as_json, workers, ray))
 
 
 @command(name="lr-find")

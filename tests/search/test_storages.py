@@ -25,7 +25,7 @@ def postgres(tmp_path):
 def test_a_second_worker_on_sqlite_is_refused_with_the_fix(tmp_path):
     with (
         storages.opened("auto", tmp_path),
-        pytest.raises(StateError, match=r"another sweep uses it; set sweep\.storage to journal"),
+        pytest.raises(StateError, match=r"another sweep uses it; start one with --workers N, or set sweep\.storage"),
         storages.opened("auto", tmp_path),
     ):
         pass

@@ -61,8 +61,9 @@ class Sample:
     def parts(self, count: int) -> list[tuple[Shards, NDArray[np.int64]]]:
         """The same rows by split: its images, and its own rows."""
         ends = np.cumsum([len(split) for split in self.splits])
-        rows = np.split(self.rows(count), np.searchsorted(self.rows(count), ends[:-1]))
-        return [(split, part - end + len(split)) for split, part, end in zip(self.splits, rows, ends, strict=True)]
+        rows = self.rows(count)
+        parts = np.split(rows, np.searchsorted(rows, ends[:-1]))
+        return [(split, part - end + len(split)) for split, part, end in zip(self.splits, parts, ends, strict=True)]
 
 
 def measure(params: Params, candidates: Sequence[Candidate], locate: Locate, most: int | None = None) -> Measured:

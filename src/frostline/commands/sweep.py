@@ -13,32 +13,32 @@ from frostline.choice import bodies, measuring, verdict
 from frostline.models import backend, weights
 from frostline.params import edit, variables
 from frostline.params.schema import Params
-from frostline.search import space, storages, study
-from frostline.tracking import model_uris, run_log, tracker
+from frostline.search import space, storages
+from frostline.tracking import model_uris
 from frostline.training import inputs, job
 
 PROBED = 1000  # images at most that the prior is measured on, so that it costs seconds
 
 if TYPE_CHECKING:
+    from frostline.search.crews import Crew
+    from frostline.search.session import Session
     from frostline.search.setup import SearchPlan
-    from frostline.search.trial_data import TrialData
 
 
-def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
+def run(
+    params: Params, apply: bool = False, as_json: bool = False, workers: int | None = None, ray: str | None = None
+) -> str:
     """Search until the budget is used up. Returns a few lines with the result.
 
-    apply: write the best values to params.yaml; as_json: return JSON, and print progress only to standard error.
+    apply: write the best values to params.yaml; as_json: return JSON, and print progress only to standard error;
+    workers: processes that search, None for this one, or as many as fit a Ray cluster; ray: the cluster's address.
     """
     print_line = partial(print, flush=True, file=sys.stderr if as_json else sys.stdout)
     locate = model_uris.locator(params.tracking)
     inputs.check(params, locate)
     inputs.bring_up_to_date()
     with backend.quiet():
-        from frostline.search import report, setup, soup
-        from frostline.search.study_log import study_log
-        from frostline.search.trial_data import TrialData
-        from frostline.search.worker import Worker
-        from frostline.training.trainer import Trainer
+        from frostline.search import report, session, setup
 
     had_soup = params.finetune.soup is not None
     params = space.with_values(params, {"finetune.soup": None})  # a trial is one training
@@ -46,33 +46,31 @@ def run(params: Params, apply: bool = False, as_json: bool = False) -> str:
     plan = setup.plan(params, training_inputs, locate)
     if params.sweep.prior == "choose":
         plan = _believing(plan, params, locate, print_line)
-    data = TrialData(params, training_inputs, plan.folder)
-    about = {**run_log.flat(job.settings(params)), **run_log.flat({"sweep": params.sweep.model_dump()})}
     storage = variables.expanded(params.sweep.storage, "sweep.storage")
     with (
         storages.opened(storage, paths.state(), params.sweep.patience) as study_storage,
-        study.join(plan.name, study_storage, plan.folder, plan.dimensions, plan.settings) as current_study,
+        session.joined(params, plan, study_storage, training_inputs, locate, print_line) as own,
     ):
-        log = study_log(tracker.tracker(params.tracking), current_study, about)
         print_line(f"sweep: study {plan.name}, {plan.settings.trials} trials")
-        trainer = Trainer(training_inputs.features, locate)
-        soups = soup.soups(params, data.of, current_study, trainer, print_line)
-        with report.written_at_the_end(paths.SWEEP, current_study, log, params.sweep.metric, plan.shares, soups):
-            Worker(params, data.of, plan.is_cheap, current_study, log, trainer, print_line, soups.keep).search()
-            soups.make()
-        lines = [report.summary(current_study, params.sweep.metric, paths.SWEEP, log.view, soups.found)]
-        best = current_study.best()
-        if apply and best is not None:
-            values, origin = dict[str, Any](best.values), {"study": current_study.identity, "trial": str(best.number)}
-            if soups.found is not None:
-                values["finetune.soup"] = soups.found.ingredients
-                origin = {"study": current_study.identity, "soup": soups.found.words}
-            elif had_soup:
-                values["finetune.soup"] = None
-            lines.append(_apply(params, data, values, origin, locate))
+        with report.written_at_the_end(paths.SWEEP, own.study, own.log, params.sweep.metric, plan.shares, own.soups):
+            _crew(workers, ray).search(own, as_json)
+            own.soups.make()
+        found = own.soups.found
+        lines = [report.summary(own.study, params.sweep.metric, paths.SWEEP, own.log.view, found)]
+        if apply and own.study.best() is not None:
+            lines.append(_apply(own, had_soup, locate))
         if as_json:
-            return json.dumps(report.as_json(current_study, params.sweep.metric, soups.found), indent=2)
+            return json.dumps(report.as_json(own.study, params.sweep.metric, found), indent=2)
         return "\n".join(lines)
+
+
+def _crew(workers: int | None, ray: str | None) -> Crew:
+    """Who searches."""
+    from frostline.search import crews, ray_crew
+
+    if ray is not None:
+        return ray_crew.RayActors(ray, workers)
+    return crews.Processes(workers) if workers is not None and workers > 1 else crews.Alone()
 
 
 def _believing(
@@ -95,13 +93,23 @@ def _believing(
     return plan.believing(belief.frozen, belief.learning_rate, behind)
 
 
-def _apply(
-    params: Params, data: TrialData, values: Mapping[str, Any], origin: Mapping[str, str], locate: weights.Locate
-) -> str:
-    """Write the best values to params.yaml, and record what of the study a training with them repeats."""
-    changed = space.changes(params, values)
+def _apply(own: Session, had_soup: bool, locate: weights.Locate) -> str:
+    """Write the best values to params.yaml, and record what of the study a training with them repeats.
+
+    had_soup: whether params.yaml has a soup, which goes if the search found none.
+    """
+    best, found = own.study.best(), own.soups.found
+    assert best is not None
+    values: dict[str, Any] = dict(best.values)
+    origin: Mapping[str, str] = {"study": own.study.identity, "trial": str(best.number)}
+    if found is not None:
+        values["finetune.soup"] = found.ingredients
+        origin = {"study": own.study.identity, "soup": found.words}
+    elif had_soup:
+        values["finetune.soup"] = None
+    changed = space.changes(own.params, values)
     edit.change(paths.PARAMS, changed)
-    settings = space.with_values(params, values)
-    images = data.of(settings)
+    settings = space.with_values(own.params, values)
+    images = own.data.of(settings)
     job.note_origin(job.key(settings, [*images.variants, images.validation], locate), origin)
     return f"wrote {', '.join(changed)} to {paths.PARAMS}; `dvc repro` trains it"

@@ -1,7 +1,8 @@
 """Which workers of a study are alive, so that the trials of dead ones can be resumed.
 
 Workers on one machine each hold a lock on a file of their own, which the system releases when the process dies. Workers
-of several machines share a database, where each trial has a heartbeat.
+of several machines share a database, where each trial has a heartbeat. A worker with a name is started again under that
+name when it dies, and frees the trial of its predecessor at once.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from frostline.search import optuna_internals, storages
@@ -30,11 +31,12 @@ class Liveness:
     out: a file without a lock then belongs to a dead worker.
     """
 
-    def __init__(self, storage: BaseStorage, folder: Path) -> None:
-        self._storage, self._folder = storage, folder
-        self.worker = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    def __init__(self, storage: BaseStorage, folder: Path, name: str | None = None) -> None:
+        """name: of this worker, which no other living worker has; None for a new one."""
+        self._storage, self._folder, self._is_named = storage, folder, name is not None
+        self.worker = name or f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.current: int | None = None
-        self._has_heartbeat = isinstance(storage, RDBStorage) and storage.get_heartbeat_interval() is not None
+        self._has_heartbeat = optuna_internals.heartbeat(storage) is not None
         self._remove_files_of_dead_workers()
         self._lock_file = self._file(self.worker).open("w")
         fcntl.flock(self._lock_file, fcntl.LOCK_EX)
@@ -54,6 +56,12 @@ class Liveness:
         else:
             self._storage.set_trial_user_attr(trial_id, WORKER, self.worker)
 
+    def won(self, trial_id: int) -> None:
+        """Say that this worker runs a trial. Before, another machine might have run it, and lost its note to ours."""
+        self.current = trial_id
+        if self._has_heartbeat and self._is_named:
+            self._storage.set_trial_user_attr(trial_id, WORKER, self.worker)
+
     def orphans(self, running: Sequence[FrozenTrial], study_id: int) -> list[FrozenTrial]:
         """Those of the running trials that no living worker trains."""
         if not running:
@@ -61,7 +69,11 @@ class Liveness:
         others = [trial for trial in running if optuna_internals.trial_id(trial) != self.current]
         if self._has_heartbeat:
             stale = optuna_internals.stale_trial_ids(self._storage, study_id)
-            return [trial for trial in others if optuna_internals.trial_id(trial) in stale]
+            return [
+                trial
+                for trial in others
+                if optuna_internals.trial_id(trial) in stale or trial.user_attrs.get(WORKER) == self.worker
+            ]
         return [trial for trial in others if self._is_dead(str(trial.user_attrs.get(WORKER, "")))]
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from frostline.search.liveness import Liveness
 from frostline.search.optuna_internals import reported, trial_id
 from frostline.search.sampling import LOSSES, Advisor, Settings, distribution
 from frostline.search.space import Dimension
-from frostline.search.trial_records import OPTUNA_STATES, TrialRecord
+from frostline.search.trial_records import OPTUNA_STATES, WORKER, TrialRecord
 
 # The attributes that are written to a study.
 BEGAN, IDENTITY = "began", "identity"
@@ -34,8 +34,16 @@ BEGAN, IDENTITY = "began", "identity"
 class Study:
     """A study as one worker sees it."""
 
-    def __init__(self, name: str, storage: BaseStorage, folder: Path, space: Sequence[Dimension], settings: Settings):
-        """folder: for the files by which workers on this machine know of each other."""
+    def __init__(
+        self,
+        name: str,
+        storage: BaseStorage,
+        folder: Path,
+        space: Sequence[Dimension],
+        settings: Settings,
+        worker: str | None = None,
+    ) -> None:
+        """folder: for the files by which workers on this machine know of each other; worker: see `Liveness`."""
         self.name, self.folder, self.space, self.settings = name, folder, space, settings
         self.storage = storage
         self._distributions = {dimension.key: distribution(dimension) for dimension in space}
@@ -43,7 +51,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         atomic.require_writable(folder)
         with self.alone():
-            self.liveness = Liveness(storage, folder)
+            self.liveness = Liveness(storage, folder, worker)
             self._optuna = optuna.create_study(
                 study_name=name,
                 storage=storage,
@@ -93,7 +101,7 @@ class Study:
             for candidate in self._new_trials() if number is None else self._waiting_trial(number):
                 with contextlib.suppress(UpdateFinishedTrialError):
                     if self._win(trial_id(candidate)):
-                        self.liveness.current = trial_id(candidate)
+                        self.liveness.won(trial_id(candidate))
                         trial = Trial(self._optuna, trial_id(candidate))
                         for key, of_key in self._distributions.items():
                             optuna_internals.suggest(trial, key, of_key)
@@ -163,6 +171,13 @@ class Study:
             orphans = self.liveness.orphans(running, self._id)
             return [trial.number for trial in orphans if self._put_back(trial_id(trial))]
 
+    def free(self, workers: Collection[str]) -> None:
+        """Put the trials of these workers, which are dead, back into the pool."""
+        with self.alone():
+            for trial in self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if trial.user_attrs.get(WORKER) in workers:
+                    self._put_back(trial_id(trial))
+
     def release(self) -> None:
         """Return the trial that this worker has, if any, to the pool."""
         current, self.liveness.current = self.liveness.current, None
@@ -179,10 +194,15 @@ class Study:
 
 @contextlib.contextmanager
 def join(
-    name: str, storage: BaseStorage, folder: Path, space: Sequence[Dimension], settings: Settings
+    name: str,
+    storage: BaseStorage,
+    folder: Path,
+    space: Sequence[Dimension],
+    settings: Settings,
+    worker: str | None = None,
 ) -> Iterator[Study]:
     """Take part in a study, which is created if it is new; the trial that this worker has at the end goes back."""
-    study = Study(name, storage, folder, space, settings)
+    study = Study(name, storage, folder, space, settings, worker)
     try:
         yield study
     finally:
