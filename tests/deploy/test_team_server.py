@@ -1,0 +1,131 @@
+"""The servers of a team, from the commands of deploy/compose.yaml, as plain processes: a project works with them.
+
+The tests run real processes, so they are few and each checks much. All use one clone, in their order.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from base64 import b64encode
+
+import boto3
+import browser
+import postgres
+import pytest
+import s3_server
+from conftest import ROOT
+from project import PETS, Project, draw_pets
+from ruamel.yaml import YAML
+
+pytestmark = pytest.mark.process
+
+PASSWORDS = {"admin": "correct-horse-1", "ann": "battery-staple-2", "ben": "paper-clip-holder-3"}
+
+
+class Team:
+    """The services of deploy/compose.yaml, at addresses of this machine. mlflow: of the server, without a user."""
+
+    def __init__(self, folder, database, s3):
+        self.folder, self.s3, self.processes = folder / "deploy", s3, []
+        shutil.copytree(ROOT / "deploy", self.folder)
+        self.port = browser.free_port()
+        self.mlflow = f"http://127.0.0.1:{self.port}"
+        self.places = {
+            "frostline@postgres:5432": f"postgres@127.0.0.1:{database.port}",
+            "http://s3:8333": s3,
+            "--host=0.0.0.0": "--host=127.0.0.1",
+            "--port=5000": f"--port={self.port}",
+        }
+        settings = self.folder / "basic_auth.ini"
+        settings.write_text(self.placed(settings.read_text()))
+        self.values = {
+            "POSTGRES_PASSWORD": "unused",  # the server of the test trusts everybody
+            "MLFLOW_ADMIN_PASSWORD": PASSWORDS["admin"],
+            "MLFLOW_SECRET_KEY": "any",
+            "MLFLOW_ALLOWED_HOSTS": "localhost:*,127.0.0.1:*",
+            "S3_ACCESS_KEY": s3_server.KEYS["AWS_ACCESS_KEY_ID"],
+            "S3_SECRET_KEY": s3_server.KEYS["AWS_SECRET_ACCESS_KEY"],
+        }
+        self.services = YAML(typ="safe").load((self.folder / "compose.yaml").read_text())["services"]
+
+    def placed(self, text):
+        for there, here in self.places.items():
+            text = text.replace(there, here)
+        return text
+
+    def start(self, service):
+        """The process of a service, as Docker would start it in its image."""
+        program, *arguments = map(self.placed, self.services[service]["command"])
+        modules = {"python": [], "mlflow": ["-m", "mlflow"]}
+        given = self.services[service]["environment"].items()
+        filled = {key: re.sub(r"\$\{(\w+)[^}]*\}", lambda found: self.values[found[1]], value) for key, value in given}
+        environment = {**os.environ, **{key: self.placed(value) for key, value in filled.items()}, "MLFLOW_WORKERS": "1"}
+        with (self.folder / f"{service}.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, *modules[program], *arguments],
+                cwd=self.folder,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def stop(self):
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def post(self, path, **values):
+        """A call of MLflow's REST API, as its admin."""
+        login = b64encode(f"admin:{PASSWORDS['admin']}".encode()).decode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Basic {login}"}
+        request = urllib.request.Request(f"{self.mlflow}/api/2.0/mlflow/{path}", json.dumps(values).encode(), headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read())
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory):
+    pytest.importorskip("flask_wtf", reason="MLflow's users need Flask-WTF: pip install 'mlflow[auth]'")
+    folder = tmp_path_factory.mktemp("team")
+    with postgres.running(folder) as database, s3_server.running() as s3:
+        servers = Team(folder, database, s3)
+        for name in ("mlflow", "studies"):
+            database.run("createdb", "-h", "127.0.0.1", "-p", str(database.port), "-U", "postgres", name)
+        assert servers.start("buckets").wait(60) == 0
+        assert servers.start("buckets").wait(60) == 0  # the buckets are there already
+        try:
+            s3_server.wait_for(f"{servers.mlflow}/health", servers.start("mlflow"))
+            for name in ("ann", "ben"):
+                servers.post("users/create", username=name, password=PASSWORDS[name])
+            yield servers
+        finally:
+            servers.stop()
+
+
+@pytest.fixture(scope="module")
+def project(team, tmp_path_factory):
+    clone = Project(tmp_path_factory.mktemp("project") / "clone")
+    draw_pets(clone.folder / "data/pets")
+    clone.change({**PETS, "tracking": {"uri": team.mlflow.replace("//", "//ann:${MLFLOW_PASSWORD}@")}})
+    clone.env |= {"MLFLOW_PASSWORD": PASSWORDS["ann"], **s3_server.KEYS}
+    clone("dvc", "remote", "add", "-q", "-d", "team", "s3://dvc/pets")
+    clone("dvc", "remote", "modify", "-q", "team", "endpointurl", team.s3)
+    clone.commit()
+    return clone
+
+
+def test_a_wrong_password_is_one_line(project):
+    for password in ("wrong",):
+        project.env["MLFLOW_PASSWORD"] = password
+        for command in (["finetune"], ["register"]):
+            print(project("frostline", *command, ok=False))
+    raise AssertionError
