@@ -17,7 +17,6 @@ import browser
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from project import PETS, Project, draw_pets
 
 pytestmark = pytest.mark.process

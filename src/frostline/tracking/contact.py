@@ -24,7 +24,6 @@ FIX = (
 REFUSALS = {
     "ALREADY_EXISTS",
     "BAD_REQUEST",
-    "CUSTOMER_UNAUTHORIZED",
     "ENDPOINT_NOT_FOUND",
     "INVALID_PARAMETER_VALUE",
     "INVALID_STATE",
@@ -33,8 +32,10 @@ REFUSALS = {
     "PERMISSION_DENIED",
     "RESOURCE_ALREADY_EXISTS",
     "RESOURCE_DOES_NOT_EXIST",
-    "UNAUTHENTICATED",
 }
+
+# Those for a user that the server does not know, or for a wrong password.
+STRANGERS = {"CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED"}
 
 
 @contextmanager
@@ -59,6 +60,11 @@ def reachable(uri: str, *others: type[Exception]) -> Iterator[None]:
             if message is not None:
                 raise StateError(message) from error
         reason = masked(" ".join(str(error).split()))[:160]
+        if isinstance(error, MlflowException) and error.error_code in STRANGERS:
+            raise StateError(
+                f"{masked(uri)}: MLflow's server does not accept this user and password; fix those in tracking.uri, or "
+                "in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            ) from error
         if isinstance(error, MlflowException) and error.error_code in REFUSALS:
             raise StateError(
                 f"{masked(uri)}: MLflow refused a call ({reason}); look at the run in its UI, and at tracking.uri"
