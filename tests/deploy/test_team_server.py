@@ -178,9 +178,10 @@ def test_pulling_brings_back_what_was_pushed(team, project):
 
 def test_a_wrong_password_is_one_line(team, project):
     right, project.env["MLFLOW_PASSWORD"] = project.env["MLFLOW_PASSWORD"], "wrong"
+    address = team.mlflow.replace("//", "//***@")
     for command in ("finetune", "register"):
         assert project("frostline", command, ok=False).splitlines()[-1] == (
-            f"error: {team.mlflow.replace('//', '//***@')}: MLflow's server does not accept this user and password; fix "
-            "those in tracking.uri, or in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            f"error: {address}: MLflow's server does not accept this user and password; fix those in tracking.uri, or in "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     project.env["MLFLOW_PASSWORD"] = right
