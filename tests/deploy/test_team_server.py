@@ -32,13 +32,14 @@ class Team:
     def __init__(self, folder, database, s3):
         self.folder, self.s3, self.processes = folder / "deploy", s3, []
         shutil.copytree(ROOT / "deploy", self.folder)
-        self.port = browser.free_port()
+        self.port, self.dashboard_port = browser.free_port(), browser.free_port()
         self.mlflow = f"http://127.0.0.1:{self.port}"
         self.places = {
             "frostline@postgres:5432": f"postgres@127.0.0.1:{database.port}",
             "http://s3:8333": s3,
             "--host=0.0.0.0": "--host=127.0.0.1",
             "--port=5000": f"--port={self.port}",
+            "--port=8080": f"--port={self.dashboard_port}",
         }
         settings = self.folder / "basic_auth.ini"
         settings.write_text(self.placed(settings.read_text()))
@@ -60,7 +61,7 @@ class Team:
     def start(self, service):
         """The process of a service, as Docker would start it in its image."""
         program, *arguments = map(self.placed, self.services[service]["command"])
-        modules = {"python": [], "mlflow": ["-m", "mlflow"]}
+        programs = {"python": [sys.executable], "mlflow": [sys.executable, "-m", "mlflow"]}
         given = self.services[service]["environment"].items()
         filled = {key: re.sub(r"\$\{(\w+)[^}]*\}", lambda found: self.values[found[1]], value) for key, value in given}
         environment = {
@@ -70,7 +71,7 @@ class Team:
         }
         with (self.folder / f"{service}.log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, *modules[program], *arguments],
+                [*programs.get(program, [program]), *arguments],
                 cwd=self.folder,
                 env=environment,
                 stdout=log,
@@ -103,8 +104,8 @@ def team(tmp_path_factory):
         servers = Team(folder, database, s3)
         for name in ("mlflow", "studies"):
             database.run("createdb", "-h", "127.0.0.1", "-p", str(database.port), "-U", "postgres", name)
-        assert servers.start("buckets").wait(60) == 0
-        assert servers.start("buckets").wait(60) == 0  # the buckets are there already
+        for _ in range(2):  # the second time, all is there already
+            assert servers.start("first-start").wait(60) == 0
         try:
             s3_server.wait_for(f"{servers.mlflow}/health", servers.start("mlflow"))
             for name in ("ann", "ben"):
@@ -165,6 +166,13 @@ def test_the_registry_works_for_another_user_too(team, project):
     project("git", "checkout", "-q", "params.yaml")
 
 
+@pytest.mark.skipif(shutil.which("optuna-dashboard") is None, reason="it is not installed: pip install -e .[dev]")
+def test_the_dashboard_shows_the_studies(team):
+    address = f"http://127.0.0.1:{team.dashboard_port}/api/studies"
+    s3_server.wait_for(address, team.start("dashboard"))
+    assert requests.get(address, timeout=60).json() == {"study_summaries": []}
+
+
 def test_pulling_brings_back_what_was_pushed(team, project):
     before = project.json("models/classifier/bundle.json")
     project("dvc", "push", "-q")
@@ -181,7 +189,7 @@ def test_a_wrong_password_is_one_line(team, project):
     address = team.mlflow.replace("//", "//***@")
     for command in ("finetune", "register"):
         assert project("frostline", command, ok=False).splitlines()[-1] == (
-            f"error: {address}: MLflow's server does not accept this user and password; fix those in tracking.uri, or in "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            f"error: {address}: MLflow's server does not accept this user and password; fix those in tracking.uri, or "
+            "in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     project.env["MLFLOW_PASSWORD"] = right
