@@ -9,17 +9,21 @@ import json
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 from conftest import make_params, make_shards
 from numpy.typing import NDArray
 
 from frostline.core.mapped import Memory
+from frostline.data import augmentation
 from frostline.errors import ParamsError
 from frostline.features.store import Store
 from frostline.models import devices
-from frostline.training import job
+from frostline.params.schedules import Flat
+from frostline.training import job, live_variants, optimizing, stepping
 from frostline.training.examples import TrainingData
 from frostline.training.loop import Snapshot, Watch
+from frostline.training.phases import Phase
 from frostline.training.trainer import Trainer
 
 Trained = tuple[list[NDArray[np.float64]], int]  # weights, and the number of epochs
@@ -59,6 +63,7 @@ def main(folder: Path) -> None:
                     "four": _difference(one, four),
                     "stored": _difference(one, stored),
                     "resumed": _difference(one, resumed),
+                    "live": _difference((_live(1), 0), (_live(4), 0)),
                 },
                 "epochs": [epochs for _, epochs in (one, four, stored, resumed)],
                 "resumed_from": [snapshots[1].phase, snapshots[1].position.epoch],
@@ -68,6 +73,26 @@ def main(folder: Path) -> None:
             }
         )
     )
+
+
+def _live(number: int) -> list[NDArray[np.float64]]:
+    """The weights after some steps on live variants of images, in a network of its own that is quickly compiled."""
+    keras.utils.set_random_seed(1)
+    images = keras.Input((16, 16, 3))
+    policy = augmentation.Policy(20, 0.1, 0.2, 15, 0.2, True, True, (0.7, 1.2), "constant")
+    # Without a bias, whose gradient before BatchNorm is rounding alone, which Adam would scale up.
+    x = keras.layers.Conv2D(4, 3, use_bias=False)(live_variants.Variants(policy, 1)(images))
+    x = keras.layers.Dropout(0.3)(keras.layers.GlobalAveragePooling2D()(keras.layers.BatchNormalization()(x)))
+    model = keras.Model(images, keras.layers.Dense(3)(x))
+    phase = Phase("finetune", 1, range(1), 8, "adam", 0.01, Flat(), seed=1)
+    optimizing.compile_for(model, phase.rule, {})
+    rng = np.random.default_rng(0)
+    chunk = (
+        rng.uniform(0, 255, (4, 8, 16, 16, 3)).astype(np.float32),
+        np.eye(3, dtype=np.float32)[rng.integers(3, size=(4, 8))],
+    )
+    stepping.steps(model, True, devices.Devices(number)).train([(phase.numbers(0, 4, [])[:4], *chunk)])
+    return [np.array(weight.value, np.float64) for weight in model.weights]
 
 
 def _difference(one: Trained, other: Trained) -> float:
