@@ -47,7 +47,7 @@ class Team:
             "POSTGRES_PASSWORD": "unused",  # the server of the test trusts everybody
             "MLFLOW_ADMIN_PASSWORD": PASSWORDS["admin"],
             "MLFLOW_SECRET_KEY": "any",
-            "MLFLOW_ALLOWED_HOSTS": "localhost:*,127.0.0.1:*",
+            "MLFLOW_ALLOWED_HOSTS": "127.0.0.1:*",
             "S3_ACCESS_KEY": s3_server.KEYS["AWS_ACCESS_KEY_ID"],
             "S3_SECRET_KEY": s3_server.KEYS["AWS_SECRET_ACCESS_KEY"],
         }
@@ -193,3 +193,11 @@ def test_a_wrong_password_is_one_line(team, project):
             "in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     project.env["MLFLOW_PASSWORD"] = right
+
+
+def test_a_name_that_the_server_does_not_allow_is_one_line(team, project):
+    project.change({"tracking": {"uri": f"http://ann:${{MLFLOW_PASSWORD}}@localhost:{team.port}"}})
+    line = project("frostline", "register", ok=False).splitlines()[-1]
+    assert line.startswith(f"error: http://***@localhost:{team.port}: MLflow refused a call (")
+    assert line.endswith("start the server with this name among its --allowed-hosts, or use another of its names")
+    project("git", "checkout", "-q", "params.yaml")

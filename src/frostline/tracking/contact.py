@@ -34,7 +34,10 @@ REFUSALS = {
     "RESOURCE_DOES_NOT_EXIST",
 }
 
-# Those for a user that the server does not know, or for a wrong password.
+# What a server says that is called by a name which is not among its `--allowed-hosts`.
+FOREIGN_HOST = "Invalid Host header"
+
+# The codes for a user that the server does not know, or for a wrong password.
 STRANGERS = {"CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED"}
 
 
@@ -66,9 +69,10 @@ def reachable(uri: str, *others: type[Exception]) -> Iterator[None]:
                 "in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             ) from error
         if isinstance(error, MlflowException) and error.error_code in REFUSALS:
-            raise StateError(
-                f"{masked(uri)}: MLflow refused a call ({reason}); look at the run in its UI, and at tracking.uri"
-            ) from error
+            fix = "look at the run in its UI, and at tracking.uri"
+            if FOREIGN_HOST in reason:
+                fix = "start the server with this name among its --allowed-hosts, or use another of its names"
+            raise StateError(f"{masked(uri)}: MLflow refused a call ({reason}); {fix}") from error
         raise UnreachableError(f"{masked(uri)}: tracking is not reachable ({reason}){FIX}") from error
 
 
