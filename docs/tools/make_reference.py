@@ -150,6 +150,7 @@ VARIABLES = {
     "FROSTLINE_CACHE": "folder of the activation store, so that projects can share one",
     "KERAS_BACKEND": "`tensorflow` (the default) or `jax`",
     "MLFLOW_TRACKING_URI": "goes before `tracking.uri`",
+    "MLFLOW_TRACKING_USERNAME": "with `MLFLOW_TRACKING_PASSWORD`: the user, for a server with users",
     "MLFLOW_EXPERIMENT_NAME": "goes before `tracking.experiment`",
     inputs.ALLOW_PATHS: "`1`: a registered model under another server may read files that requests name",
     inputs.MAX_MEGAPIXELS: f"limit of one image for a registered model under another server; {inputs.MEGAPIXELS:g}",

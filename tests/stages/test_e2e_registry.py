@@ -17,41 +17,19 @@ import browser
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-from project import Project
+from project import PETS, Project, draw_pets
 
 pytestmark = pytest.mark.process
 
-PETS = {
-    "data": {"source": "data/pets", "train_per_class": None, "image_size": 32},
-    "augment": {"copies": 0},
-    "finetune": {"head_epochs": 6, "epochs": 1, "freeze": "block6_out"},
-    "evaluate": {"top_k": 1, "bootstrap": 100},
-    "registry": {"name": "pets", "gate": {"metric": "accuracy", "margin": 1.0, "confidence": 0.95}},
-}
-
-
 # This closes MLflow's assistant, which takes a quarter of the window.
 CLOSE = "document.querySelectorAll('button[aria-label=Close], button[aria-label=close]').forEach(each => each.click())"
-
-
-def draw(folder: Path) -> None:
-    """Images of several formats and sizes; the class is the side of a bright square."""
-    rng = np.random.default_rng(0)
-    for side, label in enumerate(("cat", "dog")):
-        (folder / label).mkdir(parents=True)
-        for number in range(24):
-            height, width = rng.integers(40, 90, 2)
-            image = rng.integers(0, 90, (height, width, 3), dtype=np.uint8)
-            image[: height // 2, side * width // 2 : (side + 1) * width // 2] += 150
-            Image.fromarray(image).save(folder / label / f"{number}.{('jpg', 'png', 'webp')[number % 3]}")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("registry")
     clone = Project(folder / "clone")
-    draw(clone.folder / "data/pets")
+    draw_pets(clone.folder / "data/pets")
     clone.change(PETS)
     clone("dvc", "remote", "add", "-q", "-d", "store", str(folder / "remote"))
     clone("dvc", "repro")

@@ -38,7 +38,7 @@ def frostline(command, mode):
     values = make_params(**CHANGES, cache__mode=mode).model_dump(mode="json")
     with open("params.yaml", "w") as file:
         YAML(typ="safe").dump(values, file)
-    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     command = [sys.executable, "-m", "frostline", command, *(["--json"] if command == "sweep" else [])]
     process = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
@@ -63,7 +63,10 @@ def test_finetune_and_evaluate_run_on_jax(tmp_path, monkeypatch):
     result = json.loads(frostline("sweep", "always"))
     assert result["trials"] == {"complete": 2}
     CHANGES.update({key.replace(".", "__"): value for key, value in result["best"]["values"].items()})
-    assert f"val_accuracy {result['best']['value']:.4f}" in frostline("finetune", "always")
+    CHANGES["finetune__devices"] = 2  # `auto` is one on CPUs, so the trials were trained on one
+    out = frostline("finetune", "always")
+    assert "finetune: 2 devices share each batch" in out
+    assert f"val_accuracy {result['best']['value']:.4f}" in out
     metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
     assert metrics["accuracy"] > 0.6
     test = shards.open_folder(tmp_path / "data" / "prepared" / "test")  # here on TensorFlow

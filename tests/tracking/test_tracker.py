@@ -283,7 +283,7 @@ def test_a_run_is_seen_on_its_page_or_by_a_command(monkeypatch, tmp_path):
     def view(uri, run=run):
         return tracking.Tracker(uri, "e", tmp_path, tmp_path).view(run)
 
-    assert view("https://me:secret@host:5000/") == "https://***@host:5000/#/experiments/7/runs/r1"
+    assert view("https://me:secret@host:5000/") == "https://host:5000/#/experiments/7/runs/r1"
     assert view("http://host", NullRun()) == "http://host"
     assert view(f"sqlite:///{tmp_path}/mlflow.db") == "mlflow ui --backend-store-uri sqlite:///mlflow.db"
     (tmp_path / "Makefile").touch()

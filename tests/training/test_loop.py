@@ -18,8 +18,9 @@ from frostline.features.store import Store
 from frostline.models import backbones, bands, bundles, freezing
 from frostline.params.schedules import Flat
 from frostline.training import batching, checkpoints, loop, phases, thawing
+from frostline.training.batching import balanced
 from frostline.training.examples import TrainingData
-from frostline.training.loop import Position, Snapshot, balanced
+from frostline.training.loop import Position, Snapshot
 from frostline.training.networks import Recent
 from frostline.training.trainer import Trainer
 

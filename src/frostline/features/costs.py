@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -116,9 +115,7 @@ def measure(prefix: Prefix, images: Shards, store: Store) -> tuple[float, ...]:
     """Seconds for an image in each segment of the prefix, timed on a batch unless they were measured before."""
     rows = backend.batch_rows()
     keys = ["", *(stop.entry.key for stop in prefix.stops)]
-    names = [
-        f"costs-{digest.of_value([platform.node(), machine.cores(), rows, *ends])[:32]}" for ends in pairwise(keys)
-    ]
+    names = [_name("costs", prefix, *ends) for ends in pairwise(keys)]
     seconds = [measurements.recall(store.folder, name) for name in names]
     unknown = [at for at, value in enumerate(seconds) if value is None]
     if unknown:
@@ -135,13 +132,21 @@ def measure(prefix: Prefix, images: Shards, store: Store) -> tuple[float, ...]:
 
 def rounds_alike(prefix: Prefix, images: Shards, store: Store) -> bool:
     """Whether the features of an image are the same bits at any place of a batch; tried once for a machine."""
-    last, rows = len(prefix.stops) - 1, backend.batch_rows()
-    name = f"alike-{digest.of_value([platform.node(), machine.cores(), rows, prefix.stops[last].entry.key])[:32]}"
+    last = len(prefix.stops) - 1
+    name = _name("alike", prefix, prefix.stops[last].entry.key)
     alike = measurements.recall(store.folder, name)
     if alike is None:
         alike = backend.rounds_alike(lambda x: prefix.run(IMAGES, last, x), _batch(images))
         measurements.remember(store.folder, name, alike)
     return bool(alike)
+
+
+def _name(kind: str, prefix: Prefix, *keys: str) -> str:
+    """The name of a measurement of what lies between stops, on this machine and its devices."""
+    number = prefix.source.devices.number
+    several = [f"{number} devices"] if number > 1 else []
+    about = [platform.node(), machine.cores(), backend.batch_rows(), *several, *keys]
+    return f"{kind}-{digest.of_value(about)[:32]}"
 
 
 def _batch(images: Shards) -> NDArray[np.uint8]:
@@ -150,7 +155,7 @@ def _batch(images: Shards) -> NDArray[np.uint8]:
     return images.take(np.resize(np.arange(min(rows, len(images))), rows))
 
 
-def _seconds(segment: keras.Model, batch: NDArray[Any]) -> float:
+def _seconds(segment: backend.Predicts, batch: NDArray[Any]) -> float:
     """Seconds for a batch: the shorter of two runs, or of one that takes more than a second."""
     times: list[float] = []
     while len(times) < 2 and sum(times) < 1:

@@ -24,6 +24,7 @@ from frostline.errors import ParamsError
 from frostline.features.store import Entry, Store
 from frostline.models import assembly, backend, freezing
 from frostline.models.backbones import Backbone
+from frostline.models.devices import ONE, Devices
 from frostline.models.freezing import CutPoint
 from frostline.models.heads import Head
 
@@ -40,10 +41,12 @@ class Stop:
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """A network before training. It is valid while the frozen weights are what they were."""
+    """A network before training. It is valid while the frozen weights are what they were. devices: they share each
+    call of its frozen layers."""
 
     backbone: Backbone
     head: Head
+    devices: Devices = ONE
 
     def stops(self, dtype: str) -> list[Stop]:
         """The stops at all cut points, from shallow to deep. dtype: float16 or float32, of the features."""
@@ -71,7 +74,7 @@ class Prefix:
 
     source: FeatureSource
     stops: Sequence[Stop]
-    _segments: dict[int, keras.Model] = field(default_factory=dict, repr=False, compare=False)
+    _segments: dict[int, backend.Predicts] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def depths(self) -> list[int]:
@@ -89,11 +92,12 @@ class Prefix:
             outputs.append(x)
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
-    def segment(self, at: int) -> keras.Model:
+    def segment(self, at: int) -> backend.Predicts:
         """The compiled model from the stop before to this one."""
         if at not in self._segments:
-            start = self.stops[at - 1].cut if at - 1 != IMAGES else None
-            self._segments[at] = assembly.segment(self.source.backbone, self.source.head, start, self.stops[at].cut)
+            source, start = self.source, self.stops[at - 1].cut if at - 1 != IMAGES else None
+            model = assembly.segment(source.backbone, source.head, start, self.stops[at].cut)
+            self._segments[at] = source.devices.predicting(model)
         return self._segments[at]
 
     def rows(self, stop: int, kept: Set[int], read: Set[int], store: Store, images: Shards) -> Rows:

@@ -14,6 +14,7 @@ __all__ = [
     "bands",
     "bundles",
     "calibration",
+    "devices",
     "freeze_rules",
     "freezing",
     "graph",

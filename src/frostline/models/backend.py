@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,17 @@ def has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+def jax_devices() -> int:
+    """The number of devices of one kind that JAX finds on this machine, GPUs first; 0 if it is not the engine."""
+    import keras
+
+    if keras.backend.backend() != "jax":
+        return 0
+    import jax
+
+    return int(jax.local_device_count())
+
+
 def batch_rows() -> int:
     """Images in one call of a network that only predicts. `predict` fills up smaller batches."""
     return GPU_ROWS if has_gpu() else CPU_ROWS
@@ -143,7 +154,15 @@ def is_its_own(error: Exception) -> bool:
     return isinstance(error, MemoryError) or not packages.isdisjoint(ENGINES)
 
 
-def predict(model: keras.Model, batch: NDArray[Any], rows: int) -> NDArray[Any]:
+class Predicts(Protocol):
+    """A network that only predicts: a Keras model, or one whose batches several devices share (`devices`)."""
+
+    def predict_on_batch(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """The outputs for a batch of inputs, one row each."""
+        ...
+
+
+def predict(model: Predicts, batch: NDArray[Any], rows: int) -> NDArray[Any]:
     """A model's output for a batch of at most `rows` rows. The batch is filled up, so that one shape is compiled."""
     full = batch if len(batch) == rows else batch[np.resize(np.arange(len(batch)), rows)]
     return np.asarray(model.predict_on_batch(full))[: len(batch)]

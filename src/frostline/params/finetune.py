@@ -133,6 +133,7 @@ class FinetuneSection(Section):
     """The two phases of a training: first the head alone on frozen features, then all layers above the freeze line.
 
     `train`: instead of `freeze`, the first and the last layer or block that are trained; a number is that of a block;
+    `devices`: how many share each batch, with JAX; the result does not depend on it beyond rounding;
     `soup`: the average of the weights of several trainings (ingredients), each with its `share` and with what it does
     not have in common with the others, by dotted keys: `finetune.freeze`, `train`, `layer_decay`, `batch_norm`,
     `epochs` (0 for the head alone) or `learning_rate`.
@@ -159,6 +160,7 @@ class FinetuneSection(Section):
     label_smoothing: Fraction
     ema_momentum: Fraction
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+    devices: Literal["auto"] | Positive = "auto"
     soup: Annotated[list[dict[str, IngredientValue]], Field(min_length=2)] | None = None
 
     @property

@@ -37,11 +37,14 @@ def run(params: Params) -> str:
 def _train(params: Params, training_inputs: Inputs, locate: weights.Locate) -> str:
     # Imported here, so that a mistake in params.yaml shows at once and not after the 12 seconds of TensorFlow's import.
     with backend.quiet():
-        from frostline.models import bundles
+        from frostline.models import bundles, devices
         from frostline.training import averaging
         from frostline.training.trainer import Trainer
 
     sets = [*training_inputs.variants, training_inputs.validation]
+    number = devices.chosen(params.finetune.devices, params.finetune.batch_size).number
+    if number > 1:
+        print(f"finetune: {number} devices share each batch", flush=True)
     key = job.key(params, sets, locate)
     run_tracker = tracker.tracker(params.tracking)
     with run_tracker.training(key, run_log.name(params)) as log:
@@ -50,7 +53,7 @@ def _train(params: Params, training_inputs: Inputs, locate: weights.Locate) -> s
             print(f"finetune: its run is {view}", flush=True)
         read = lineage.inputs(paths.DVC_LOCK, [paths.PREPARED, paths.AUGMENTED])
         origin = lineage.tags(paths.DVC_LOCK, [paths.REPORTS]) | job.origin(key)
-        run_log.started(log, run_log.flat(job.settings(params)), read, origin)
+        run_log.started(log, run_log.flat(job.settings(params)), read, origin | {"frostline.devices": str(number)})
         for context, images in {"training": training_inputs.train, "validation": training_inputs.validation}.items():
             counts = run_log.counts(len(images), len(images.layout.classes))
             log.dataset(params.data.source, images.source_digest(), context, counts)

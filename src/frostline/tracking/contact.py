@@ -24,7 +24,6 @@ FIX = (
 REFUSALS = {
     "ALREADY_EXISTS",
     "BAD_REQUEST",
-    "CUSTOMER_UNAUTHORIZED",
     "ENDPOINT_NOT_FOUND",
     "INVALID_PARAMETER_VALUE",
     "INVALID_STATE",
@@ -33,8 +32,13 @@ REFUSALS = {
     "PERMISSION_DENIED",
     "RESOURCE_ALREADY_EXISTS",
     "RESOURCE_DOES_NOT_EXIST",
-    "UNAUTHENTICATED",
 }
+
+# What a server says that is called by a name which is not among its `--allowed-hosts`.
+FOREIGN_HOST = "Invalid Host header"
+
+# The codes for a user that the server does not know, or for a wrong password.
+STRANGERS = {"CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED"}
 
 
 @contextmanager
@@ -59,10 +63,16 @@ def reachable(uri: str, *others: type[Exception]) -> Iterator[None]:
             if message is not None:
                 raise StateError(message) from error
         reason = masked(" ".join(str(error).split()))[:160]
-        if isinstance(error, MlflowException) and error.error_code in REFUSALS:
+        if isinstance(error, MlflowException) and error.error_code in STRANGERS:
             raise StateError(
-                f"{masked(uri)}: MLflow refused a call ({reason}); look at the run in its UI, and at tracking.uri"
+                f"{masked(uri)}: MLflow's server does not accept this user and password; fix those in tracking.uri, or "
+                "in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             ) from error
+        if isinstance(error, MlflowException) and error.error_code in REFUSALS:
+            fix = "look at the run in its UI, and at tracking.uri"
+            if FOREIGN_HOST in reason:
+                fix = "start the server with this name among its --allowed-hosts, or use another of its names"
+            raise StateError(f"{masked(uri)}: MLflow refused a call ({reason}); {fix}") from error
         raise UnreachableError(f"{masked(uri)}: tracking is not reachable ({reason}){FIX}") from error
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from frostline import paths
 from frostline.core import atomic, digest
-from frostline.core.masking import masked
+from frostline.core.masking import HIDDEN, masked
 from frostline.errors import StateError, UnreachableError
 from frostline.params import variables
 from frostline.params.schema import TrackingSection
@@ -124,7 +124,8 @@ class Tracker:
         if uri == "none":
             return None
         if uri.startswith("http"):
-            return f"{uri.rstrip('/')}/#/experiments/{run.experiment}/runs/{run.id}" if run.id else uri
+            page = uri.rstrip("/").replace(f"{HIDDEN}@", "")  # a browser asks for the user
+            return f"{page}/#/experiments/{run.experiment}/runs/{run.id}" if run.id else page
         if uri != f"sqlite:///{paths.tracking_database()}":
             return f"mlflow ui --backend-store-uri '{uri}'"
         has_make = (paths.root() / "Makefile").is_file()  # a project that `frostline init` made has none

@@ -28,6 +28,11 @@ class Examples:
     class_weights: NDArray[np.float32] | None = None
 
 
+def balanced(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
+    """Class weights n / (classes * count), float32 (classes,), like scikit-learn's `balanced`."""
+    return (len(labels) / (classes * np.bincount(labels, minlength=classes))).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Batches:
     """Cuts examples into chunks of batches, with one-hot targets (n, units) and sample weights.
@@ -93,9 +98,11 @@ class Batches:
         return targets * np.float32(1 - self.smoothing) + np.float32(self.smoothing / classes)
 
 
-def test_batch(batch_size: int, row_bytes: int) -> int:
-    """The number of rows that are evaluated at once: a training batch, or more if the rows are small."""
-    return max(batch_size, min(1024, CHUNK_BYTES // row_bytes))
+def test_batch(batch_size: int, row_bytes: int, parts: int) -> int:
+    """The number of rows that are evaluated at once: a training batch, or more if the rows are small. parts: the number
+    of equal parts that it can be cut into, as a training batch can."""
+    rows = max(batch_size, min(1024, CHUNK_BYTES // row_bytes))
+    return rows - rows % parts
 
 
 def ahead(chunks: Iterator[stepping.Chunk]) -> Iterator[stepping.Chunk]:

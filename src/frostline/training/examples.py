@@ -13,7 +13,7 @@ from frostline.features import planning
 from frostline.features.store import Store
 from frostline.models.made_from import Audit, LayerGroup
 from frostline.params.schema import Params
-from frostline.training import batching, loop
+from frostline.training import batching
 from frostline.training.course import TrainingStage
 from frostline.training.networks import Network
 
@@ -75,7 +75,7 @@ def of_stage(
     train, validation = data.variants[0], data.validation
     weights = None
     if params.finetune.class_weight == "balanced":
-        weights = loop.balanced(train.labels, len(train.layout.classes))
+        weights = batching.balanced(train.labels, len(train.layout.classes))
     train_rows: Sequence[Rows] = data.variants
     validation_rows: Rows = validation
     if plan is not None and stage.line is not None:

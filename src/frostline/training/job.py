@@ -23,13 +23,15 @@ SUFFIXES = {".py", ".npz"}
 
 
 def settings(params: Params) -> dict[str, Any]:
-    """The settings that a training depends on: all except those of records, evaluation, sweeps and cache sizes."""
+    """The settings that a training depends on: all except those of records, evaluation, sweeps and cache sizes, and the
+    number of devices, which changes no more than rounding: a training goes on, or is repeated, on another machine."""
     unrelated: Any = {
         "tracking": True,
         "evaluate": True,
         "sweep": True,
         "registry": True,
         "cache": {"disk_gb", "memory_gb"},
+        "finetune": {"devices"},
     }
     return params.model_dump(exclude=unrelated)
 

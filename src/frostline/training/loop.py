@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from frostline.core.history import HistoryRow
 from frostline.errors import DivergedError
 from frostline.models import backend
+from frostline.models.devices import ONE, Devices
 from frostline.models.made_from import LoadedWeights
 from frostline.training import batching, mixing, optimizing, stepping
 from frostline.training.batching import Batches, Examples
@@ -96,11 +97,6 @@ class Watch:
 STREAMS = {"head": tuple(b"head"), "finetune": tuple(b"finetune")}
 
 
-def balanced(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """Class weights n / (classes * count), float32 (classes,), like scikit-learn's `balanced`."""
-    return (len(labels) / (classes * np.bincount(labels, minlength=classes))).astype(np.float32)
-
-
 NOBODY = Watch()
 
 
@@ -111,10 +107,12 @@ class Learner:
     the same layers must be `trainable`.
     """
 
-    def __init__(self, model: keras.Model, rule: StepRule, blocks: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, model: keras.Model, rule: StepRule, blocks: Mapping[str, int] | None = None, devices: Devices = ONE
+    ) -> None:
         """model: gives logits (n, units); blocks: the depth of each variable in blocks, by its path, 0 if it is not
-        there (see `thawing.from_top`)."""
-        self.model = model
+        there (see `thawing.from_top`); devices: they share each batch."""
+        self.model, self.devices = model, devices
         self.units = model.output.shape[-1]
         self.row_bytes = 4 * int(np.prod(model.input.shape[1:]))
         optimizing.compile_for(model, rule, blocks or {})
@@ -190,7 +188,8 @@ class Learner:
 
     def score(self, phase: Phase, examples: Examples) -> dict[str, float]:
         """Loss and accuracy of the present weights on all examples, as they are measured after an epoch of a phase."""
-        settings, size = (self.units, phase.label_smoothing), batching.test_batch(phase.batch_size, self.row_bytes)
+        settings = (self.units, phase.label_smoothing)
+        size = batching.test_batch(phase.batch_size, self.row_bytes, self.devices.number)
         batches = Batches.of(examples, *settings, size, self.row_bytes)
         has_many = Batches.of(examples, *settings, phase.batch_size, self.row_bytes).per_chunk > 1  # as in training
         chunks = batches.chunks(0, np.arange(len(examples.labels)))
@@ -234,7 +233,7 @@ class Learner:
 
     def _steps_for(self, has_many: bool) -> stepping.Steps:
         if has_many not in self._steps:
-            self._steps[has_many] = stepping.steps(self.model, has_many)
+            self._steps[has_many] = stepping.steps(self.model, has_many, self.devices)
         return self._steps[has_many]
 
     def _start(

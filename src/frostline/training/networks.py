@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from frostline.core.history import HistoryRow
 from frostline.features import prefix
 from frostline.models import assembly, backbones, backend, heads
+from frostline.models.devices import ONE, Devices
 from frostline.training import live_variants, loop, thawing
 from frostline.training.course import TrainingStage
 
@@ -33,11 +34,14 @@ class TrainedHead:
 
 
 class Network:
-    """Backbone and head, with everything that is kept between trainings. whole: images -> probabilities."""
+    """Backbone and head, with everything that is kept between trainings. whole: images -> probabilities; devices: they
+    share each batch."""
 
-    def __init__(self, backbone: backbones.Backbone, head: heads.Head, whole: keras.Model) -> None:
-        self.backbone, self.head, self.whole = backbone, head, whole
-        self.source = prefix.FeatureSource(backbone, head)
+    def __init__(
+        self, backbone: backbones.Backbone, head: heads.Head, whole: keras.Model, devices: Devices = ONE
+    ) -> None:
+        self.backbone, self.head, self.whole, self.devices = backbone, head, whole, devices
+        self.source = prefix.FeatureSource(backbone, head, devices)
         self.heads: Recent[TrainedHead] = Recent(HEADS)
         self._learners: Recent[loop.Learner] = Recent(LEARNERS)
         self._augmenters: dict[Hashable, live_variants.Variants] = {}
@@ -77,7 +81,7 @@ class Network:
             body = self.backbone.model
             model = assembly.suffix(self.backbone, self.head, stage.line, self._augmenter(stage))
             blocks = thawing.from_top(body) if stage.phase.rule.has_layer_decay else {}
-            learner = loop.Learner(model, stage.phase.rule, blocks)
+            learner = loop.Learner(model, stage.phase.rule, blocks, self.devices)
             self._learners.put(key, learner)
         return learner
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.models import backend
+from frostline.models.devices import ONE, Devices
 from frostline.training.phases import StepNumber
 
 # Inputs, targets and perhaps sample weights of some batches, each of shape (batches, batch size, ...). In training,
@@ -37,10 +38,13 @@ class Steps(Protocol):
         ...
 
 
-def steps(model: keras.Model, has_many: bool) -> Steps:
-    """The steps of a compiled model, for the backend that Keras runs on. has_many: chunks may hold several batches."""
+def steps(model: keras.Model, has_many: bool, devices: Devices = ONE) -> Steps:
+    """The steps of a compiled model, for the backend that Keras runs on. has_many: chunks may hold several batches;
+    devices: they share each batch."""
     _build_metrics(model)
-    return _JaxSteps(model, has_many) if keras.backend.backend() == "jax" else _TensorFlowSteps(model, has_many)
+    if keras.backend.backend() == "jax":
+        return _JaxSteps(model, has_many, devices)
+    return _TensorFlowSteps(model, has_many)
 
 
 class _TensorFlowSteps:
@@ -110,10 +114,10 @@ class _TensorFlowSteps:
 
 
 class _JaxSteps:
-    def __init__(self, model: keras.Model, has_many: bool) -> None:
+    def __init__(self, model: keras.Model, has_many: bool, devices: Devices) -> None:
         import jax
 
-        self.model = model
+        self.model, self.devices = model, devices
         rates = [at for at, variable in enumerate(model.optimizer.variables) if variable.name == "learning_rate"]
 
         def train_step(state: Any, parts: Any) -> Any:
@@ -132,13 +136,16 @@ class _JaxSteps:
             def scan(state: Any, chunk: Any) -> Any:
                 return jax.lax.scan(lambda state, batch: (step(state, batch)[1], None), state, chunk)[0]
 
+            # Every device holds the new state, even where XLA would rather cut it.
+            options = {"donate_argnums": 0, "out_shardings": devices.everywhere}
             if can_scan:
-                return jax.jit(scan, donate_argnums=0)
-            one = jax.jit(lambda state, batch: step(state, batch)[1], donate_argnums=0)
+                compiled = jax.jit(scan, **options)
+                return lambda state, chunk: compiled(state, devices.spread(chunk, axis=1))
+            one = jax.jit(lambda state, batch: step(state, batch)[1], **options)
 
             def each(state: Any, chunk: Any) -> Any:
                 for batch in zip(*chunk, strict=True):
-                    state = one(state, batch)
+                    state = one(state, devices.spread(batch))
                 return state
 
             return each
@@ -161,15 +168,13 @@ class _JaxSteps:
     def _run(
         self, function: Callable[..., Any], groups: list[list[keras.Variable]], chunks: Iterable[Chunk]
     ) -> dict[str, float]:
-        import jax.numpy as jnp
-
         # Copies, because the first step reuses the memory of its inputs (donate_argnums).
-        state = tuple([jnp.copy(variable.value) for variable in group] for group in groups)
+        state = tuple(self.devices.copies(group) for group in groups)
         for chunk in chunks:
             state = function(state, chunk)
         for group, values in zip(groups, state, strict=True):
             for variable, value in zip(group, values, strict=True):
-                variable.assign(value)
+                variable.assign(self.devices.first(value))
         return {name: float(value) for name, value in self.model.get_metrics_result().items()}
 
 

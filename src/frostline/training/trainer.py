@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from frostline.core.history import HistoryRow
 from frostline.features.store import Store
-from frostline.models import all_depths, assembly, backbones, backend, bundles, freezing, heads, vision_transformer
+from frostline.models import (
+    all_depths,
+    assembly,
+    backbones,
+    backend,
+    bundles,
+    devices,
+    freezing,
+    heads,
+    vision_transformer,
+)
 from frostline.models import weights as files
 from frostline.models.made_from import Audit, BackboneOrigin, MadeFrom, SourceDigests
 from frostline.params.schema import Params
@@ -84,7 +94,7 @@ class Trainer:
             seed=params.seed,
             backbone=origin,
             head=params.head.model_dump(),
-            finetune={**params.finetune.model_dump(), "precision": _precision(params)},
+            finetune={**params.finetune.model_dump(exclude={"devices"}), "precision": _precision(params)},
             cache_dtype=params.cache.dtype,
             augment=params.augment.model_dump(include={"mode", "mixup", "cutmix"}),
             copies=len(data.variants) - 1,
@@ -123,7 +133,9 @@ class Trainer:
         layout = data.validation.layout
         backbone_settings, precision = params.backbone, _precision(params)
         head_settings = params.head.model_dump_json(exclude=NOT_BUILT - {"features"})
-        key = (backbone_settings, head_settings, layout.image_size, len(layout.classes), params.seed, precision)
+        several = devices.chosen(params.finetune.devices, params.finetune.batch_size)
+        of_data = (layout.image_size, len(layout.classes))
+        key = (backbone_settings, head_settings, *of_data, params.seed, precision, several)
         keras.config.set_dtype_policy(precision)
         network = self._networks.get(key)
         if network is None:
@@ -136,7 +148,7 @@ class Trainer:
             leading = vision_transformer.leading_tokens(backbone.model)
             head_options = params.head.model_dump(exclude=NOT_BUILT)
             head = heads.build(shape, len(layout.classes), **head_options, leading=leading)
-            network = Network(backbone, head, assembly.whole(backbone, head))
+            network = Network(backbone, head, assembly.whole(backbone, head), several)
             self._networks.put(key, network)
         if is_fresh:
             network.reset()
