@@ -206,7 +206,7 @@ def found(database: postgres.Server, server: mlflow_server.Server) -> dict[int, 
 def main() -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        outcomes = {name: sweep(Path(folder) / name, name == "harmed") for name in ("left alone", "harmed")}
+        outcomes = {name: sweep(Path(folder) / name, name == "harmed") for name in ("undisturbed", "harmed")}
     rows = []
     for name, each in outcomes.items():
         complete = sum(trial.state == "COMPLETE" for trial in each.trials.values())
