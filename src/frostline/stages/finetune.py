@@ -92,7 +92,7 @@ def _calibrated(params: Params, training_inputs: Inputs, bundle: Bundle) -> Bund
 class _Trainings:
     """The trainings of a job: one, or one for each ingredient of a soup.
 
-    Each has a snapshot under a key of its own until the whole job is done, so a killed soup goes on within its
+    Each has a snapshot under a key of its own until the whole job is done, so a killed soup continues within its
     ingredient. The run in MLflow has the epochs of the first one.
     """
 
