@@ -115,7 +115,9 @@ WRITTEN = {  # by `frostline init`
 
 OUTPUTS = {  # of stages and commands
     "data/prepared": ("prepare", "the images, decoded and resized once, in shards, by split"),
-    "reports/data.json": ("prepare", "counts, and every problem with its kind, file and reason"),
+    "reports/data.json": ("prepare", "counts, and the first 1,000 problems of each kind and sets of near-copies"),
+    "reports/problems.parquet": ("prepare", "every file that was left out: path, label, kind and reason"),
+    "reports/near_copies.parquet": ("prepare", "every set of near-copies: set and path"),
     "data/augmented": ("augment", "the stored variants of the training split"),
     "reports/augment.png": ("augment", "a sheet of variants, to be looked at"),
     "models/classifier": ("finetune", "the trained classifier: `model.keras` and `bundle.json`"),

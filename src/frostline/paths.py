@@ -27,6 +27,8 @@ BUNDLE = Path("models/classifier")
 
 REPORTS = Path("reports")
 DATA_REPORT = REPORTS / "data.json"
+PROBLEMS = REPORTS / "problems.parquet"
+NEAR_COPIES = REPORTS / "near_copies.parquet"
 CONTACT_SHEET = REPORTS / "augment.png"
 HISTORY = REPORTS / "history.csv"
 METRICS = REPORTS / "metrics.json"

@@ -43,3 +43,13 @@ def test_the_digest_of_a_value_does_not_depend_on_the_order_of_keys() -> None:
     assert digest.of_value({"a": 1}) != digest.of_value({"a": "1"})
     with pytest.raises(ValueError, match="JSON"):
         digest.of_value(math.nan)
+
+
+def test_an_iterator_counts_as_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "AT_ONCE", 3)
+    for count in (0, 1, 3, 7):
+        items = [[f"\u00e9{number}", number] for number in range(count)]
+        assert digest.of_value(iter(items)) == digest.of_value(items)
+        assert digest.of_value([("a", "b"), iter(items), 8, map(str, [])]) == digest.of_value(
+            [("a", "b"), items, 8, []]
+        )

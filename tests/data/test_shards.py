@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from frostline.core import digest
-from frostline.data import shards
+from frostline.data import codecs, shard_index, shards
 from frostline.errors import DataError
 
 LAYOUT = shards.Layout(("ant", "bee"), 8, "stretch")
@@ -110,6 +114,68 @@ def test_the_source_digest_depends_on_class_names_but_not_on_size_and_order(
     assert write(tmp_path / "fewer", images[:9], rows[:9]).source_digest() != base
 
 
+def photo_like(count: int) -> NDArray[np.uint8]:
+    """Smooth images, since noise is no picture for a JPEG."""
+    small = np.random.default_rng(1).integers(0, 256, (count, 3, 3, 3), dtype=np.uint8)
+    return np.stack([np.asarray(Image.fromarray(each).resize((8, 8), Image.Resampling.BICUBIC)) for each in small])
+
+
+@pytest.mark.usefixtures("three_a_shard")
+@pytest.mark.parametrize("codec", codecs.CODECS)
+def test_coded_shards_give_back_what_pillow_decodes(tmp_path: Path, codec: str) -> None:
+    images = photo_like(10)
+    raw = write(tmp_path / "raw", images)
+    (tmp_path / "coded").mkdir()
+    coded = shards.write(tmp_path / "coded", LAYOUT, index([0, 1] * 5), iter(images), codec=codec)
+    reopened = shards.open_folder(tmp_path / "coded")
+    files = b"".join(path.read_bytes() for path in sorted((tmp_path / "coded").glob("images-*")))
+    lengths, start, expected = reopened.index["coded_bytes"], 0, []
+    for length in lengths:
+        with Image.open(io.BytesIO(files[start : start + length])) as image:
+            expected.append(np.asarray(image.convert("RGB")))
+        start += length
+    assert start == len(files)
+    everything = np.arange(10)
+    np.testing.assert_array_equal(reopened.take(everything), expected)
+    np.testing.assert_array_equal(reopened.take(np.array([9, 0, 4, 4])), np.stack(expected)[[9, 0, 4, 4]])
+    assert [each.decode() for each in reopened.index.fixed("digest", 64)] == [
+        hashlib.sha256(image.tobytes()).hexdigest() for image in expected
+    ]
+    assert reopened.source_digest() == raw.source_digest() == coded.source_digest()
+    assert np.abs(reopened.take(everything).astype(int) - images).mean() < 20
+    is_same = codec == "webp_lossless"
+    assert (reopened.digest == raw.digest) == np.array_equal(reopened.take(everything), images) == is_same
+
+
+@pytest.mark.usefixtures("three_a_shard")
+def test_a_damaged_coded_shard_and_an_unknown_codec_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    shards.write(folder, LAYOUT, index([0, 1] * 5), iter(photo_like(10)), codec="jpeg")
+    path = folder / "images-00001.jpeg"
+    data = bytearray(path.read_bytes())
+    data[50] ^= 4
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=r"images-00001\.jpeg: is damaged .*; remove .*, then run `dvc repro`"):
+        shards.open_folder(folder).take(np.array([4]))
+    meta = json.loads((folder / "meta.json").read_text()) | {"codec": "avif"}
+    meta.pop("checksum")
+    (folder / "meta.json").write_text(json.dumps(meta | {"checksum": shards._checksum(meta)}))
+    with pytest.raises(DataError, match="the codec 'avif' is unknown to this version"):
+        shards.open_folder(folder)
+
+
+def test_the_index_gives_single_columns_and_the_start_of_texts(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+    rows = index([0, 1] * 5)
+    found = write(tmp_path / "s", images, rows).index
+    assert len(found) == 10
+    assert found.columns == ("path", "label", "sha256", "together", "digest")
+    assert "coded_bytes" not in found
+    assert found["path"].tolist() == rows["path"].tolist()
+    assert found.fixed("sha256", 5).tolist() == [sha[:5].encode() for sha in rows["sha256"]]
+    assert found.fixed("path", 9).tolist() == [name.encode() for name in rows["path"]]  # texts shorter than that
+
+
 @pytest.mark.parametrize(("count", "message"), [(9, "fewer images than rows"), (11, "more images than the 10 rows")])
 def test_as_many_images_as_rows_or_an_error(
     tmp_path: Path, images: NDArray[np.uint8], count: int, message: str
@@ -142,7 +208,7 @@ def test_a_folder_without_shards_says_what_to_run(tmp_path: Path, meta: str | No
 
 def read(folder: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     images = shards.open_folder(folder)
-    return images.index, images.take(np.arange(10))
+    return images.index.frame(), images.take(np.arange(10))
 
 
 @pytest.mark.usefixtures("three_a_shard")
@@ -180,8 +246,12 @@ def test_the_index_says_which_images_belong_together_and_an_older_one_does_not_s
     assert shards.open_folder(tmp_path / "new").together.tolist() == sets
     write(tmp_path / "alone", images)
     assert shards.open_folder(tmp_path / "alone").together.tolist() == [""] * 10
-    save = shards._save
-    monkeypatch.setattr(shards, "_save", lambda index, path: save(index.drop(columns="together"), path))
+    save = shard_index.write
+
+    def write_without(path: Path, columns: dict[str, Any], rows: int) -> None:
+        save(path, {name: values for name, values in columns.items() if name != "together"}, rows)
+
+    monkeypatch.setattr(shard_index, "write", write_without)
     write(tmp_path / "old", images)
     old = shards.open_folder(tmp_path / "old")
     with pytest.raises(DataError, match=r"old: an older frostline prepared it, .*; run `dvc repro`$"):

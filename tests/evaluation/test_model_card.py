@@ -9,7 +9,7 @@ import workspace
 from conftest import make_params, make_predictions
 from ruamel.yaml import YAML
 
-from frostline.data.data_report import DataReport, DataWarning, Problem, SplitDigests
+from frostline.data.data_report import DataReport, DataWarning, NearCopyCounts, Problem, SplitDigests
 from frostline.evaluation import metrics as evaluation
 from frostline.evaluation import model_card, ranking
 
@@ -43,6 +43,7 @@ def card_of(labels, probabilities, names, binary=False, grey_range=None, soup=No
         problems=[Problem("cat/1.png", "cat", "not_an_image", "not an image")],
         warnings=[DataWarning("imbalance", "train has few cats")],
         near_duplicates=[["cat/2.png", "cat/3.png"]],
+        near_duplicate_counts=NearCopyCounts(1, 2),
         digests={split: SplitDigests(split, split) for split in ("train", "val", "test")},
     )
     assert DataReport.from_json(json.loads(json.dumps(data.as_json()))) == data

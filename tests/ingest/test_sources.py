@@ -39,7 +39,8 @@ def source_of(path: Path, structure: Structure = AUTOMATIC) -> Source:
 
 
 def rows(root: Path, **structure: Any) -> list[tuple[str, str, str | None]]:
-    return [(row.path, row.label, row.split) for row in source_of(root, Structure(**structure)).table.itertuples()]
+    table = source_of(root, Structure(**structure)).table.astype(object)
+    return list(table.where(table.notna(), None)[["path", "label", "split"]].itertuples(index=False, name=None))
 
 
 def problems(root: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import make_params
 from PIL import Image, ImageEnhance
@@ -22,6 +23,7 @@ from frostline.data import shards
 from frostline.data.images import NOT_AN_IMAGE
 from frostline.data.images import prepare as prepare_image
 from frostline.errors import DataError
+from frostline.ingest import report as report_module
 from frostline.ingest import splits
 from frostline.params.schema import Params
 from frostline.stages import prepare
@@ -118,7 +120,7 @@ def test_pixels_labels_and_digests_belong_together(images: Path) -> None:
     prepare.run(params())
     for split in prepared().values():
         pixels = split.take(np.arange(len(split)))
-        for row, image in zip(split.index.itertuples(), pixels, strict=True):
+        for row, image in zip(split.index.frame().itertuples(), pixels, strict=True):
             assert split.layout.classes[row.label] == Path(row.path).parts[0]
             np.testing.assert_array_equal(image, prepare_image(images / row.path, 16, "stretch"))
 
@@ -376,6 +378,53 @@ def test_near_copies_are_only_searched_for_if_near_duplicates_is_set(images: Pat
     assert report()["near_duplicates"] is None
     prepare.run(params())
     assert report()["near_duplicates"] == [[f"ant/b{number}.png", f"ant/c{number}.png"] for number in range(6)]
+
+
+def test_the_report_lists_the_first_problems_of_each_kind_and_its_tables_all(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_module, "MOST", 2)
+    for number in range(4):
+        (images / "bee" / f"x{number}.png").write_bytes(b"")
+        shutil.copy(images / "ant/000.png", images / "ant" / f"y{number}.png")
+        blotches(number).save(images / "ant" / f"b{number}.png")
+        for copy in range(3):
+            blotches(number).resize((51, 44 + copy)).save(images / "ant" / f"c{number}{copy}.png")
+    text = prepare.run(params())
+    found = report()
+    assert found["problem_counts"] == {"duplicate": 4, "not_an_image": 4}
+    assert [problem["path"] for problem in found["problems"]] == [
+        "ant/y0.png",
+        "ant/y1.png",
+        "bee/x0.png",
+        "bee/x1.png",
+    ]
+    assert found["near_duplicates"] == [[f"ant/b{number}.png", f"ant/c{number}0.png"] for number in range(2)]
+    assert found["near_duplicate_counts"] == {"sets": 4, "images": 16}
+    assert "; 8 dropped" in text
+    assert text.endswith("lists the first ones, reports/problems.parquet and reports/near_copies.parquet all")
+    table = pd.read_parquet(paths.PROBLEMS)
+    assert table.columns.tolist() == ["path", "label", "kind", "reason"]
+    assert table["path"].tolist() == [f"ant/y{number}.png" for number in range(4)] + [
+        f"bee/x{number}.png" for number in range(4)
+    ]
+    sets = pd.read_parquet(paths.NEAR_COPIES).groupby("set")["path"].agg(list).tolist()
+    assert sets == [[f"ant/b{n}.png", *(f"ant/c{n}{copy}.png" for copy in range(3))] for n in range(4)]
+    prepare.run(params(near_duplicates=False))
+    assert report()["near_duplicates"] is None
+    assert pd.read_parquet(paths.NEAR_COPIES).empty
+
+
+@pytest.mark.usefixtures("images")
+def test_a_codec_changes_how_the_shards_are_stored_and_not_which_images_they_hold() -> None:
+    prepare.run(params())
+    raw, sources = prepared(), report()["digests"]
+    pixels = {name: split.take(np.arange(len(split))) for name, split in raw.items()}
+    prepare.run(params(codec="webp_lossless"))
+    assert report()["digests"] == sources
+    for name, split in prepared().items():
+        assert {path.suffix for path in split.folder.glob("images-*")} == {".webp_lossless"}
+        np.testing.assert_array_equal(split.take(np.arange(len(split))), pixels[name])
 
 
 def test_near_copies_under_two_labels_give_a_warning(images: Path) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+AT_ONCE = 4096  # items of an iterator that are in memory
 
 
 def of_file(path: Path) -> str:
@@ -30,6 +34,34 @@ def of_array(array: NDArray[Any]) -> str:
 
 
 def of_value(value: Any) -> str:
-    """Hex SHA-256 of a value that JSON can represent. The order of keys does not matter."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Hex SHA-256 of a value that JSON can represent. The order of keys does not matter.
+
+    An iterator, alone or as an item of a list, counts as the list of its items. They are never all in memory.
+    """
+    sha = hashlib.sha256()
+    for part in _parts(value):
+        sha.update(part.encode())
+    return sha.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[str]:
+    """The JSON text of a value, in parts."""
+    if isinstance(value, Iterator):
+        yield "["
+        comma = ""
+        while items := list(islice(value, AT_ONCE)):
+            yield comma + _text(items)[1:-1]
+            comma = ","
+        yield "]"
+    elif isinstance(value, list) and any(isinstance(item, Iterator) for item in value):
+        yield "["
+        for number, item in enumerate(value):
+            yield "," if number else ""
+            yield from _parts(item)
+        yield "]"
+    else:
+        yield _text(value)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)

@@ -27,8 +27,8 @@ def draw(settings: AugmentSection, train: shards.Shards, seed: int) -> Image.Ima
     rows = order[np.linspace(0, len(order) - 1, min(ROWS, len(order))).astype(int)]
     function = augmentation.own(settings)
     lines = []
-    for row, pixels in zip(rows, train.take(rows), strict=True):
-        sha256 = train.index["sha256"].iat[row]
+    digests = train.index["sha256"].iloc[rows]
+    for sha256, pixels in zip(digests, train.take(rows), strict=True):
         varied = (augmentation.variant(pixels, settings, function, sha256, number, seed) for number in variants)
         lines.append([pixels, *varied])
     names = labels.labels(train.layout.classes)

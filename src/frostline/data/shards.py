@@ -1,12 +1,13 @@
-"""Decoded images as fixed-size `.npy` shards with a Parquet index: decoded once, then memory-mapped.
+"""Prepared images as fixed-size `.npy` shards with a Parquet index: decoded once, then memory-mapped.
 
 folder/
-├── images-00000.npy ...   uint8 (rows, size, size, 3); every shard but the last holds the same number of rows
+├── images-00000.npy ...   uint8 (rows, size, size, 3); every shard but the last holds the same number of rows.
+│                          With a codec `images-00000.jpeg` or so: the coded images, one after another
 ├── index.parquet          one row per image: path, label (class number), sha256 (of the original, see `reading`),
 │                          together (a name for near-copies and images of one group, empty for an image alone),
-│                          digest (of the pixels in the shard)
-└── meta.json              classes, image_size, resize, grey_range (if there is one), rows_per_shard, digest; CRC-32
-                           of each file, and of all this
+│                          digest (of the pixels that a reader gets), with a codec coded_bytes (length in the shard)
+└── meta.json              classes, image_size, resize, grey_range and codec (if there is one), rows_per_shard, digest;
+                           CRC-32 of each file, and of all this
 
 Each process compares every file with its checksum once, before it uses the file.
 """
@@ -26,17 +27,18 @@ from numpy.typing import NDArray
 
 from frostline.core import checksum, digest
 from frostline.core.mapped import Memory, Pieces
-from frostline.data import deep_grey
+from frostline.data import codecs, deep_grey, shard_index
+from frostline.data.codecs import CodedImages
 from frostline.data.deep_grey import GreyRange
 from frostline.data.images import Pixels
+from frostline.data.shard_index import Index
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 INDEX = "index.parquet"
-SHARD_BYTES = 64 * 2**20
-PIECE = 4096  # rows of the index that are written at a time
+SHARD_BYTES = 64 * 2**20  # of the pixels of a shard
 RESIDENT = 4 * SHARD_BYTES  # images in memory, for a stage without its own limit
 
 
@@ -82,17 +84,16 @@ class Shards:
     digest: str
     checksums: Mapping[str, str]
     memory: Memory
+    codec: str = codecs.RAW
 
     @cached_property
-    def index(self) -> pd.DataFrame:
+    def index(self) -> Index:
         """One row per image, in the order of the shards: path, label (int), sha256, together, digest.
 
-        Raises DataError if the file is damaged.
+        Each column is loaded anew when it is asked for. Raises DataError if the file is damaged.
         """
-        import pandas as pd
-
         self._require_sound(INDEX)
-        return pd.read_parquet(self.folder / INDEX)
+        return Index(self.folder / INDEX)
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -102,7 +103,7 @@ class Shards:
     @cached_property
     def identities(self) -> NDArray[np.bytes_]:
         """An identity of each image that depends only on its pixels: 32 hex digits of its digest, `S32` (n,)."""
-        return self.index["digest"].str.slice(stop=32).to_numpy("S32")
+        return self.index.fixed("digest", 32)
 
     @cached_property
     def together(self) -> pd.Series:
@@ -118,21 +119,32 @@ class Shards:
     def pieces(self) -> Pieces:
         """The memory-mapped shards. Reading a damaged one raises DataError."""
         names = sorted(name for name in self.checksums if name != INDEX)
-        arrays = _LazyArrays([partial(self._shard, name) for name in names])
+        open_shard = self._shard if self.codec == codecs.RAW else self._coded_shard
+        arrays = _LazyArrays([partial(open_shard, name, number) for number, name in enumerate(names)])
         shard, row = np.divmod(np.arange(len(self)), self.rows_per_shard)
         side = self.layout.image_size
         return Pieces(arrays, shard, row, (side, side, 3), np.dtype(np.uint8), self.memory)
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.labels)
 
     def take(self, rows: NDArray[np.int64]) -> Pixels:
         """Copy the given rows, in their order: uint8 (len(rows), size, size, 3)."""
         return self.pieces.take(rows)
 
-    def _shard(self, name: str) -> Pixels:
+    def _shard(self, name: str, _: int) -> Pixels:
         self._require_sound(name)
         return self.memory.load(self.folder / name)
+
+    def _coded_shard(self, name: str, number: int) -> CodedImages:
+        self._require_sound(name)
+        ends = self._coded_bytes[number * self.rows_per_shard : (number + 1) * self.rows_per_shard].cumsum()
+        data = self.memory.map(self.folder / name, np.uint8, (int(ends[-1]),), 0)
+        return CodedImages(data, ends, self.codec, self.layout.image_size)
+
+    @cached_property
+    def _coded_bytes(self) -> NDArray[np.int64]:
+        return self.index["coded_bytes"].to_numpy(np.int64)
 
     def _require_sound(self, name: str) -> None:
         path = self.folder / name
@@ -148,15 +160,18 @@ class Shards:
 
         Two test sets with the same digest hold the same images, even if they were prepared in different ways.
         """
-        names = np.asarray(self.layout.classes, object)[self.labels]
-        return digest.of_value(sorted(zip(self.index["sha256"], names, strict=True)))
+        names = self.layout.classes
+        rank = np.argsort(sorted(range(len(names)), key=names.__getitem__))
+        digests = self.index.fixed("sha256", 64)
+        order = np.lexsort((rank[self.labels], digests))
+        return digest.of_value((digests[row].decode(), names[self.labels[row]]) for row in order)
 
 
-class _LazyArrays(Sequence[Pixels]):
-    """Arrays that are opened when they are first used."""
+class _LazyArrays(Sequence[Any]):
+    """Arrays, or `CodedImages`, that are opened when they are first used."""
 
-    def __init__(self, openers: Sequence[Callable[[], Pixels]]) -> None:
-        self._openers, self._arrays = openers, dict[int, Pixels]()
+    def __init__(self, openers: Sequence[Callable[[], Any]]) -> None:
+        self._openers, self._arrays = openers, dict[int, Any]()
 
     def __len__(self) -> int:
         return len(self._openers)
@@ -170,67 +185,92 @@ class _LazyArrays(Sequence[Pixels]):
 def write(
     folder: Path,
     layout: Layout,
-    index: pd.DataFrame,
+    index: pd.DataFrame | Index,
     images: Iterable[Pixels],
-    pixel_digests: Sequence[str] | None = None,
+    pixel_digests: Iterable[bytes] | None = None,
+    codec: str = codecs.RAW,
 ) -> Shards:
     """Write images, one at a time, into an existing empty folder.
 
     index: columns path, label, sha256 and perhaps together, one row per image. pixel_digests: the digests of the
-    images (hex SHA-256 of their bytes), None to compute them. Raises ValueError if the numbers of images and rows
-    differ, or if an image is not uint8 (size, size, 3).
+    images (SHA-256 of their bytes), None to compute them; they are not used with a codec. codec: how images are stored,
+    `raw` or a key of `codecs.CODECS`. Raises ValueError if the numbers of images and rows differ, or if an image is not
+    uint8 (size, size, 3).
     """
-    size = layout.image_size
+    size, count = layout.image_size, len(index)
     per_shard = max(1, SHARD_BYTES // (size * size * 3))
-    digests = list(pixel_digests) if pixel_digests is not None else []
+    digests, lengths = np.empty((count, 32), np.uint8), np.empty(count, np.int32)
     checksums: dict[str, str] = {}
-    stream = iter(images)
-    for number, start in enumerate(range(0, len(index), per_shard)):
-        rows = min(per_shard, len(index) - start)
-        name = f"images-{number:05d}.npy"
+    stream = _stored(_checked(images, size), size, pixel_digests, codec)
+    for number, start in enumerate(range(0, count, per_shard)):
+        rows = range(start, min(start + per_shard, count))
+        name = f"images-{number:05d}.{'npy' if codec == codecs.RAW else codec}"
         with (folder / name).open("wb") as raw_file:
             file = checksum.Summed(raw_file)
-            header = {"descr": "|u1", "fortran_order": False, "shape": (rows, size, size, 3)}
-            np.lib.format.write_array_header_1_0(file, header)
-            for image in _exactly(rows, stream):
-                if image.dtype != np.uint8 or image.shape != (size, size, 3):
-                    raise ValueError(f"an image is {image.dtype} {image.shape}, not uint8 ({size}, {size}, 3)")
-                if pixel_digests is None:
-                    digests.append(hashlib.sha256(np.ascontiguousarray(image).data).hexdigest())
-                file.write(np.ascontiguousarray(image).data)
+            if codec == codecs.RAW:
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size, 3)}
+                np.lib.format.write_array_header_1_0(file, header)
+            for row, (data, pixel_digest) in zip(rows, _exactly(len(rows), stream), strict=True):
+                lengths[row] = file.write(data)
+                digests[row] = np.frombuffer(pixel_digest, np.uint8)
         checksums[name] = file.sum
     if next(stream, None) is not None:
-        raise ValueError(f"more images than the {len(index)} rows of the index")
-    sets = index.get("together", "")
-    index = index[["path", "label", "sha256"]].assign(together=sets, digest=np.array(digests, object))
-    _save(index, folder / INDEX)
+        raise ValueError(f"more images than the {count} rows of the index")
+    _save(folder / INDEX, index, digests, None if codec == codecs.RAW else lengths)
     checksums[INDEX] = checksum.of_file(folder / INDEX)
+    value = [layout.classes, size, map(int, index["label"]), map(_hex, digests)]
     meta: dict[str, Any] = {
         **layout.recorded(),
+        **({} if codec == codecs.RAW else {"codec": codec}),
         "rows_per_shard": per_shard,
-        "digest": digest.of_value([layout.classes, size, index["label"].tolist(), digests]),
+        "digest": digest.of_value(value),
         "checksums": checksums,
     }
     meta["checksum"] = _checksum(meta)
     (folder / "meta.json").write_text(json.dumps(meta, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    shards = open_folder(folder)
-    vars(shards)["index"] = index  # cached, so that it need not be read
-    return shards
+    return open_folder(folder)
+
+
+def _checked(images: Iterable[Pixels], size: int) -> Iterator[Pixels]:
+    for image in images:
+        if image.dtype != np.uint8 or image.shape != (size, size, 3):
+            raise ValueError(f"an image is {image.dtype} {image.shape}, not uint8 ({size}, {size}, 3)")
+        yield np.ascontiguousarray(image)
+
+
+def _stored(
+    images: Iterable[Pixels], size: int, digests: Iterable[bytes] | None, codec: str
+) -> Iterator[tuple[Any, bytes]]:
+    """What is written of each image, and the digest of the pixels that a reader gets."""
+    if codec != codecs.RAW:
+        for data, pixels in codecs.coded(codec, size, images):
+            yield data, hashlib.sha256(pixels.data).digest()
+    elif digests is not None:
+        yield from zip((image.data for image in images), digests, strict=True)
+    else:
+        for image in images:
+            yield image.data, hashlib.sha256(image.data).digest()
+
+
+def _save(
+    path: Path, index: pd.DataFrame | Index, digests: NDArray[np.uint8], lengths: NDArray[np.int32] | None
+) -> None:
+    """Write the index. digests: uint8 (n, 32); lengths: bytes of each coded image."""
+    columns = {name: index[name].iloc.__getitem__ for name in ("path", "label", "sha256")}
+    sets = index["together"].iloc if "together" in index else [""] * len(index)
+    columns["together"] = sets.__getitem__
+    columns["digest"] = lambda part: [_hex(each) for each in digests[part]]
+    if lengths is not None:
+        columns["coded_bytes"] = lengths.__getitem__
+    shard_index.write(path, columns, len(index))
+
+
+def _hex(pixel_digest: NDArray[np.uint8]) -> str:
+    return pixel_digest.tobytes().hex()
 
 
 def _checksum(meta: dict[str, Any]) -> str:
     return checksum.of([json.dumps(meta, sort_keys=True).encode()])
-
-
-def _save(index: pd.DataFrame, path: Path) -> None:
-    """Write an index in pieces, so that memory holds it only once."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    schema = pa.Schema.from_pandas(index.head(1), preserve_index=False)
-    with parquet.ParquetWriter(path, schema) as writer:
-        for start in range(0, len(index), PIECE):
-            writer.write_table(pa.Table.from_pandas(index.iloc[start : start + PIECE], schema, preserve_index=False))
 
 
 def open_folder(folder: Path, memory: Memory | None = None) -> Shards:
@@ -239,15 +279,16 @@ def open_folder(folder: Path, memory: Memory | None = None) -> Shards:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta.pop("checksum") != _checksum(meta):
             raise ValueError("meta.json is damaged: its checksum differs")
-        layout = Layout.of(meta)
-        return Shards(
-            folder, layout, meta["rows_per_shard"], meta["digest"], meta["checksums"], memory or Memory(RESIDENT)
-        )
+        codec = meta.get("codec", codecs.RAW)
+        if codec != codecs.RAW and codec not in codecs.CODECS:
+            raise ValueError(f"the codec {codec!r} is unknown to this version")
+        facts = meta["rows_per_shard"], meta["digest"], meta["checksums"]
+        return Shards(folder, Layout.of(meta), *facts, memory or Memory(RESIDENT), codec)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: holds no prepared images ({error}); run `dvc repro`") from error
 
 
-def _exactly(count: int, stream: Iterator[Pixels]) -> Iterator[Pixels]:
+def _exactly(count: int, stream: Iterator[Any]) -> Iterator[Any]:
     for _ in range(count):
         try:
             yield next(stream)

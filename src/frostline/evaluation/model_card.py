@@ -250,10 +250,10 @@ class.
 
 
 def _near_copies(data: DataReport) -> str:
-    sets = data.near_duplicates
-    if sets is None:
+    if data.near_duplicates is None:
         return "near-copies were not searched for."
-    count = f"{sum(map(len, sets)):,} near-copies were" if sets else "No near-copy was"
+    images = data.near_duplicate_counts.images
+    count = f"{images:,} near-copies were" if images else "No near-copy was"
     return f"resized, recompressed or brightened copies are in the same split as their original. {count} found."
 
 

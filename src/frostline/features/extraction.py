@@ -102,15 +102,16 @@ def write(path: Path, vectors: Mapping[str, Rows], splits: Mapping[str, Shards],
     total = sum(map(len, splits.values()))
     batch = backend.batch_rows()
     per_group = max(batch, GROUP_BYTES // (4 * len(names)) // batch * batch)
+    names_of_files = {split: each.index["path"] for split, each in splits.items()}
     written = 0
     with parquet.ParquetWriter(path, schema, use_dictionary=texts) as writer:
         for split, chunk, numbers in _chunks(vectors, total, per_group, batch):
-            index = splits[split].index.iloc[chunk]
-            labels = np.asarray(splits[split].layout.classes, object)[index["label"]]
-            columns = [pa.array(index["path"], pa.string()), pa.array(labels, pa.string())]
-            columns += [pa.repeat(pa.scalar(split), len(index)), *map(pa.array, numbers)]
+            files = names_of_files[split].iloc[chunk]
+            labels = np.asarray(splits[split].layout.classes, object)[splits[split].labels[chunk]]
+            columns = [pa.array(files, pa.string()), pa.array(labels, pa.string())]
+            columns += [pa.repeat(pa.scalar(split), len(files)), *map(pa.array, numbers)]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=per_group)
-            written += len(index)
+            written += len(files)
     return written
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "folders",
     "gathering",
     "inspection",
+    "listing",
     "report",
     "sources",
     "splits",

@@ -15,7 +15,7 @@ from typing import IO
 from frostline.core import progress
 from frostline.data.data_report import Problem
 from frostline.errors import NO_SPACE, DataError
-from frostline.ingest.folders import readable
+from frostline.ingest.listing import readable
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MEMBER_BYTES = 10**9  # no image is larger; a few kilobytes of an archive can claim terabytes

@@ -15,7 +15,7 @@ from frostline.data.deep_grey import GreyRange
 from frostline.data.images import Pixels
 from frostline.errors import DataError
 from frostline.ingest import synthetic
-from frostline.ingest.folders import ListedImage, Listing
+from frostline.ingest.listing import ListedImage, ListedImages, Listing
 from frostline.ingest.reading import ReadImage
 from frostline.params.schema import SplitSection
 
@@ -66,8 +66,8 @@ class DigitsCard(_Card):
         digits = load_digits()
         grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
         pixels = np.repeat(grey[..., None], 3, axis=-1)
-        rows = [ListedImage(f"digits/{number:04d}", str(label)) for number, label in enumerate(digits.target)]
-        return Listing(rows), ArrayReader(pixels)
+        rows = (ListedImage(f"digits/{number:04d}", str(label)) for number, label in enumerate(digits.target))
+        return Listing(ListedImages(rows)), ArrayReader(pixels)
 
 
 class SyntheticCard(_Card):
@@ -89,8 +89,8 @@ class SyntheticCard(_Card):
     def open(self) -> tuple[Listing, SyntheticReader]:
         """The images of the card, and their reader."""
         images = synthetic.Synthetic(self.fractals, self.letters, self.size, self.seed)
-        rows = [ListedImage(f"{name}/{i:05d}", name) for name in images.classes for i in range(self.images_per_class)]
-        return Listing(rows), SyntheticReader(images)
+        rows = (ListedImage(f"{name}/{i:05d}", name) for name in images.classes for i in range(self.images_per_class))
+        return Listing(ListedImages(rows)), SyntheticReader(images)
 
 
 class KaggleCard(_Card):

@@ -18,6 +18,7 @@ from frostline.core import atomic
 from frostline.core.escaping import printable
 
 COLUMNS = ["sha256", "label", "split"]
+AT_ONCE = 4096  # rows
 SOURCE = b"source"  # key of the metadata
 
 
@@ -26,20 +27,21 @@ def since_last_time(record: Path, source: str, images: pd.DataFrame) -> str | No
 
     record: the file of `remember`; images: with the columns sha256 (hexadecimal, unique), label and split.
     """
-    with suppress(OSError, pa.ArrowException, KeyError, AttributeError):  # a missing or damaged record is none
-        table = parquet.read_table(record)
-        if table.schema.metadata[SOURCE].decode() == source:
-            return _difference(table.to_pandas(), images[COLUMNS])
+    # A missing or damaged record is none. `parquet.read_table` would load Arrow's data sets, 10 MB.
+    with suppress(OSError, pa.ArrowException, KeyError, AttributeError), parquet.ParquetFile(record) as file:
+        if file.schema_arrow.metadata[SOURCE].decode() == source:
+            return _difference(file.read().to_pandas(), images[COLUMNS].astype(str))
     return None
 
 
 def remember(record: Path, source: str, images: pd.DataFrame) -> None:
     """Keep what `since_last_time` needs."""
     record.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.Table.from_pandas(images[COLUMNS], preserve_index=False)
-    metadata = {**(table.schema.metadata or {}), SOURCE: source.encode()}
-    with atomic.file(record) as temporary:
-        parquet.write_table(table.replace_schema_metadata(metadata), temporary)
+    schema = pa.schema([(name, pa.string()) for name in COLUMNS], {SOURCE: source.encode()})
+    with atomic.file(record) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        for start in range(0, len(images), AT_ONCE):
+            piece = images[COLUMNS].iloc[start : start + AT_ONCE]
+            writer.write_table(pa.table([pa.array(piece[name], pa.string()) for name in COLUMNS], schema=schema))
 
 
 def _difference(before: pd.DataFrame, now: pd.DataFrame) -> str:

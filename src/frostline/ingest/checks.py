@@ -27,23 +27,27 @@ class Findings:
     """The result of the checks.
 
     usable: the rows that are left, with the column `together`; problems: what is left out; warnings: records of kind
-    and reason, about images that are kept but should be looked at; near_copies: the paths of each set.
+    and reason, about images that are kept but should be looked at; near_copies: columns set (the number of the set of
+    near-copies) and path, sorted.
     """
 
     usable: pd.DataFrame
     problems: list[Problem]
     warnings: list[DataWarning] = field(default_factory=list)
-    near_copies: list[list[str]] = field(default_factory=list)
+    near_copies: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"set": [], "path": []}))
 
     def drop(self, rows: pd.DataFrame) -> None:
         """Leave rows out and note them as problems. rows: with the columns `kind` and `reason`."""
+        if rows.empty:
+            return
         columns = (rows[name].tolist() for name in ("path", "label", "kind", "reason"))
         self.problems += [Problem(*values) for values in zip(*columns, strict=True)]
         self.usable = self.usable.drop(index=rows.index)
 
     def keep(self, mask: NDArray[np.bool_]) -> int:
         """Keep only these of the usable rows. Returns the number of the others. mask: bool (usable rows,)."""
-        self.usable = self.usable[mask]
+        if not mask.all():
+            self.usable = self.usable[mask]
         return int((~mask).sum())
 
     @property
@@ -75,7 +79,7 @@ def copies(
     ties = duplicates.ties(table["same"])
     if near_duplicates:
         pairs = _without_crowds(findings, table, pairs)
-        alike = duplicates.together(table.assign(group=None), np.concatenate([ties, pairs]))
+        alike = duplicates.together(table, np.concatenate([ties, pairs]), by_group=False)
     else:
         pairs = pairs[:0]
     findings.usable = table = table.assign(together=duplicates.together(table, np.concatenate([ties, pairs])))
@@ -83,6 +87,7 @@ def copies(
     if near_duplicates:
         _note_near_copies(findings, alike[findings.usable.index])
     findings.drop(duplicates.straddling(findings.usable, _among(pairs, table.index.isin(findings.usable.index))))
+    findings.usable = findings.usable.drop(columns=["prepared", "is_coded", "width", "height", "same"])
     _drop_unlearnable(findings)
     reported = {problem.label for problem in findings.problems if problem.kind == "empty_class"}
     labels = {problem.label for problem in findings.problems if problem.label is not None}
@@ -92,23 +97,24 @@ def copies(
 
 
 def _same(readable: pd.DataFrame, pairs: Pairs, pixel_digests: Callable[[list[str]], list[bytes]]) -> pd.Series:
-    """A digest for each row that is equal for images with the same pixels.
+    """A number for each row that is equal for images with the same pixels.
 
-    It is the sha256, unless the same image may be coded in two ways: as a JPEG, whose sha256 is that of its coded
-    image, and as a PNG of the same pixels, or as two JPEGs of which one was rearranged. Those few images are decoded
-    again.
+    It stands for the sha256, unless the same image may be coded in two ways: as a JPEG, whose sha256 is that of its
+    coded image, and as a PNG of the same pixels, or as two JPEGs of which one was rearranged. Those few images are
+    decoded again.
     """
     coded, size = readable["is_coded"].to_numpy(), readable[["width", "height"]].to_numpy()
     one, two = pairs.T
     is_unsure = _differ(readable["prepared"], readable["sha256"])
     if ((coded[one] != coded[two]) & (size[one] == size[two]).all(axis=1)).any():
-        alike = duplicates.together(readable.assign(group=None), pairs)
+        alike = duplicates.together(readable, pairs, by_group=False)
         is_unsure |= readable.groupby([alike, "width", "height"])["is_coded"].transform("nunique") > 1
-    unsure = readable[is_unsure]
-    if unsure.empty:
-        return readable["sha256"]
-    pixels = dict(zip(unsure["sha256"], map(bytes.hex, pixel_digests(unsure["path"].tolist())), strict=True))
-    return readable["sha256"].map(lambda sha: pixels.get(sha, sha))
+    same = readable["sha256"]
+    if is_unsure.any():
+        paths = readable.loc[is_unsure, "path"].tolist()
+        same = same.where(~is_unsure, None)
+        same[is_unsure] = [each.hex() for each in pixel_digests(paths)]
+    return pd.Series(pd.factorize(same)[0], readable.index)
 
 
 def _differ(values: pd.Series, others: pd.Series) -> pd.Series:
@@ -140,7 +146,7 @@ def _drop_unlearnable(findings: Findings) -> None:
 
 def _without_crowds(findings: Findings, table: pd.DataFrame, pairs: Pairs) -> Pairs:
     """The pairs without those of very large sets, which are lookalikes, not copies. Warns of each set."""
-    alike = duplicates.together(table.assign(group=None), pairs)
+    alike = duplicates.together(table, pairs, by_group=False)
     # Exact copies count once. If a set has several classes, the largest class counts.
     set_size, class_size = (table.groupby(by)["same"].transform("nunique") for by in (alike, "label"))
     largest_class = class_size.groupby(alike).transform("max")
@@ -158,15 +164,18 @@ def _without_crowds(findings: Findings, table: pd.DataFrame, pairs: Pairs) -> Pa
 
 def _note_near_copies(findings: Findings, alike: pd.Series) -> None:
     """Note every set of near-copies, and warn of sets with several labels. alike: the number of each row's set."""
-    table = findings.usable[alike.duplicated(keep=False)]
-    for _, rows in table.groupby(alike[table.index], sort=False):
-        paths = sorted(rows["path"])
-        findings.near_copies.append(paths)
-        labels = sorted(set(rows["label"]))
-        if len(labels) > 1:
-            names = ", ".join(repr(label) for label in labels)
-            findings.warn("near_label_conflict", f"{paths[0]} and {len(paths) - 1} near-copies have the labels {names}")
-    findings.near_copies.sort()
+    table = findings.usable.loc[alike.duplicated(keep=False), ["path", "label"]]
+    table["set"] = alike[table.index]
+    is_mixed = table.groupby("set")["label"].transform("nunique") > 1
+    for _, rows in table[is_mixed].groupby("set", sort=False):
+        names = ", ".join(repr(label) for label in sorted(set(rows["label"])))
+        findings.warn(
+            "near_label_conflict", f"{rows['path'].min()} and {len(rows) - 1} near-copies have the labels {names}"
+        )
+    # The sets are numbered by the first of their paths.
+    table = table.sort_values("path")
+    table["set"] = pd.factorize(table["set"])[0]
+    findings.near_copies = table.sort_values("set", kind="stable")[["set", "path"]]
 
 
 def balance(findings: Findings) -> None:
@@ -187,6 +196,7 @@ def balance(findings: Findings) -> None:
 def odd_labels(findings: Findings) -> None:
     """Warn of labels that may be the same class in two spellings, no label at all, or several labels."""
     counts = findings.usable["label"].value_counts()
+    counts = counts[counts > 0]  # categories whose images are all left out have no image
     by_meaning: dict[str, list[str]] = {}
     for label in sorted(counts.index):
         by_meaning.setdefault(_meaning(label), []).append(label)

@@ -9,8 +9,9 @@ import sys
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -29,6 +30,7 @@ from frostline.ingest import reading, thumbnails
 from frostline.ingest.reading import SourceReader
 
 CHUNK = 32  # images per task
+AHEAD = 16  # tasks for each worker that are ready before they are needed
 INLINE = 200  # up to that many images, the start of worker processes costs more than it saves
 
 DIGEST = 32  # bytes of SHA-256
@@ -127,15 +129,15 @@ class Decoder:
     def all(self, paths: Sequence[str], rows: Sequence[int] | None = None) -> Iterator[Decoded]:
         """Decode images. Yields a result for each, in order.
 
-        rows: the numbers of their records, None for 0, 1 and so on.
+        paths: list-like, such as a column of a table; rows: the numbers of their records, None for 0, 1 and so on.
         """
         self.scratch.touch()
         rows = range(len(paths)) if rows is None else rows
-        places = [slice(start, start + CHUNK) for start in range(0, len(paths), CHUNK)]
-        numbers, chunks = [rows[place] for place in places], [paths[place] for place in places]
-        workers = min(machine.cores(), len(chunks))
+        starts = range(0, len(paths), CHUNK)
+        tasks = ((rows[start : start + CHUNK], list(paths[start : start + CHUNK])) for start in starts)
+        workers = min(machine.cores(), len(starts))
         if len(paths) <= INLINE or workers == 1:
-            yield from _tracked(map(self.run, numbers, chunks), len(paths))
+            yield from _tracked((self.run(*task) for task in tasks), len(paths))
             return
         # The workers get the decoder as a file: if a worker died while it reads a pipe, the parent would wait forever.
         handover = self.scratch.with_name("decoder.pickle")
@@ -144,7 +146,7 @@ class Decoder:
         shared = (_budget(), context.Condition(), context.Value("q", 0, lock=False))
         try:
             with ProcessPoolExecutor(workers, context, _begin, (handover, os.getpid(), shared)) as pool:
-                yield from _tracked(pool.map(_task, numbers, chunks), len(paths))
+                yield from _tracked(_in_order(pool, tasks, AHEAD * workers), len(paths))
         except BrokenProcessPool:
             raise InternalError("a decoding process died, probably for lack of memory; free some and repeat") from None
         finally:
@@ -155,9 +157,9 @@ class Decoder:
         for data in self._read(rows, 0, self.pixel_bytes):
             yield np.frombuffer(data, np.uint8).reshape(self.size, self.size, 3)
 
-    def digests(self, rows: Iterable[int]) -> Iterator[str]:
-        """Read the hex SHA-256 of prepared images back."""
-        return map(bytes.hex, self._read(rows, self.pixel_bytes, DIGEST))
+    def digests(self, rows: Iterable[int]) -> Iterator[bytes]:
+        """Read the SHA-256 of prepared images back, 32 bytes each."""
+        return self._read(rows, self.pixel_bytes, DIGEST)
 
     def thumbnails(self, rows: Iterable[int]) -> Iterator[Pixels]:
         """Read thumbnails back, uint8 (32, 32, 3) each."""
@@ -174,6 +176,19 @@ def _start_method() -> str:
     """How worker processes start: by fork, in milliseconds, unless threads run that don't survive a fork."""
     is_alone = threading.active_count() == 1 and not {"tensorflow", "jax", "torch"} & sys.modules.keys()
     return "fork" if is_alone and sys.platform == "linux" else "spawn"
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, tasks: Iterable[tuple[Sequence[int], list[str]]], ahead: int
+) -> Iterator[list[Decoded]]:
+    """The results of tasks, in their order. No more than `ahead` tasks wait, while `pool.map` would keep them all."""
+    waiting: deque[Future[list[Decoded]]] = deque()
+    for task in tasks:
+        waiting.append(pool.submit(_task, *task))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _tracked(parts: Iterable[list[Decoded]], total: int) -> Iterator[Decoded]:

@@ -41,20 +41,22 @@ def ties(same: pd.Series) -> NDArray[np.int64]:
     return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
-def together(table: pd.DataFrame, pairs: NDArray[np.int64]) -> pd.Series:
+def together(table: pd.DataFrame, pairs: NDArray[np.int64], by_group: bool = True) -> pd.Series:
     """Number the sets of images that must lie in one split: near-copies, and the images of one group.
 
-    table: column group (a name or None); pairs: int64 (pairs, 2), row numbers, not index labels.
-    Returns the number of each row's set. A set may be a single image.
+    table: column group (a name or missing); pairs: int64 (pairs, 2), row numbers, not index labels; by_group: whether
+    the images of a group are a set. Returns the number of each row's set. A set may be a single image.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    group, names = pd.factorize(table["group"])
-    rows = np.flatnonzero(group >= 0)
-    # Each group is one more node of the graph, connected with its images.
-    ties = np.concatenate([pairs, np.stack([rows, len(table) + group[rows]], axis=1)])
-    nodes = len(table) + len(names)
+    nodes, ties = len(table), pairs
+    if by_group:
+        group, names = pd.factorize(table["group"])
+        rows = np.flatnonzero(group >= 0)
+        # Each group is one more node of the graph, connected with its images.
+        ties = np.concatenate([pairs, np.stack([rows, len(table) + group[rows]], axis=1)])
+        nodes += len(names)
     graph = coo_array((np.ones(len(ties), np.bool_), (ties[:, 0], ties[:, 1])), shape=(nodes, nodes))
     _, number = connected_components(graph, directed=False)
     return pd.Series(number[: len(table)], table.index)
@@ -65,9 +67,9 @@ def names_of_sets(table: pd.DataFrame) -> pd.Series:
 
     table: columns sha256 and together (the result of `together`).
     """
-    first = table.groupby("together")["sha256"].transform("min").str.slice(stop=16)
-    is_alone = ~table["together"].duplicated(keep=False)
-    return first.where(~is_alone, "")
+    in_sets = table.loc[table["together"].duplicated(keep=False), ["together", "sha256"]]
+    first = in_sets.groupby("together")["sha256"].transform("min").str.slice(stop=16)
+    return first.reindex(table.index, fill_value="")
 
 
 def straddling(table: pd.DataFrame, pairs: NDArray[np.int64]) -> pd.DataFrame:

@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from frostline.core import suggest
-from frostline.data.data_report import DataWarning, Problem
+from frostline.data.data_report import DataWarning
 from frostline.errors import DataError
 from frostline.ingest import structures
+from frostline.ingest.listing import ListedImage, Listing, readable
 from frostline.ingest.split_names import split_of
 from frostline.ingest.structures import AUTOMATIC, Structure
 
 # Folders that other programs leave beside the images.
 LEFT_BEHIND = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
 IMAGES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jfif", ".png", ".tif", ".tiff", ".webp"}
-
-
-class ListedImage(NamedTuple):
-    """An image of a source. path: unique, relative to the source; split and group: None if the source names none.
-
-    Images of one group (a patient, a product) all go to the same split.
-    """
-
-    path: str
-    label: str
-    split: str | None = None
-    group: str | None = None
-
-
-@dataclass
-class Listing:
-    """The images of a source and its problems, before any image is opened."""
-
-    rows: list[ListedImage] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    warnings: list[DataWarning] = field(default_factory=list)
-
-    def leave_out(self, path: str, label: str | None, kind: str, reason: str) -> None:
-        """Note a file or folder that is not used as an image."""
-        self.problems.append(Problem(readable(path), label, kind, reason))
 
 
 def listed(root: Path, structure: Structure = AUTOMATIC) -> Listing:
@@ -133,11 +107,6 @@ def _warn_of_two_levels(inner: Mapping[str, list[str]], listing: Listing) -> Non
             "takes those, and data.class_level: 1 ends this warning",
         )
     )
-
-
-def readable(path: str) -> str:
-    """A path that can be written in UTF-8: other bytes are escaped."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _below(root: Path, path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,23 @@ from numpy.typing import NDArray
 
 from frostline.data.data_report import Problem
 from frostline.errors import DataError
-from frostline.ingest import checks, near_copies, splits, thumbnails
+from frostline.ingest import checks, listing, near_copies, splits, thumbnails
 from frostline.ingest.checks import Findings
-from frostline.ingest.decoding import Decoder
+from frostline.ingest.decoding import DIGEST, Decoder
 from frostline.ingest.sources import Source
 from frostline.params.schema import DataSection
+
+# Columns of an image that was decoded, as narrow as the greatest values allow: see `decoded` and `decoding.Decoded`.
+FACTS = {
+    "prepared": np.int64,
+    "width": np.int32,
+    "height": np.int32,
+    "is_coded": np.bool_,
+    "is_windowed": np.bool_,
+    "has_deep_colour": np.bool_,
+    "low": np.float64,
+    "high": np.float64,
+}
 
 
 def usable(
@@ -39,26 +52,22 @@ def decoded(source: Source, decoder: Decoder) -> tuple[pd.DataFrame, list[Proble
     `deep_grey.Tones`; NaN and False for others), and has_deep_colour.
     """
     table, problems = source.table, list(source.problems)
-    paths, labels = table["path"].to_numpy(), table["label"].to_numpy()
-    rows = []
-    shas = np.empty(len(table), object)
-    numbers = np.empty((len(table), 6), np.int64)
-    tones = np.full((len(table), 2), np.nan)
-    for row, image in enumerate(decoder.all(paths)):
+    is_readable = np.zeros(len(table), np.bool_)
+    digests = np.zeros((len(table), DIGEST), np.uint8)
+    facts: dict[str, NDArray[Any]] = {name: np.zeros(len(table), dtype) for name, dtype in FACTS.items()}
+    for row, image in enumerate(decoder.all(table["path"].array)):
         if image.kind:
-            problems.append(Problem(paths[row], labels[row], image.kind, image.reason))
+            problems.append(Problem(table["path"].iat[row], table["label"].iat[row], image.kind, image.reason))
             continue
-        rows.append(row)
-        shas[row] = image.sha256.hex()
+        is_readable[row] = True
         is_windowed = image.tones is not None and image.tones.is_windowed
-        numbers[row] = image.prepared, *image.size, image.is_coded, is_windowed, image.has_deep_colour
-        if image.tones is not None:
-            tones[row] = image.tones.low, image.tones.high
-    flags = ["is_coded", "is_windowed", "has_deep_colour"]
-    facts = pd.DataFrame(numbers, columns=["prepared", "width", "height", *flags]).astype(dict.fromkeys(flags, bool))
-    facts.insert(0, "sha256", pd.Series(shas, dtype=object))
-    facts[["low", "high"]] = tones
-    return pd.concat([table, facts], axis=1).iloc[rows], problems
+        tones = (image.tones.low, image.tones.high) if image.tones is not None else (np.nan, np.nan)
+        digests[row] = np.frombuffer(image.sha256, np.uint8)
+        values = image.prepared, *image.size, image.is_coded, is_windowed, image.has_deep_colour, *tones
+        for column, value in zip(facts.values(), values, strict=True):
+            column[row] = value
+    table = table.assign(sha256=listing.hexadecimal(digests), **facts)
+    return table if is_readable.all() else table[is_readable], problems
 
 
 def _near_copies(readable: pd.DataFrame, decoder: Decoder) -> NDArray[np.int64]:

@@ -92,11 +92,10 @@ def _same_code(codes: NDArray[np.uint64], read: Read) -> tuple[NDArray[np.int64]
 
 def _candidates(codes: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
     """Pairs of rows, each once, whose codes are near and agree in a band, except in one bit: int64 (pairs, 2)."""
-    bands = [codes >> np.uint64(band * BAND_BITS) & np.uint64(2**BAND_BITS - 1) for band in range(BANDS)]
+    bands = codes.view(np.uint16).reshape(-1, BANDS).T  # BAND_BITS is 16, and band 0 holds the lowest bits
     for number, band in enumerate(bands):
-        keys = band.astype(np.int64)
-        order = np.argsort(keys, kind="stable")
-        ranked = keys[order]
+        order = np.argsort(band, kind="stable")
+        ranked = band[order].astype(np.int64)
         for flip in (0, *(1 << bit for bit in range(BAND_BITS))):
             other = ranked ^ flip
             start, end = np.searchsorted(ranked, other, "left"), np.searchsorted(ranked, other, "right")

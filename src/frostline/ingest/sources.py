@@ -15,7 +15,7 @@ from frostline import paths
 from frostline.data.data_report import DataWarning, Problem
 from frostline.errors import DataError
 from frostline.ingest import archives, cards, folders, tables
-from frostline.ingest.folders import Listing
+from frostline.ingest.listing import Listing
 from frostline.ingest.reading import FileReader, SourceReader
 from frostline.ingest.structures import AUTOMATIC, Structure
 from frostline.params.schema import SplitSection
@@ -27,10 +27,10 @@ KINDS = "a folder of class folders, a table (.csv, .parquet), an archive (.zip, 
 class Source:
     """Images with labels.
 
-    table: one row per image: path (unique, for the reader), label (class name), split (name or None), group (name or
-    None); reader: reads an image by its path; problems: what is wrong with other files of the source; warnings: what a
-    person should check; split, train_per_class: what a card says in place of a `data.split` or `data.train_per_class`
-    that is null.
+    table: see `ListedImages.table`, one row per image: path (unique, for the reader), label (class name), split (a name
+    or missing), group (a name or missing); reader: reads an image by its path; problems: what is wrong with other files
+    of the source; warnings: what a person should check; split, train_per_class: what a card says in place of a
+    `data.split` or `data.train_per_class` that is null.
     """
 
     table: pd.DataFrame
@@ -68,9 +68,7 @@ def open_source(path: Path, scratch: Path, structure: Structure = AUTOMATIC) -> 
 
 
 def _source(listing: Listing, reader: SourceReader) -> Source:
-    # As objects from the start: if pandas inferred strings, every row would get its own copy of the label.
-    table = pd.DataFrame(sorted(listing.rows), columns=["path", "label", "split", "group"], dtype=object)
-    return Source(table, reader, listing.problems, listing.warnings)
+    return Source(listing.rows.table(), reader, listing.problems, listing.warnings)
 
 
 def _folder(root: Path, structure: Structure, is_foreign: bool = False) -> Source:

@@ -17,6 +17,7 @@ from frostline.errors import DataError
 from frostline.params.schema import SplitSection
 
 SPLITS = ("train", "val", "test")
+AT_ONCE = 4096  # rows
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ def position(sha256: str, seed: int, purpose: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
+def _positions(digests: pd.Series, seed: int, purpose: str) -> pd.Series:
+    """`position` of each digest. Only a piece of the column is there as Python text at a time."""
+    result = np.empty(len(digests))
+    for start in range(0, len(digests), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        result[part] = [position(sha256, seed, purpose) for sha256 in digests.iloc[part]]
+    return pd.Series(result, digests.index)
+
+
 def assign(table: pd.DataFrame, shares: Shares, seed: int) -> pd.Series:
     """The split of every row: a name, as a series with the index of the table.
 
@@ -63,6 +73,7 @@ def assign(table: pd.DataFrame, shares: Shares, seed: int) -> pd.Series:
     # A set with several classes can't be moved for one of them.
     is_mixed = pool.groupby("together")["label"].transform("nunique") > 1
     side = _naturally(place, widths)
+    pool = pool[["label", "together"]]
     for label, rows in pool[is_mixed].groupby("label", sort=True):
         if len(rows) == (pool["label"] == label).sum() and "train" not in set(side[rows.index]):
             side[pool["together"] == pool.loc[place[rows.index].idxmax(), "together"]] = "train"
@@ -82,7 +93,7 @@ def _places(pool: pd.DataFrame, seed: int) -> pd.Series:
     Near-copies without a group have the place of one of them, chosen by its pixels. A near-copy that is added may
     change it.
     """
-    places = pool["sha256"].map(lambda sha: position(sha, seed, "split"))
+    places = _positions(pool["sha256"], seed, "split")
     alone = ~pool["together"].duplicated(keep=False) & pool["group"].isna()
     if alone.all():
         return places
@@ -104,11 +115,11 @@ def _naturally(places: pd.Series, widths: dict[str, float]) -> pd.Series:
     return pd.Series(names[np.searchsorted(ends, places.to_numpy(float), side="right")], places.index, dtype=object)
 
 
-def _sides(places: pd.Series, widths: dict[str, float], taken_splits: set[str]) -> dict[int, str]:
+def _sides(places: pd.Series, widths: dict[str, float], taken_splits: set[str]) -> pd.Series:
     """The split of each set of one class, by its place. taken_splits: splits that already have images of the class."""
     free = places.sort_values(kind="stable")
     natural = _naturally(free, widths)
-    result = dict.fromkeys(free.index, "train")
+    result = pd.Series("train", free.index, dtype=object)
     names = list(widths)
     for number, name in enumerate(names):
         later = [other for other in (*names[number + 1 :], "train") if other not in taken_splits]
@@ -118,7 +129,7 @@ def _sides(places: pd.Series, widths: dict[str, float], taken_splits: set[str]) 
         sets = free[natural[free.index] == name].iloc[:spare]
         if sets.empty and name not in taken_splits:
             sets = free.iloc[:spare].iloc[:1]
-        result.update(dict.fromkeys(sets.index, name))
+        result[sets.index] = name
         free = free.drop(sets.index)
     return result
 
@@ -132,8 +143,8 @@ def few_labels(table: pd.DataFrame, per_class: int | None, seed: int) -> NDArray
     if per_class is None:
         return np.ones(len(table), bool)
     is_kept = (table["split"] != "train").to_numpy(copy=True)
-    train = table[~is_kept]
-    place = train["sha256"].map(lambda sha: position(sha, seed, "few labels"))
+    train = table.loc[~is_kept, ["label", "sha256"]]
+    place = _positions(train["sha256"], seed, "few labels")
     rank = place.groupby(train["label"]).rank(method="first")
     require_labels(train["label"], per_class)
     is_kept[~is_kept] = (rank <= per_class).to_numpy()
@@ -143,6 +154,7 @@ def few_labels(table: pd.DataFrame, per_class: int | None, seed: int) -> NDArray
 def require_labels(labels: pd.Series, per_class: int) -> None:
     """Raise DataError if a class has fewer training images than `data.train_per_class`. labels: of those images."""
     counts = labels.value_counts()
+    counts = counts[counts > 0]
     if (counts < per_class).any():
         label, count = counts.idxmin(), counts.min()
         raise DataError(

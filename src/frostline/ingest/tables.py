@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frostline.errors import DataError
-from frostline.ingest.folders import ListedImage, Listing, nearest
+from frostline.ingest.folders import nearest
+from frostline.ingest.listing import ListedImage, ListedImages, Listing
 from frostline.ingest.split_names import SPLIT_OF, split_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def listed(table: Path, inside: Path | None = None) -> Listing:
     """The images that a table lists. Their paths are relative to its folder, or absolute.
 
     inside: a folder that no path may lead out of. Raises DataError, naming the file and the fix, if the table can't be
-    used. Rows that can't be used become problems of the listing.
+    used. ListedImages that can't be used become problems of the listing.
     """
     frame = _read(table)
     listing = Listing()
@@ -59,9 +60,10 @@ def listed(table: Path, inside: Path | None = None) -> Listing:
                 listing.leave_out(path, label, "outside", "leads out of the archive")
             else:
                 listing.rows.append(ListedImage(path, label, split_of(split) if split else None, group or None))
-    for row in [row for row in listing.rows if row.path in ambiguous]:
-        listing.leave_out(row.path, row.label, "named_twice", "named again under another label")
-    listing.rows = [row for row in listing.rows if row.path not in ambiguous]
+    if ambiguous:
+        for row in (row for row in listing.rows if row.path in ambiguous):
+            listing.leave_out(row.path, row.label, "named_twice", "named again under another label")
+        listing.rows = ListedImages(row for row in listing.rows if row.path not in ambiguous)
     return listing
 
 

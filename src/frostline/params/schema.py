@@ -43,7 +43,8 @@ class DataSection(Section):
     folders are the classes, 2 if their subfolders are, null to find it out; `range`: the values that are black and
     white in grey images with more than 8 bits, `dtype` for all values of their type, null to measure it;
     `near_duplicates`: whether to find near-copies (resized, recompressed or brightened images) and put them into one
-    split.
+    split; `codec`: how shards keep the images, `raw` pixels or each image coded; `jpeg` and `webp` change pixels a
+    little when they are written, and all later stages see the changed pixels.
     """
 
     source: Annotated[str, Field(min_length=1)]
@@ -56,6 +57,7 @@ class DataSection(Section):
     class_level: Literal[1, 2] | None = None
     range: Literal["dtype"] | tuple[float, float] | None = None
     near_duplicates: bool
+    codec: Literal["raw", "jpeg", "webp", "webp_lossless"] = "raw"
     on_problem: Literal["drop", "error"]
 
     @model_validator(mode="before")

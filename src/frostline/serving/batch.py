@@ -19,7 +19,8 @@ from frostline.core import machine, progress
 from frostline.core.escaping import cell, printable
 from frostline.data import images
 from frostline.errors import DataError
-from frostline.ingest.folders import IMAGES, readable
+from frostline.ingest.folders import IMAGES
+from frostline.ingest.listing import readable
 
 if TYPE_CHECKING:
     from frostline.data.images import Pixels

@@ -16,7 +16,7 @@ from frostline.ingest.decoding import Decoder
 from frostline.ingest.sources import open_source
 from frostline.ingest.structures import Structure
 from frostline.params.schema import Params
-from frostline.paths import DATA_REPORT, PREPARED, last_images
+from frostline.paths import DATA_REPORT, NEAR_COPIES, PREPARED, PROBLEMS, last_images
 
 
 def run(params: Params) -> str:
@@ -45,21 +45,22 @@ def run(params: Params) -> str:
         change = _change(data.source, findings.usable)
         spare = findings.keep(splits.few_labels(findings.usable, per_class, params.seed))
         deep = deep_images.settle(findings, decoder, data.range)
-        usable = findings.usable
+        findings.usable = usable = findings.usable[["path", "label", "split", "sha256", "together"]]
         classes = tuple(sorted(usable["label"].unique()))
         layout = shards.Layout(classes, data.image_size, data.resize, deep.grey_range if deep.images else None)
-        usable["together"] = duplicates.names_of_sets(usable)
+        usable = usable.assign(together=duplicates.names_of_sets(usable))
         numbers = {name: number for number, name in enumerate(layout.classes)}
         digests_of = {}
         for name in splits.SPLITS:
-            rows = usable[usable["split"] == name]
+            index = usable.loc[usable["split"] == name, ["path", "label", "sha256", "together"]]
             (folder / name).mkdir()
-            index = rows.assign(label=rows["label"].map(numbers).astype("int64"))
-            pixels, digests = decoder.pixels(rows.index), list(decoder.digests(rows.index))
-            split = shards.write(folder / name, layout, index, pixels, digests)
+            index["label"] = index["label"].map(numbers).astype("int64")
+            pixels, digests = decoder.pixels(index.index), decoder.digests(index.index)
+            split = shards.write(folder / name, layout, index, pixels, digests, data.codec)
             digests_of[name] = SplitDigests(split.source_digest(), split.digest)
         shutil.rmtree(work)
         result = report.build(data, findings, layout, spare, digests_of)
+        report.write_tables(findings, PROBLEMS, NEAR_COPIES)
         atomic.write_json(DATA_REPORT, result.as_json())
     notes = [report.drawn(result, given_splits, shares), str(deep) if deep.images else "", *change]
     return report.summary(result, [note for note in notes if note])

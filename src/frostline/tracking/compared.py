@@ -47,6 +47,7 @@ USUAL = {
     "data.min_side": 8,
     "data.resize": "crop",
     "data.near_duplicates": True,
+    "data.codec": "raw",
     "data.on_problem": "drop",
     "augment.rotation": 15,
     "augment.width_shift": 0.1,
