@@ -11,26 +11,28 @@ from typing import Annotated
 import typer
 
 from frostline import paths
-from frostline.cli_app import AsJson, app, command, params, params_here
+from frostline.cli_app import AsJson, Ray, app, command, executor, params, params_here
 from frostline.core import temporary
 from frostline.core.escaping import PlainText
 
 
 @command()
-def prepare() -> None:
+def prepare(ray: Ray = None) -> None:
     """Decode data.source into shards; list its problems."""
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # Arrow's own, chosen at its import, keeps 15 MB more
     from frostline.stages import prepare as stage
 
-    print(stage.run(params()))
+    with executor(ray) as elsewhere:
+        print(stage.run(params(), elsewhere))
 
 
 @command()
-def augment() -> None:
+def augment(ray: Ray = None) -> None:
     """Write the seeded variants of the training split."""
     from frostline.stages import augment as stage
 
-    print(stage.run(params()))
+    with executor(ray) as elsewhere:
+        print(stage.run(params(), elsewhere))
 
 
 @command()
@@ -55,9 +57,7 @@ def sweep(
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Processes that search; default: this one.")
     ] = None,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Search on a Ray cluster; auto: the one that runs here.")
-    ] = None,
+    ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
     """Search freeze depth, learning rate and other keys."""

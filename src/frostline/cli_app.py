@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +13,7 @@ import typer
 from frostline import exit_codes, paths
 
 if TYPE_CHECKING:
+    from frostline.core.executors import Executor
     from frostline.params.schema import Params
 
 
@@ -27,6 +30,10 @@ app = typer.Typer(
 command = partial(app.command, cls=exit_codes.Command)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", envvar="FROSTLINE_RAY", help="Use a Ray cluster; auto: the one here."),
+]
 
 
 def _print_version(is_given: bool) -> None:
@@ -50,6 +57,18 @@ def params() -> Params:
     from frostline.params.schema import load
 
     return load(paths.PARAMS)
+
+
+@contextmanager
+def executor(ray: str | None) -> Iterator[Executor | None]:
+    """Where a command's work is done: the Ray cluster at an address, None for this machine."""
+    if ray is None:
+        yield None
+        return
+    from frostline.core import ray_cluster
+
+    with ray_cluster.connected(ray) as cluster:
+        yield cluster
 
 
 def params_here() -> Params | None:

@@ -18,6 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from frostline.core import executors
 from frostline.data import images
 from frostline.data.deep_grey import GreyRange
 from frostline.data.images import NOT_AN_IMAGE
@@ -133,7 +134,7 @@ def test_several_processes_give_the_same_as_one(
 ) -> None:
     inline = decode(folder, tmp_path / "inline")
     monkeypatch.setattr(decoding, "INLINE", 0)
-    monkeypatch.setattr(decoding, "_start_method", lambda: method)
+    monkeypatch.setattr(executors, "_start_method", lambda: method)
     parallel = decode(folder, tmp_path / "parallel")
     pd.testing.assert_frame_equal(parallel[0], inline[0])
     np.testing.assert_array_equal(parallel[1], inline[1])
@@ -173,7 +174,7 @@ class Deadly:
 
 def test_workers_are_not_forked_if_threads_would_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    assert decoding._start_method() == "spawn"
+    assert executors._start_method() == "spawn"
 
 
 @pytest.mark.usefixtures("alarm")
@@ -181,10 +182,10 @@ def test_workers_are_not_forked_if_threads_would_be_lost(monkeypatch: pytest.Mon
 def test_a_worker_that_dies_is_an_internal_error_and_not_a_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    monkeypatch.setattr(decoding, "_start_method", lambda: method)
+    monkeypatch.setattr(executors, "_start_method", lambda: method)
     monkeypatch.setattr(decoding, "INLINE", 0)
     monkeypatch.setattr(decoding.machine, "cores", lambda: 2)
-    with pytest.raises(InternalError, match="a decoding process died"):
+    with pytest.raises(InternalError, match="a worker process died"):
         list(Decoder(Deadly(bytes(300_000)), 4, "stretch", 1, tmp_path / "scratch").all([str(i) for i in range(2000)]))
     assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
 
@@ -192,7 +193,7 @@ def test_a_worker_that_dies_is_an_internal_error_and_not_a_hang(
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from frostline.ingest import decoding; from frostline.data import images
+from frostline.core import executors; from frostline.ingest import decoding; from frostline.data import images
 
 class Slow:
     def read(self, path, least, grey_range=None):
@@ -201,7 +202,7 @@ class Slow:
 
 decoding.INLINE = 0
 decoding.machine.cores = lambda: 2
-decoding._start_method = lambda: "fork"
+executors._start_method = lambda: "fork"
 list(decoding.Decoder(Slow(), 4, "stretch", 1, Path("scratch")).all([str(i) for i in range(64)]))
 """
 

@@ -70,7 +70,7 @@ def _crew(workers: int | None, ray: str | None) -> Crew:
 
     if ray is not None:
         return ray_crew.RayActors(ray, workers)
-    return crews.Processes(workers) if workers is not None and workers > 1 else crews.Alone()
+    return crews.LocalProcesses(workers) if workers is not None and workers > 1 else crews.Alone()
 
 
 def _believing(

@@ -9,6 +9,7 @@ __all__ = [
     "database_errors",
     "digest",
     "escaping",
+    "executors",
     "fonts",
     "history",
     "labels",
@@ -18,6 +19,7 @@ __all__ = [
     "own_code",
     "plain_yaml",
     "progress",
+    "ray_cluster",
     "suggest",
     "temporary",
 ]

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frostline.core import machine, progress
+from frostline.core.executors import Executor
 from frostline.data import augmentation, shards
+from frostline.data.images import Pixels
 from frostline.errors import DataError
 from frostline.params.schema import AugmentSection
 
+CHUNK = 64  # images that are made at a time
 
-def write(settings: AugmentSection, train: shards.Shards, seed: int, folder: Path) -> None:
-    """Write the stored variants of the training split into an empty folder. There are none if variants are live."""
-    for variant in range(1, (settings.copies if settings.stored else 0) + 1):
-        place = folder / f"variant-{variant:05d}"
+
+def write(
+    settings: AugmentSection, train: shards.Shards, seed: int, folder: Path, executor: Executor | None = None
+) -> None:
+    """Write the stored variants of the training split into an empty folder. There are none if variants are live.
+
+    executor: where they are made, None for this process; it must see the folder of `train`.
+    """
+    for number in range(1, (settings.copies if settings.stored else 0) + 1):
+        place = folder / f"variant-{number:05d}"
         place.mkdir()
-        images = progress.track(_make_variant(train, settings, variant, seed), len(train), f"augment {variant}")
-        shards.write(place, train.layout, train.index, images, codec=train.codec)
+        variant = StoredVariant(train.folder, settings, seed, number)
+        images = _made(variant, train, executor)
+        shards.write(
+            place,
+            train.layout,
+            train.index,
+            progress.track(images, len(train), f"augment {number}"),
+            codec=train.codec,
+        )
 
 
 def stored(folder: Path, settings: AugmentSection, train: shards.Shards) -> list[shards.Shards]:
@@ -40,17 +59,47 @@ def stored(folder: Path, settings: AugmentSection, train: shards.Shards) -> list
     return variants
 
 
-def _make_variant(
-    train: shards.Shards, settings: AugmentSection, number: int, seed: int
-) -> Iterator[NDArray[np.uint8]]:
-    """One variant of every training image, in the order of the shards."""
-    digests = train.index["sha256"]
-    function = augmentation.own(settings)
+@dataclass(frozen=True)
+class StoredVariant:
+    """One variant of the training images in a folder, made wherever that folder is. number: from 1 on."""
 
-    def make(sha256: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return augmentation.variant(pixels, settings, function, sha256, number, seed)
+    train: Path
+    settings: AugmentSection
+    seed: int
+    number: int
 
+    def __call__(self, rows: NDArray[np.int64]) -> list[Pixels]:
+        """The variants of some images."""
+        return list(map(self.maker(), *_chosen(_opened(self.train), rows)))
+
+    def maker(self) -> Callable[[str, Pixels], Pixels]:
+        """The function that makes the variant of an image, by its digest and pixels."""
+        function = augmentation.own(self.settings)
+
+        def make(sha256: str, pixels: Pixels) -> Pixels:
+            return augmentation.variant(pixels, self.settings, function, sha256, self.number, self.seed)
+
+        return make
+
+
+def _made(variant: StoredVariant, train: shards.Shards, executor: Executor | None) -> Iterator[Pixels]:
+    """A variant of every training image, in the order of the shards."""
+    chunks = (np.arange(start, min(start + CHUNK, len(train))) for start in range(0, len(train), CHUNK))
+    if executor is not None:
+        yield from chain.from_iterable(executor.map(variant, chunks))
+        return
+    make = variant.maker()
     with ThreadPoolExecutor(machine.cores()) as pool:  # SciPy releases the interpreter lock
-        for start in range(0, len(train), 64):
-            rows = np.arange(start, min(start + 64, len(train)))
-            yield from pool.map(make, digests.iloc[rows].tolist(), train.take(rows))
+        for rows in chunks:
+            yield from pool.map(make, *_chosen(train, rows))
+
+
+def _chosen(train: shards.Shards, rows: NDArray[np.int64]) -> tuple[list[str], Pixels]:
+    """The digests and pixels of some images."""
+    return train.index["sha256"].iloc[rows].tolist(), train.take(rows)
+
+
+@cache
+def _opened(folder: Path) -> shards.Shards:
+    """Images that are opened once in a process: each would be compared with its checksum again."""
+    return shards.open_folder(folder)

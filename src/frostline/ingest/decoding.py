@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import pickle
-import sys
-import threading
-import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from frostline.core import machine, progress
+from frostline.core.executors import Executor, Processes
 from frostline.data import images
 from frostline.data.deep_grey import GreyRange, Tones
 from frostline.data.images import Pixels
 from frostline.data.memory_budget import Budget
-from frostline.errors import InternalError
+from frostline.errors import DataError, InternalError
 from frostline.ingest import reading, thumbnails
 from frostline.ingest.reading import SourceReader
 
 CHUNK = 32  # images per task
-AHEAD = 16  # tasks for each worker that are ready before they are needed
 INLINE = 200  # up to that many images, the start of worker processes costs more than it saves
 
 DIGEST = 32  # bytes of SHA-256
+
+# The numbers of records, and the paths of the images that belong there.
+Task: TypeAlias = tuple[Sequence[int], list[str]]
 
 
 class Decoded(NamedTuple):
@@ -61,7 +59,8 @@ class Decoder:
     A record holds the prepared pixels, their SHA-256 and the thumbnail, so that memory holds none of them.
 
     size: side of the prepared images in pixels; min_side: images with a smaller side, in pixels, are unusable;
-    grey_range: of grey images with more than 8 bits.
+    grey_range: of grey images with more than 8 bits; executor: where images are decoded, None for this machine; it must
+    see the scratch file's folder and `source`, where the images are.
     """
 
     reader: SourceReader
@@ -70,6 +69,8 @@ class Decoder:
     min_side: int
     scratch: Path
     grey_range: GreyRange = "own"
+    executor: Executor | None = None
+    source: Path = Path()
 
     def with_range(self, grey_range: GreyRange) -> Decoder:
         """The same with another range."""
@@ -85,19 +86,34 @@ class Decoder:
         """Bytes of one prepared image."""
         return self.size * self.size * 3
 
-    def run(self, rows: Sequence[int], paths: Sequence[str]) -> list[Decoded]:
+    def run(self, task: Task) -> list[Decoded]:
         """Decode images into the records with these numbers."""
+        rows, paths = task
         file = os.open(self.scratch, os.O_WRONLY)
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow's warnings name no file
-                return [self._one(file, row, path) for row, path in zip(rows, paths, strict=True)]
+            results = []
+            for row, (facts, parts) in zip(rows, map(self._one, paths), strict=True):
+                os.pwritev(file, parts, row * self.record)
+                results.append(facts)
+            return results
         finally:
             os.close(file)
 
-    def _one(self, file: int, row: int, path: str) -> Decoded:
+    def rendered(self, task: Task) -> list[tuple[Decoded, bytes]]:
+        """Decode images on another machine, which does not write into the scratch file: their facts and records.
+
+        Raises DataError if the machine does not see the images: each would look like a missing file.
+        """
+        for place in (self.source, self.scratch.parent):
+            if not place.exists():
+                raise DataError(f"{place}: not found; every machine of the cluster needs it at this place")
+        return [(facts, b"".join(parts)) for facts, parts in map(self._one, task[1])]
+
+    def _one(self, path: str) -> tuple[Decoded, list[Any]]:
+        """The facts of an image, and the parts of its record, none if it is unusable."""
         try:
-            with images.budget.turn():
+            with images.budget.turn(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow's warnings name no file
                 original = self.reader.read(path, self.size, self.grey_range)
                 if min(original.size) < self.min_side:
                     width, height = original.size
@@ -107,14 +123,14 @@ class Decoder:
                 original = original._replace(image=square)  # frees the large image before the turn ends
             small = np.asarray(square)
             digest = hashlib.sha256(small.data).digest()
-            os.pwritev(file, [small.data, digest, thumbnails.draw(square).data], row * self.record)
+            parts = [small.data, digest, thumbnails.draw(square).data]
         except images.UnreadableImageError as error:
-            return Decoded(kind=error.kind, reason=str(error))
+            return Decoded(kind=error.kind, reason=str(error)), []
         except MemoryError:  # not a problem of the image: which images are dropped must not depend on the machine
             raise InternalError(f"{path}: not enough memory to decode it; free some and repeat") from None
         prepared = int.from_bytes(digest[:8], "big", signed=True)
         facts = (original.sha256, prepared, original.is_coded, original.size)
-        return Decoded(*facts, tones=original.tones, has_deep_colour=original.has_deep_colour)
+        return Decoded(*facts, tones=original.tones, has_deep_colour=original.has_deep_colour), parts
 
     def pixel_digests(self, paths: Sequence[str]) -> list[bytes]:
         """SHA-256 of the pixels of readable images, decoded at their own size, 32 bytes each."""
@@ -135,22 +151,30 @@ class Decoder:
         rows = range(len(paths)) if rows is None else rows
         starts = range(0, len(paths), CHUNK)
         tasks = ((rows[start : start + CHUNK], list(paths[start : start + CHUNK])) for start in starts)
-        workers = min(machine.cores(), len(starts))
-        if len(paths) <= INLINE or workers == 1:
-            yield from _tracked((self.run(*task) for task in tasks), len(paths))
-            return
-        # The workers get the decoder as a file: if a worker died while it reads a pipe, the parent would wait forever.
+        parts = self._elsewhere(self.executor, tasks) if self.executor else self._here(tasks, len(paths))
+        for part in progress.track(parts, len(paths), "prepare", CHUNK):
+            yield from part
+
+    def _here(self, tasks: Iterator[Task], total: int) -> Iterator[list[Decoded]]:
+        workers = min(machine.cores(), math.ceil(total / CHUNK))
+        if total <= INLINE or workers == 1:
+            return map(self.run, tasks)
         handover = self.scratch.with_name("decoder.pickle")
-        handover.write_bytes(pickle.dumps(self))
-        context = get_context(_start_method())
-        shared = (_budget(), context.Condition(), context.Value("q", 0, lock=False))
-        try:
-            with ProcessPoolExecutor(workers, context, _begin, (handover, os.getpid(), shared)) as pool:
-                yield from _tracked(_in_order(pool, tasks, AHEAD * workers), len(paths))
-        except BrokenProcessPool:
-            raise InternalError("a decoding process died, probably for lack of memory; free some and repeat") from None
-        finally:
-            handover.unlink()  # not earlier: a worker may start when the others have done all the work
+        return Processes(workers, handover, _begin, _shared).map(self.run, tasks)
+
+    def _elsewhere(self, executor: Executor, tasks: Iterator[Task]) -> Iterator[list[Decoded]]:
+        sent: deque[Task] = deque()
+
+        def remembered() -> Iterator[Task]:
+            for task in tasks:
+                sent.append(task)
+                yield task
+
+        with self.scratch.open("r+b", buffering=0) as file:
+            for results in executor.map(replace(self, executor=None).rendered, remembered()):
+                for row, (_, record) in zip(sent.popleft()[0], results, strict=True):
+                    os.pwrite(file.fileno(), record, row * self.record)
+                yield [facts for facts, _ in results]
 
     def pixels(self, rows: Iterable[int]) -> Iterator[Pixels]:
         """Read prepared images back, uint8 (size, size, 3) each."""
@@ -172,51 +196,11 @@ class Decoder:
                 yield os.pread(file.fileno(), size, row * self.record + offset)
 
 
-def _start_method() -> str:
-    """How worker processes start: by fork, in milliseconds, unless threads run that don't survive a fork."""
-    is_alone = threading.active_count() == 1 and not {"tensorflow", "jax", "torch"} & sys.modules.keys()
-    return "fork" if is_alone and sys.platform == "linux" else "spawn"
+def _shared(context: BaseContext) -> tuple[Any, ...]:
+    """What worker processes share: the memory, in bytes, that all together may use to decode."""
+    memory = max(2**30, machine.free_memory() / 4)
+    return memory, context.Condition(), context.Value("q", 0, lock=False)
 
 
-def _in_order(
-    pool: ProcessPoolExecutor, tasks: Iterable[tuple[Sequence[int], list[str]]], ahead: int
-) -> Iterator[list[Decoded]]:
-    """The results of tasks, in their order. No more than `ahead` tasks wait, while `pool.map` would keep them all."""
-    waiting: deque[Future[list[Decoded]]] = deque()
-    for task in tasks:
-        waiting.append(pool.submit(_task, *task))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _tracked(parts: Iterable[list[Decoded]], total: int) -> Iterator[Decoded]:
-    for part in progress.track(parts, total, "prepare", CHUNK):
-        yield from part
-
-
-_decoder: Decoder  # set once in each worker process, so that it is not sent with every task
-
-
-def _budget() -> float:
-    """The memory that all workers together may use to decode, in bytes."""
-    return max(2**30, machine.free_memory() / 4)
-
-
-def _begin(handover: Path, parent: int, shared: tuple[float, Any, Any]) -> None:
-    global _decoder
+def _begin(*shared: Any) -> None:
     images.budget = Budget(*shared)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _decoder = pickle.loads(handover.read_bytes())
-
-
-def _end_with(parent: int) -> None:
-    """End this worker when its parent is killed: otherwise it would wait for the next task forever."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def _task(rows: Sequence[int], paths: Sequence[str]) -> list[Decoded]:
-    return _decoder.run(rows, paths)

@@ -51,9 +51,10 @@ class SweepSection(Section):
 
     `space`: dotted keys of params.yaml, each with a range or a list of values; `prior`: where the first points come
     from, the sampler alone or what frozen features are worth (see `frostline.choice`); `timeout`: seconds after which
-    no new trial begins; `storage`: `auto` (SQLite, opened by one process), `journal` (a file, opened by several processes
-    of this machine) or the URL of a database or of Optuna's proxy (several machines); `patience`: seconds for which a worker waits for a database that is not
-    available; `soup`: average the weights of the best trials where that is better on the validation split.
+    no new trial begins; `storage`: `auto` (SQLite, opened by one process), `journal` (a file, opened by several
+    processes of this machine) or the URL of a database or of Optuna's proxy (several machines); `patience`: seconds for
+    which a worker waits for a database that is not available; `soup`: average the weights of the best trials where that
+    is better on the validation split.
     """
 
     trials: Positive

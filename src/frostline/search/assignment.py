@@ -5,7 +5,6 @@ It is sent to processes and to Ray's actors, so nothing here imports Keras befor
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import traceback
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from frostline import paths
+from frostline.core import ray_cluster
 from frostline.errors import FrostlineError, StateError
 from frostline.params.schema import Params
 from frostline.search.sampling import Settings
@@ -44,10 +44,7 @@ class Assignment:
     def work(self) -> None:
         """Work until nothing is left to do. Raises the errors of `Session.search`, and StateError if this machine's
         data or settings are not those of the study."""
-        os.environ.update(self.environment)
-        if not self.project.is_dir():
-            raise StateError(f"{self.project}: not found; every machine needs the project at this place")
-        os.chdir(self.project)
+        ray_cluster.enter(self.project, self.environment)
         print_line = partial(print, flush=True, file=sys.stderr if self.to_stderr else sys.stdout)
         from frostline.models import backend
 

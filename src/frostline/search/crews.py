@@ -43,7 +43,7 @@ class Alone:
 
 
 @dataclass(frozen=True)
-class Processes:
+class LocalProcesses:
     """Several processes on this machine. Each has a GPU, if there are any, and its share of the cores."""
 
     count: int

@@ -5,15 +5,14 @@ Ray gives out cores and GPUs; which trial is worth the next epochs is decided by
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from frostline.core import ray_cluster
+from frostline.core.ray_cluster import Cluster
 from frostline.errors import ParamsError, UserError
 from frostline.search import assignment, supervision
 from frostline.search.assignment import Assignment
@@ -22,43 +21,25 @@ from frostline.search.supervision import Outcome
 if TYPE_CHECKING:
     from frostline.search.session import Session
 
-CONNECT = 5.0  # seconds to reach a cluster, which Ray itself would try for many minutes
-# Variables that workers on other machines get, by the beginning of their names.
-HANDED_ON = ("KERAS_BACKEND", "FROSTLINE_", "MLFLOW_TRACKING_", "MLFLOW_S3_", "AWS_", "DVC_ROOT")
 
-
-@dataclass(frozen=True)
-class Cluster:
-    """What a Ray cluster has. cores, gpus: of each living node; driver: the address of this machine."""
-
-    cores: tuple[int, ...]
-    gpus: tuple[int, ...]
-    hosts: frozenset[str]
-    driver: str
-
-    def demand(self, workers: int) -> tuple[int, int]:
-        """The cores and GPUs that each of so many workers asks for: a GPU if there are any, else equal parts of the
-        smallest node. Raises UserError if the cluster is too small."""
-        if any(self.gpus):
-            most, what, each = sum(self.gpus), "GPUs", (1, 1)
-        else:
-            a_node = math.ceil(workers / len(self.cores))
-            most, what, each = sum(self.cores), "cores", (max(1, min(self.cores) // a_node), 0)
-        if workers > most:
-            raise UserError(f"--workers {workers}: the Ray cluster has {most} {what}; give --workers {most} at most")
-        return each
-
-    @property
-    def default_workers(self) -> int:
-        """A worker for each GPU, or for each node if there are none."""
-        return sum(self.gpus) or len(self.cores)
+def demand(cores: Sequence[int], gpus: Sequence[int], workers: int) -> tuple[int, int]:
+    """The cores and GPUs that each of so many workers asks for: a GPU if there are any, else equal parts of the
+    smallest node. cores, gpus: of each node. Raises UserError if the cluster is too small."""
+    if any(gpus):
+        most, what, each = sum(gpus), "GPUs", (1, 1)
+    else:
+        a_node = math.ceil(workers / len(cores))
+        most, what, each = sum(cores), "cores", (max(1, min(cores) // a_node), 0)
+    if workers > most:
+        raise UserError(f"--workers {workers}: the Ray cluster has {most} {what}; give --workers {most} at most")
+    return each
 
 
 @dataclass(frozen=True)
 class RayActors:
     """Actors of a cluster.
 
-    address: `auto` for the cluster that runs here; count: None for `Cluster.default_workers`.
+    address: see `ray_cluster.connected`; count: None for a worker for each GPU, or for each node if there are none.
     """
 
     address: str
@@ -66,17 +47,16 @@ class RayActors:
 
     def search(self, own: Session, to_stderr: bool) -> None:
         """See `crews.Crew.search`."""
-        with _connected(self.address) as ray:
-            cluster = _cluster(ray)
+        with ray_cluster.connected(self.address) as cluster:
             _require_shared(own, cluster)
-            count = self.count or cluster.default_workers
-            cores, gpus = cluster.demand(count)
+            count = self.count or sum(cluster.gpus) or len(cluster.cores)
+            cores, gpus = demand(cluster.cores, cluster.gpus, count)
             environment = _environment(None if gpus else cores)
-            actor = ray.remote(SweepWorker).options(num_cpus=cores, num_gpus=gpus, scheduling_strategy="SPREAD")
+            actor = cluster.ray.remote(SweepWorker).options(num_cpus=cores, num_gpus=gpus, scheduling_strategy="SPREAD")
             own.print_line(f"sweep: {count} workers on {len(cluster.cores)} nodes of Ray")
             with supervision.storage_for_workers(own, cluster.driver) as storage:
                 work = supervision.assignments(own, storage, count, to_stderr, environment)
-                team = [_Actor(ray, actor, each) for each in work]
+                team = [_Actor(cluster.ray, actor, each) for each in work]
                 try:
                     supervision.until_all_are_done(own, team, _ended)
                 finally:
@@ -92,9 +72,7 @@ class SweepWorker:
         try:
             each.work()
         except Exception as error:
-            sent = assignment.portable(error)
-            sent.args = (f"{socket.gethostname()}: {sent}",)
-            raise sent from None
+            raise ray_cluster.with_host(assignment.portable(error)) from None
 
 
 class _Actor:
@@ -132,40 +110,6 @@ def _ended(at_work: Sequence[_Actor], timeout: float) -> list[tuple[_Actor, Outc
     return [(member, member.outcome()) for member in at_work if member.result in done]
 
 
-@contextmanager
-def _connected(address: str) -> Iterator[Any]:
-    """Ray, connected to a cluster. Raises UserError if it is not installed or does not answer."""
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # or lines of trials would be left out
-    try:
-        import ray
-    except ImportError:
-        raise UserError("--ray needs Ray, which is not installed; pip install 'frostline[ray]'") from None
-    try:
-        host, _, port = address.rpartition("/")[2].rpartition(":")
-        if port.isdecimal():
-            socket.create_connection((host, int(port)), CONNECT).close()
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"--ray {address}: no Ray cluster answers ({_line(error)}); start one by `ray start --head`, or correct "
-            "the address"
-        ) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-
-
-def _cluster(ray: Any) -> Cluster:
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    return Cluster(
-        cores=tuple(int(node["Resources"].get("CPU", 0)) for node in nodes),
-        gpus=tuple(int(node["Resources"].get("GPU", 0)) for node in nodes),
-        hosts=frozenset(node["NodeManagerHostname"] for node in nodes),
-        driver=ray.util.get_node_ip_address(),
-    )
-
-
 def _require_shared(own: Session, cluster: Cluster) -> None:
     """Refuse files of this machine as the study or the tracking database, where workers are on others."""
     if own.params.sweep.storage == "journal":
@@ -173,8 +117,7 @@ def _require_shared(own: Session, cluster: Cluster) -> None:
             "params.yaml: sweep.storage: journal is a file of this machine; set auto, or postgresql://..."
         )
     uri = os.environ.get("MLFLOW_TRACKING_URI") or own.params.tracking.uri
-    is_away = any(host != socket.gethostname() for host in cluster.hosts)
-    if is_away and not uri.startswith(("http://", "https://", "none")):
+    if cluster.is_elsewhere and not uri.startswith(("http://", "https://", "none")):
         raise ParamsError(
             f"params.yaml: tracking.uri: {uri} is a file of this machine, and workers are on others; name an MLflow "
             "server, or set none"
@@ -183,11 +126,6 @@ def _require_shared(own: Session, cluster: Cluster) -> None:
 
 def _environment(cores: int | None) -> Mapping[str, str]:
     """The variables that workers need. cores: of each, None for GPUs: TensorFlow would use all cores of a node."""
-    handed_on = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
     if cores is None:
-        return handed_on
-    return {**handed_on, **{f"TF_NUM_{kind}_THREADS": str(cores) for kind in ("INTRAOP", "INTEROP")}}
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]
+        return ray_cluster.environment()
+    return {**ray_cluster.environment(), **{f"TF_NUM_{kind}_THREADS": str(cores) for kind in ("INTRAOP", "INTEROP")}}

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from frostline.core import atomic
+from frostline.core.executors import Executor
 from frostline.data import shards
 from frostline.data.data_report import SplitDigests
 from frostline.ingest import changes, checks, deep_images, duplicates, gathering, report, splits
@@ -19,8 +20,11 @@ from frostline.params.schema import Params
 from frostline.paths import DATA_REPORT, NEAR_COPIES, PREPARED, PROBLEMS, last_images
 
 
-def run(params: Params) -> str:
-    """Prepare the data. Returns a line about the result, and one for each kind of problem."""
+def run(params: Params, executor: Executor | None = None) -> str:
+    """Prepare the data. Returns a line about the result, and one for each kind of problem.
+
+    executor: where images are decoded, None for processes of this machine.
+    """
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pool keeps tens of megabytes after small tables
     data = params.data
     with atomic.folder(PREPARED) as folder:
@@ -28,7 +32,14 @@ def run(params: Params) -> str:
         work.mkdir()
         source = open_source(Path(data.source), work, Structure.of(data))
         decoder = Decoder(
-            source.reader, data.image_size, data.resize, data.min_side, work / "scratch", data.range or "own"
+            source.reader,
+            data.image_size,
+            data.resize,
+            data.min_side,
+            work / "scratch",
+            data.range or "own",
+            executor,
+            Path(data.source),
         )
         given_splits = set(source.table["split"].dropna())
         readable, problems = gathering.decoded(source, decoder)
