@@ -8,16 +8,22 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from frostline import paths
 from frostline.core import ray_cluster
-from frostline.errors import FrostlineError, StateError
+from frostline.errors import FrostlineError, StateError, UnreachableError
 from frostline.params.schema import Params
 from frostline.search.sampling import Settings
+
+T = TypeVar("T")
+
+RETRY = 2.0  # seconds between two tries at a server that is away
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,13 @@ class Assignment:
             )
         plan = replace(plan, settings=self.settings)
         params = self._until_its_end()
-        with (
-            storages.opened(self.storage, paths.state(), params.sweep.patience) as storage,
-            session.joined(params, plan, storage, training_inputs, locate, print_line, self.worker) as own,
-        ):
+        patience = params.sweep.patience
+        with ExitStack() as opened:
+            storage = _when_reachable(
+                lambda: opened.enter_context(storages.opened(self.storage, paths.state(), patience)), patience
+            )
+            joined = (params, plan, storage, training_inputs, locate, print_line, self.worker)
+            own = _when_reachable(lambda: opened.enter_context(session.joined(*joined)), patience)
             own.search()
 
     def _until_its_end(self) -> Params:
@@ -75,6 +84,19 @@ class Assignment:
             return self.params
         left = max(self.until - time.time(), 0.001)
         return self.params.model_copy(update={"sweep": self.params.sweep.model_copy(update={"timeout": left})})
+
+
+def _when_reachable(enter: Callable[[], T], patience: float) -> T:
+    """What `enter` returns, once its server answers: it did when the sweep was started. Raises UnreachableError after
+    `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return enter()
+        except UnreachableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY)
 
 
 def portable(error: Exception) -> FrostlineError | RuntimeError:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from optuna.storages import BaseStorage, GrpcStorageProxy
 from optuna.trial import TrialState
 
-from frostline.errors import StateError
+from frostline.errors import StateError, UnreachableError
 from frostline.search import optuna_internals
 from frostline.search.patience import Patient, make_patient
 from frostline.search.sampling import quiet
@@ -79,7 +79,7 @@ make_patient(Proxy)
 
 
 def opened(url: str, heartbeat: int, patience: float) -> Proxy:
-    """A client of the proxy at grpc://HOST:PORT. Raises StateError if it does not answer."""
+    """A client of the proxy at grpc://HOST:PORT. Raises UnreachableError if it does not answer."""
     address = url.removeprefix(SCHEME)
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
@@ -88,7 +88,7 @@ def opened(url: str, heartbeat: int, patience: float) -> Proxy:
     try:
         proxy.wait_server_ready(timeout=max(patience, 5.0))
     except ConnectionError as error:
-        raise StateError(
+        raise UnreachableError(
             f"params.yaml: sweep.storage {url} is not reachable; check that the proxy runs, and that host and port are "
             "right"
         ) from error

@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from frostline.core import atomic
-from frostline.errors import StateError
+from frostline.errors import StateError, UnreachableError
 from frostline.search import optuna_internals, proxy, storage_errors
 from frostline.search.patience import Patient, make_patient
 from frostline.search.sampling import quiet
@@ -29,7 +29,7 @@ def opened(setting: str, state: Path, patience: float = 0.0) -> Iterator[BaseSto
     setting: the value of `sweep.storage`, which is `auto`, `journal` or the URL of a database or of a proxy; state: the
     folder for the first two; patience: seconds for which an operation waits for a server that is away. Raises
     StateError, in one line without user and password, if the storage can't be used, now or later, or if another process
-    uses the SQLite file.
+    uses the SQLite file; UnreachableError if its server does not answer.
     """
     atomic.require_writable(state)
     if setting == "journal":
@@ -53,7 +53,9 @@ def opened(setting: str, state: Path, patience: float = 0.0) -> Iterator[BaseSto
         try:
             database = _with_tables(url, None if is_file else HEARTBEAT, 0.0 if is_file else patience)
         except Exception as error:
-            raise StateError(storage_errors.in_opening(error, url)) from error
+            cause = storage_errors.of_driver(error)
+            kind = UnreachableError if cause is not None and storage_errors.is_away(cause) else StateError
+            raise kind(storage_errors.in_opening(error, url)) from error
         yield database
 
 
