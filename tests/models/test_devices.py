@@ -20,6 +20,15 @@ def test_one_device_is_what_tensorflow_gets():
 
 
 @pytest.mark.slow
+def test_tensorflows_own_way_would_change_the_result():
+    command = [sys.executable, str(ROOT / "tests" / "tensorflow_devices.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # One device draws one mask for all rows, and the variance of 0, 8, 16 and 24 is 80.
+    assert json.loads(done.stdout.splitlines()[-1]) == {"masks_are_equal": True, "variance": pytest.approx(16)}
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed: pip install -e .[jax]")
 def test_the_same_weights_on_one_two_and_four_devices_of_jax(tmp_path):
     logical = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
