@@ -27,6 +27,7 @@ LONGEST = (
     "models/test_hub.py",
     "training/test_loop.py",
     "stages/test_e2e_registry.py",
+    "deploy/test_team_server.py",
     "search/test_worker.py",
     "stages/test_e2e.py",
     "project/test_workflows.py",
