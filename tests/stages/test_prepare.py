@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -425,6 +427,23 @@ def test_a_codec_changes_how_the_shards_are_stored_and_not_which_images_they_hol
     for name, split in prepared().items():
         assert {path.suffix for path in split.folder.glob("images-*")} == {".webp_lossless"}
         np.testing.assert_array_equal(split.take(np.arange(len(split))), pixels[name])
+
+
+def test_a_tar_set_of_the_same_files_gives_the_same_shards(images: Path) -> None:
+    prepare.run(params())
+    expected = report()["digests"]
+    files = sorted(images.glob("*/*.png"))
+    Path("set").mkdir()
+    for number in range(3):  # of 12 images a tar, as folder order has them, so that paths sort alike
+        with tarfile.open(f"set/{number}.tar", "w") as tar:
+            for file in files[12 * number : 12 * number + 12]:
+                tar.add(file, f"{file.stem}.png")
+                label = tarfile.TarInfo(f"{file.stem}.txt")
+                label.size = 3
+                tar.addfile(label, io.BytesIO(file.parent.name.encode()))
+    prepare.run(params("set"))
+    assert report()["digests"] == expected
+    assert report()["problems"] == []
 
 
 def test_near_copies_under_two_labels_give_a_warning(images: Path) -> None:

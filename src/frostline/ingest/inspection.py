@@ -19,8 +19,8 @@ from frostline.params.schema import Params
 def check(params: Params, scratch: Path) -> sources.Source | None:
     """Check the source of params.yaml: a folder and a table by their lists of images, an archive by its start.
 
-    scratch: an existing folder, which stays empty. Returns the source, or None for an archive or a card, which is not
-    opened. Raises DataError or ParamsError, one line with the fix.
+    scratch: an existing folder, see `sources.open_source`. Returns the source, or None for an archive or a card, which
+    is not opened. Raises DataError or ParamsError, one line with the fix.
     """
     path = Path(params.data.source)
     if path.is_dir():

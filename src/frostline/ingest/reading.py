@@ -55,13 +55,18 @@ class FileReader:
     def read(self, path: str, least: int | None, grey_range: GreyRange = None) -> ReadImage:
         """See `SourceReader.read`. A path that is not a regular file is not opened."""
         data = images.read_file(os.path.join(self.root, path))  # noqa: PTH118  faster, and called a million times
-        loaded = images.load(data, least, grey_range=grey_range)
-        if loaded.deep is not None:
-            tones = deep_grey.tones(loaded.deep, loaded.is_windowed)
-            return ReadImage(loaded.image, loaded.size, pixel_digest(loaded.deep), False, tones)
-        coded = jpeg_digest(data, loaded.orientation)
-        sha256 = coded or pixel_digest(np.asarray(loaded.image))
-        return ReadImage(loaded.image, loaded.size, sha256, coded is not None, None, loaded.has_deep_colour)
+        return of_bytes(data, least, grey_range)
+
+
+def of_bytes(data: bytes, least: int | None, grey_range: GreyRange) -> ReadImage:
+    """Read an image from the bytes of its file. See `SourceReader.read`."""
+    loaded = images.load(data, least, grey_range=grey_range)
+    if loaded.deep is not None:
+        tones = deep_grey.tones(loaded.deep, loaded.is_windowed)
+        return ReadImage(loaded.image, loaded.size, pixel_digest(loaded.deep), False, tones)
+    coded = jpeg_digest(data, loaded.orientation)
+    sha256 = coded or pixel_digest(np.asarray(loaded.image))
+    return ReadImage(loaded.image, loaded.size, sha256, coded is not None, None, loaded.has_deep_colour)
 
 
 def pixel_digest(pixels: NDArray[Any]) -> bytes:

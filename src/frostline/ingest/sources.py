@@ -1,7 +1,7 @@
 """Open a data source: a table of images with their labels, and a reader for them.
 
 A source is a folder of class folders, a folder with the splits train/val/test of class folders, a table (CSV or
-Parquet), a folder with a table, an archive of any of these, or a card.
+Parquet), a folder with a table, an archive of any of these, a folder of tars in WebDataset's layout, or a card.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import pandas as pd
 from frostline import paths
 from frostline.data.data_report import DataWarning, Problem
 from frostline.errors import DataError
-from frostline.ingest import archives, cards, folders, tables
+from frostline.ingest import archives, cards, folders, tables, tar_sets
 from frostline.ingest.listing import Listing
 from frostline.ingest.reading import FileReader, SourceReader
 from frostline.ingest.structures import AUTOMATIC, Structure
 from frostline.params.schema import SplitSection
 
-KINDS = "a folder of class folders, a table (.csv, .parquet), an archive (.zip, .tar, .tar.gz) or a card (.yaml)"
+KINDS = (
+    "a folder of class folders or of WebDataset's tars, a table (.csv, .parquet), an archive (.zip, .tar, .tar.gz) or "
+    "a card (.yaml)"
+)
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,15 @@ class Source:
 def open_source(path: Path, scratch: Path, structure: Structure = AUTOMATIC) -> Source:
     """Open `data.source`.
 
-    scratch: an existing folder where an archive is unpacked, and which the source then needs; structure: of folders.
+    scratch: an existing folder where an archive is unpacked, or what lies in tars is noted, and which the source then
+    needs; structure: of folders.
 
     Raises DataError, naming the path and the fix, if it is not a source.
     """
     try:
         if path.is_dir():
-            return _folder(path, structure)
+            is_tars = tables.find_table(path) is None and tar_sets.is_tar_set(path)
+            return _source(*tar_sets.listed(path, scratch, structure)) if is_tars else _folder(path, structure)
         if path.is_file():
             if archives.is_archive(path):
                 return _archive(path, scratch, structure)
