@@ -36,19 +36,21 @@ def augment(ray: Ray = None) -> None:
 
 
 @command()
-def finetune() -> None:
+def finetune(ray: Ray = None) -> None:
     """Train: the head first, then everything above the freeze line."""
     from frostline.stages import finetune as stage
 
-    print(stage.run(params()))
+    with executor(ray) as elsewhere:
+        print(stage.run(params(), elsewhere))
 
 
 @command()
-def evaluate() -> None:
+def evaluate(ray: Ray = None) -> None:
     """Measure the classifier on the test split."""
     from frostline.stages import evaluate as stage
 
-    print(stage.run(params()))
+    with executor(ray) as elsewhere:
+        print(stage.run(params(), elsewhere))
 
 
 @command()
@@ -84,11 +86,13 @@ def features(
     layer: Annotated[str, typer.Option(help="Any layer of the backbone, by its name.")],
     out: Annotated[Path, typer.Option(metavar="F.parquet", help="The table: path, label, split, f0, f1, ...")],
     split: Annotated[str, typer.Option(help="all, train, val or test.")] = "all",
+    ray: Ray = None,
 ) -> None:
     """Write the features of a layer as a table."""
     from frostline.commands import features as stage
 
-    print(stage.run(params(), layer, split, out))
+    with executor(ray) as elsewhere:
+        print(stage.run(params(), layer, split, out, elsewhere))
 
 
 @command()
@@ -152,11 +156,14 @@ def predict(
     model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(paths.BUNDLE),
     as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    ray: Ray = None,
 ) -> None:
     """Print what the classifier says of images."""
     from frostline.commands import predict as stage
 
-    stage.run(params_here(), images, model, "json" if as_json else "csv" if as_csv else "table", sys.stdout)
+    with executor(ray) as elsewhere:
+        form = stage.form(as_json, as_csv)
+        stage.run(params_here(), images, model, form, sys.stdout, elsewhere)
 
 
 @command()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def add(store, images, entry=ENTRY, batch=2):
         computed.extend(int(images[row], 16) for row in rows)
         return np.stack([value(images[row]) for row in rows]).astype(entry.dtype)
 
-    assert store.add(entry, images, make, batch)
+    assert store.add(entry, images, partial(map, make), batch)
     return computed
 
 
@@ -139,7 +140,7 @@ def test_the_least_recently_used_go_when_the_budget_is_full(store):
 
 def test_what_does_not_fit_the_budget_is_said_and_not_stored(store, capsys):
     small = Store(store.folder, 100, store.memory)
-    assert not small.add(ENTRY, names(*range(4)), lambda rows: np.ones((len(rows), 5, 3), np.float32), 2)
+    assert not small.add(ENTRY, names(*range(4)), partial(map, lambda rows: np.ones((len(rows), 5, 3), np.float32)), 2)
     (line,) = capsys.readouterr().err.splitlines()
     assert "features can't be stored (cache.disk_gb 1e-07 is used up); they are computed again" in line
     assert not blocks(store)
@@ -154,7 +155,7 @@ def test_a_full_disk_is_one_line_of_warning_and_leaves_nothing(store, capsys):
     try:
         big = dataclasses.replace(ENTRY, shape=(1000,))
         wide = lambda rows: np.ones((len(rows), 1000), np.float32)  # noqa: E731
-        assert not store.add(big, names(*range(200)), wide, 32)
+        assert not store.add(big, names(*range(200)), partial(map, wide), 32)
         (line,) = capsys.readouterr().err.splitlines()
         assert "features can't be stored (No space left on device)" in line
         # Another process may take the last space between the look and the write.
@@ -162,7 +163,7 @@ def test_a_full_disk_is_one_line_of_warning_and_leaves_nothing(store, capsys):
         room_free = room._free
         try:
             room._free = lambda folder: 10**12
-            assert not store.add(big, names(*range(200)), wide, 32)
+            assert not store.add(big, names(*range(200)), partial(map, wide), 32)
         finally:
             room._free = room_free
         assert "No space left on device" in capsys.readouterr().err
@@ -188,7 +189,7 @@ def test_an_error_in_making_leaves_what_was_finished(store, monkeypatch):
         return np.stack([value(images[row]) for row in rows])
 
     with pytest.raises(RuntimeError, match="boom"):
-        store.add(ENTRY, images, make, 2)
+        store.add(ENTRY, images, partial(map, make), 2)
     assert add(fresh(store), images) == [4, 5]
     assert not list(store.folder.glob("*/.*"))
 
@@ -203,7 +204,7 @@ def slowly(folder, images, log):
         return np.stack([value(images[row]) for row in rows])
 
     room.BLOCK_BYTES = 4 * ENTRY.row_bytes
-    Store(folder, 1e9, Memory(1e9)).add(ENTRY, images, make, 2)
+    Store(folder, 1e9, Memory(1e9)).add(ENTRY, images, partial(map, make), 2)
 
 
 def test_two_writers_of_one_entry_share_the_work(store, tmp_path):

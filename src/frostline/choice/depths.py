@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -104,7 +105,7 @@ class Pass:
                 found[key][chunk] = part
                 if is_room:  # one warning is enough
                     identities = images.identities[rows[chunk]]
-                    is_room = store.add(missing[key], identities, part.__getitem__, len(chunk))
+                    is_room = store.add(missing[key], identities, partial(map, part.__getitem__), len(chunk))
 
 
 def _stops(backbone: Backbone) -> list[_Stop]:

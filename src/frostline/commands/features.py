@@ -6,6 +6,7 @@ from pathlib import Path
 
 from frostline import paths
 from frostline.core import atomic
+from frostline.core.executors import Executor
 from frostline.data import shards
 from frostline.errors import DataError, UserError
 from frostline.features import store
@@ -16,8 +17,10 @@ from frostline.tracking import model_uris
 SPLITS = ("train", "val", "test")
 
 
-def run(params: Params, layer: str, split: str, out: Path) -> str:
+def run(params: Params, layer: str, split: str, out: Path, executor: Executor | None = None) -> str:
     """Write the vectors of one split, or of `all`, to a Parquet file. Returns a line that describes it.
+
+    executor: where vectors that go through the store are computed, None for this process.
 
     Raises UserError for another kind of file or an unknown split, ParamsError if the layer does not exist or its
     vectors are too long, and DataError if there are no prepared images.
@@ -30,7 +33,7 @@ def run(params: Params, layer: str, split: str, out: Path) -> str:
         raise UserError(f"--split: {split} is unknown; use one of all, {', '.join(SPLITS)}")
     settings, locate = params.backbone, model_uris.locator(params.tracking)
     backbones.check(settings.name, locate(settings.weights), params.data.image_size, settings.alpha)
-    features = store.opened(params.cache)
+    features = store.opened(params.cache, executor)
     names = SPLITS if split == "all" else (split,)
     images = {name: shards.open_folder(paths.PREPARED / name, features.memory) for name in names}
     images = {name: each for name, each in images.items() if len(each)}

@@ -31,8 +31,11 @@ AHEAD = 16  # calls for each worker that are ready before they are needed
 class Executor(Protocol):
     """Calls functions on another machine, or elsewhere on this one."""
 
-    def map(self, function: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]:
-        """The results, in the order of the arguments, of which few are taken ahead. Raises what the function raises."""
+    def map(self, function: Callable[[T], R], arguments: Iterable[T], on_gpu: bool = False) -> Iterator[R]:
+        """The results, in the order of the arguments, of which few are taken ahead. Raises what the function raises.
+
+        on_gpu: whether the function is a network's, which runs on a GPU where there is one.
+        """
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class Processes:
     begin: Callable[..., None]
     shared: Callable[[BaseContext], Sequence[Any]]
 
-    def map(self, function: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]:
-        """See `Executor.map`. Raises InternalError if a process dies."""
+    def map(self, function: Callable[[T], R], arguments: Iterable[T], on_gpu: bool = False) -> Iterator[R]:
+        """See `Executor.map`; all processes see all GPUs. Raises InternalError if a process dies."""
         # The function is read from a file: if a worker died while it reads a pipe, the parent would wait forever.
         self.handover.write_bytes(pickle.dumps(function))
         context = get_context(_start_method())

@@ -29,7 +29,8 @@ HANDED_ON = ("KERAS_BACKEND", "FROSTLINE_", "MLFLOW_TRACKING_", "MLFLOW_S3_", "A
 class Cluster:
     """A cluster that this process is connected to.
 
-    ray: the module; cores, gpus: of each living node; hosts: their names; driver: the address of this machine.
+    ray: the module; cores, gpus: of each living node that has cores; hosts: their names; driver: the address of this
+    machine.
     """
 
     ray: Any
@@ -43,11 +44,15 @@ class Cluster:
         """Whether some of its nodes are other machines."""
         return any(host != socket.gethostname() for host in self.hosts)
 
-    def map(self, function: Callable[[T], R], arguments: Iterable[T]) -> Iterator[R]:
+    def map(self, function: Callable[[T], R], arguments: Iterable[T], on_gpu: bool = False) -> Iterator[R]:
         """See `executors.Executor.map`. The functions run in this folder, which all nodes must have. A call whose node
         dies is repeated elsewhere. Raises StateError if that happens again and again."""
-        shared = self.ray.put((function, Path.cwd(), environment()))
-        call = self.ray.remote(_call).options(num_cpus=1, max_retries=REPEATS, scheduling_strategy="SPREAD")
+        gpus = int(on_gpu and any(self.gpus))
+        variables = {**environment(), **({} if gpus else threads(1))}
+        shared = self.ray.put((function, Path.cwd(), variables))
+        call = self.ray.remote(_call).options(
+            num_cpus=1, num_gpus=gpus, max_retries=REPEATS, scheduling_strategy="SPREAD"
+        )
         waiting: deque[Any] = deque()
         for each in arguments:
             waiting.append(call.remote(shared, each))
@@ -91,10 +96,10 @@ def connected(address: str) -> Iterator[Cluster]:
             "correct the address"
         ) from error
     try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
+        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         yield Cluster(
             ray,
-            cores=tuple(int(node["Resources"].get("CPU", 0)) for node in nodes),
+            cores=tuple(int(node["Resources"]["CPU"]) for node in nodes),
             gpus=tuple(int(node["Resources"].get("GPU", 0)) for node in nodes),
             hosts=frozenset(node["NodeManagerHostname"] for node in nodes),
             driver=ray.util.get_node_ip_address(),
@@ -106,6 +111,11 @@ def connected(address: str) -> Iterator[Cluster]:
 def environment() -> Mapping[str, str]:
     """The variables of this process that functions on other machines need."""
     return {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
+
+
+def threads(cores: int) -> Mapping[str, str]:
+    """The variables by which TensorFlow uses so many cores: it would use all cores of a node."""
+    return {f"TF_NUM_{kind}_THREADS": str(cores) for kind in ("INTRAOP", "INTEROP")}
 
 
 def enter(project: Path, variables: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -286,6 +286,13 @@ def open_folder(folder: Path, memory: Memory | None = None) -> Shards:
         return Shards(folder, Layout.of(meta), *facts, memory or Memory(RESIDENT), codec)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: holds no prepared images ({error}); run `dvc repro`") from error
+
+
+@cache
+def open_once(folder: Path) -> Shards:
+    """Open a folder of shards once in a process that works on parts of it, and compare each file with its checksum
+    once."""
+    return open_folder(folder)
 
 
 def _exactly(count: int, stream: Iterator[Any]) -> Iterator[Any]:

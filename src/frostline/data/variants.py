@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from itertools import chain
 from pathlib import Path
 
@@ -70,7 +69,7 @@ class StoredVariant:
 
     def __call__(self, rows: NDArray[np.int64]) -> list[Pixels]:
         """The variants of some images."""
-        return list(map(self.maker(), *_chosen(_opened(self.train), rows)))
+        return list(map(self.maker(), *_chosen(shards.open_once(self.train), rows)))
 
     def maker(self) -> Callable[[str, Pixels], Pixels]:
         """The function that makes the variant of an image, by its digest and pixels."""
@@ -97,9 +96,3 @@ def _made(variant: StoredVariant, train: shards.Shards, executor: Executor | Non
 def _chosen(train: shards.Shards, rows: NDArray[np.int64]) -> tuple[list[str], Pixels]:
     """The digests and pixels of some images."""
     return train.index["sha256"].iloc[rows].tolist(), train.take(rows)
-
-
-@cache
-def _opened(folder: Path) -> shards.Shards:
-    """Images that are opened once in a process: each would be compared with its checksum again."""
-    return shards.open_folder(folder)

@@ -8,10 +8,12 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from frostline.core import progress
 from frostline.data.shards import Shards
 from frostline.features import planning, prefix
+from frostline.features.elsewhere import RemoteNetwork
 from frostline.features.store import Store
-from frostline.models import assembly, bands, bundles, freeze_rules, freezing
+from frostline.models import assembly, backend, bands, bundles, freeze_rules, freezing
 from frostline.models.bundles import Bundle
 
 
@@ -36,7 +38,16 @@ def logits(bundle: Bundle, images: Shards, store: Store, mode: str) -> NDArray[n
 def _run(
     bundle: Bundle, ending: Callable[[keras.Model], keras.Model], images: Shards, store: Store, mode: str
 ) -> NDArray[np.float32]:
-    """The output of the bundle's model with `ending` behind its logits."""
+    """The output of the bundle's model with `ending` behind its logits.
+
+    An executor of the store computes the whole network, without stored features.
+    """
+    if store.executor is not None:
+        network = RemoteNetwork.of(images, [ending(bundle.logits)])
+        size = backend.batch_rows()
+        parts = [np.arange(start, min(start + size, len(images))) for start in range(0, len(images), size)]
+        results = progress.track(store.executor.map(network, parts, on_gpu=True), len(images), "predict", size)
+        return np.concatenate(list(results)).astype(np.float32, copy=False)
     backbone, head = bundles.parts(bundle)
     source = prefix.FeatureSource(backbone, head)
     settings = bundle.made_from.finetune

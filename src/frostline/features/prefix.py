@@ -8,9 +8,9 @@ one, features are equal to about 1e-5 of their size, and the plan says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import keras
@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.core import digest
+from frostline.core.executors import Executor
 from frostline.core.mapped import Pieces
 from frostline.data.shards import Rows, Shards
 from frostline.errors import ParamsError
+from frostline.features.elsewhere import RemoteNetwork
 from frostline.features.store import Entry, Store
 from frostline.models import assembly, backend, freezing
 from frostline.models.backbones import Backbone
@@ -95,10 +97,16 @@ class Prefix:
     def segment(self, at: int) -> backend.Predicts:
         """The compiled model from the stop before to this one."""
         if at not in self._segments:
-            source, start = self.source, self.stops[at - 1].cut if at - 1 != IMAGES else None
-            model = assembly.segment(source.backbone, source.head, start, self.stops[at].cut)
-            self._segments[at] = source.devices.predicting(model)
+            self._segments[at] = self.source.devices.predicting(self._model(at))
         return self._segments[at]
+
+    def models(self, first: int, last: int) -> list[keras.Model]:
+        """The models from stop `first` (IMAGES: images) to stop `last`, for another process."""
+        return [self._model(at) for at in range(first + 1, last + 1)]
+
+    def _model(self, at: int) -> keras.Model:
+        source, start = self.source, self.stops[at - 1].cut if at - 1 != IMAGES else None
+        return assembly.segment(source.backbone, source.head, start, self.stops[at].cut)
 
     def rows(self, stop: int, kept: Set[int], read: Set[int], store: Store, images: Shards) -> Rows:
         """The features of images at a stop.
@@ -130,13 +138,29 @@ class ComputedRows:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Copy the features of the rows. Raises ParamsError if they are not finite in the entry's dtype."""
-        entry = self.prefix.stops[self.last].entry
-        out = np.empty((len(rows), *entry.shape), entry.dtype)
+        out = np.empty((len(rows), *self._entry.shape), self._entry.dtype)
         size = backend.batch_rows()
         for start in range(0, len(rows), size):  # the rows below may be much larger than the features
             features = self.prefix.run(self.first, self.last, self.below.take(rows[start : start + size]))
-            with np.errstate(over="ignore"):  # reported below, with the fix
-                out[start : start + size] = features
+            out[start : start + size] = self._stored_as(features)
+        return out
+
+    def parts(self, parts: Iterable[NDArray[np.int64]], executor: Executor | None) -> Iterator[NDArray[Any]]:
+        """The features of parts of the rows. executor: where they are computed from images, None for this process."""
+        if executor is None or not isinstance(self.below, Shards):
+            return map(self.take, parts)
+        network = RemoteNetwork.of(self.below, self.prefix.models(self.first, self.last))
+        return map(self._stored_as, executor.map(network, parts, on_gpu=True))
+
+    @property
+    def _entry(self) -> Entry:
+        return self.prefix.stops[self.last].entry
+
+    def _stored_as(self, features: NDArray[Any]) -> NDArray[Any]:
+        """Features in the entry's dtype. Raises ParamsError if they are not finite in it."""
+        entry = self._entry
+        with np.errstate(over="ignore"):  # reported below, with the fix
+            out = features.astype(entry.dtype, copy=False)
         if not np.isfinite(out).all():
             raise ParamsError(
                 f"params.yaml: features are not finite in cache.dtype {entry.dtype}; set it to float32, "
@@ -152,14 +176,15 @@ class StoredRows:
     store: Store
     entry: Entry
     identities: NDArray[np.bytes_]
-    computed: Rows
+    computed: ComputedRows
     keep: bool
 
     @cached_property
     def pieces(self) -> Pieces:
         """The places of the features in the store."""
         if self.keep:
-            self.store.add(self.entry, self.identities, self.computed.take, backend.batch_rows())
+            make = partial(self.computed.parts, executor=self.store.executor)
+            self.store.add(self.entry, self.identities, make, backend.batch_rows())
         return self.store.find(self.entry, self.identities)
 
     @cached_property

@@ -20,7 +20,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from frostline import paths
 from frostline.core import atomic, checksum, digest, progress
+from frostline.core.executors import Executor
 from frostline.core.mapped import Memory, Pieces, read_header
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ HEADERS = 256  # bytes of a block's two headers
 BLOCK_SECONDS = 60.0  # a block is closed after this time, which is the most that a kill can cost
 
 Identities = NDArray[np.bytes_]
+RowNumbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,16 @@ class Usage:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of entries. budget: bytes that all blocks may take; memory: bounds the part of them that is resident."""
+    """A folder of entries.
+
+    budget: bytes that all blocks may take; memory: bounds the part of them that is resident; executor: where features
+    of prepared images are computed, None for this process.
+    """
 
     folder: Path
     budget: float
     memory: Memory
+    executor: Executor | None = field(default=None, compare=False)
     _sound: set[Path] = field(default_factory=set, repr=False, compare=False)
     _needed: set[Path] = field(default_factory=set, repr=False, compare=False)
 
@@ -120,12 +127,17 @@ class Store:
         return Pieces(arrays, piece, place, entry.shape, np.dtype(entry.dtype), self.memory)
 
     def add(
-        self, entry: Entry, images: Identities, make: Callable[[NDArray[np.int64]], NDArray[Any]], batch: int
+        self,
+        entry: Entry,
+        images: Identities,
+        make: Callable[[Iterable[RowNumbers]], Iterable[NDArray[Any]]],
+        batch: int,
     ) -> bool:
         """Compute and store the features that are missing; False, with a warning, if they can't be stored.
 
-        make: computes the features of some rows of `images`, at most `batch` of them at once. Finished blocks stay,
-        also if the process is killed. Raises what `make` raises, and errors.StateError if the folder can't be created.
+        make: computes the features of parts of the rows of `images`, at most `batch` rows each, in the order of the
+        parts. Finished blocks stay, also if the process is killed. Raises what `make` raises, and errors.StateError if
+        the folder can't be created.
         """
         folder = self.folder / entry.name
         atomic.require_writable(folder)
@@ -254,21 +266,22 @@ class Store:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def opened(cache: CacheSection) -> Store:
-    """The store of the project, with the bounds of params.yaml."""
-    return Store(paths.features(), cache.disk_gb * 1e9, Memory(cache.memory_gb * 1e9))
+def opened(cache: CacheSection, executor: Executor | None = None) -> Store:
+    """The store of the project, with the bounds of params.yaml. executor: see `Store`."""
+    return Store(paths.features(), cache.disk_gb * 1e9, Memory(cache.memory_gb * 1e9), executor)
 
 
 def _blocks_of(
-    rows: NDArray[np.int64], entry: Entry, make: Callable[[NDArray[np.int64]], NDArray[Any]], batch: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    rows: RowNumbers, entry: Entry, make: Callable[[Iterable[RowNumbers]], Iterable[NDArray[Any]]], batch: int
+) -> Iterator[tuple[RowNumbers, NDArray[Any]]]:
     """Features of the rows, computed batch by batch, in blocks of bounded size and time."""
     per_block = max(batch, BLOCK_BYTES // entry.row_bytes // batch * batch)
     features: list[NDArray[Any]] = []
-    start_time, start = time.monotonic(), 0
-    for at in progress.track(range(0, len(rows), batch), len(rows), "features", batch):
-        features.append(make(rows[at : at + batch]))
-        end = min(at + batch, len(rows))
+    start_time, start, end = time.monotonic(), 0, 0
+    parts = make(rows[at : at + batch] for at in range(0, len(rows), batch))
+    for part in progress.track(parts, len(rows), "features", batch):
+        features.append(part)
+        end += len(part)
         if end - start >= per_block or end == len(rows) or time.monotonic() - start_time > BLOCK_SECONDS:
             yield rows[start:end], np.concatenate(features)
             features, start, start_time = [], end, time.monotonic()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ class RayActors:
             _require_shared(own, cluster)
             count = self.count or sum(cluster.gpus) or len(cluster.cores)
             cores, gpus = demand(cluster.cores, cluster.gpus, count)
-            environment = _environment(None if gpus else cores)
+            environment = {**ray_cluster.environment(), **({} if gpus else ray_cluster.threads(cores))}
             actor = cluster.ray.remote(SweepWorker).options(num_cpus=cores, num_gpus=gpus, scheduling_strategy="SPREAD")
             own.print_line(f"sweep: {count} workers on {len(cluster.cores)} nodes of Ray")
             with supervision.storage_for_workers(own, cluster.driver) as storage:
@@ -122,10 +122,3 @@ def _require_shared(own: Session, cluster: Cluster) -> None:
             f"params.yaml: tracking.uri: {uri} is a file of this machine, and workers are on others; name an MLflow "
             "server, or set none"
         )
-
-
-def _environment(cores: int | None) -> Mapping[str, str]:
-    """The variables that workers need. cores: of each, None for GPUs: TensorFlow would use all cores of a node."""
-    if cores is None:
-        return ray_cluster.environment()
-    return {**ray_cluster.environment(), **{f"TF_NUM_{kind}_THREADS": str(cores) for kind in ("INTRAOP", "INTEROP")}}

@@ -9,18 +9,22 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, Protocol
 
 from frostline.core import machine, progress
 from frostline.core.escaping import cell, printable
+from frostline.core.executors import Executor
 from frostline.data import images
 from frostline.errors import DataError
 from frostline.ingest.folders import IMAGES
 from frostline.ingest.listing import readable
+from frostline.serving import loading
+from frostline.serving.scoring import BATCH
 
 if TYPE_CHECKING:
     from frostline.data.images import Pixels
@@ -102,29 +106,53 @@ def _standard_input() -> list[Request]:
 
 def answers(scorer: Scorer, requests: Sequence[Request]) -> Iterator[Answer]:
     """The answers in the order of the images. All cores decode a batch before the network takes it."""
-    from frostline.serving.scoring import BATCH
+    with ThreadPoolExecutor(machine.cores()) as pool:
+        parts = (_answered(scorer, part, pool) for part in _parts(requests))
+        for rows in progress.track(parts, len(requests), "predict", BATCH):
+            yield from rows
 
+
+def answers_elsewhere(executor: Executor, bundle: Path, requests: Sequence[Request]) -> Iterator[Answer]:
+    """The same by an executor, which must see the images and the folder of the bundle."""
+    results = executor.map(RemoteScorer(bundle.resolve()), _parts(requests), on_gpu=True)
+    for rows in progress.track(results, len(requests), "predict", BATCH):
+        yield from rows
+
+
+@dataclass(frozen=True)
+class RemoteScorer:
+    """Answers in another process. bundle: its folder."""
+
+    bundle: Path
+
+    def __call__(self, requests: Sequence[Request]) -> list[Answer]:
+        with ThreadPoolExecutor(1) as pool:
+            return _answered(_scorer(self.bundle), requests, pool)
+
+
+@cache
+def _scorer(bundle: Path) -> Scorer:
+    """The scorer of a bundle, loaded once in a process."""
+    return loading.scorer_of(bundle)
+
+
+def _parts(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
+    return (requests[start : start + BATCH] for start in range(0, len(requests), BATCH))
+
+
+def _answered(scorer: Scorer, requests: Sequence[Request], pool: ThreadPoolExecutor) -> list[Answer]:
     def prepare(request: Request) -> Pixels | str:
         try:
             return scorer.prepare(request[1])
         except images.UnreadableImageError as reason:
             return str(reason)
 
-    def batches() -> Iterable[list[Answer]]:
-        with ThreadPoolExecutor(machine.cores()) as pool:
-            for start in range(0, len(requests), BATCH):
-                part = requests[start : start + BATCH]
-                results = list(pool.map(prepare, part))
-                predictions = iter(scorer.predictions([each for each in results if not isinstance(each, str)]))
-                yield [
-                    Answer(readable(name), None, each)
-                    if isinstance(each, str)
-                    else Answer(readable(name), next(predictions))
-                    for (name, _), each in zip(part, results, strict=True)
-                ]
-
-    for rows in progress.track(batches(), len(requests), "predict", BATCH):
-        yield from rows
+    results = list(pool.map(prepare, requests))
+    predictions = iter(scorer.predictions([each for each in results if not isinstance(each, str)]))
+    return [
+        Answer(readable(name), None, each) if isinstance(each, str) else Answer(readable(name), next(predictions))
+        for (name, _), each in zip(requests, results, strict=True)
+    ]
 
 
 class Writer(Protocol):

@@ -9,6 +9,7 @@ import pandas as pd
 
 from frostline import paths
 from frostline.core import digest
+from frostline.core.executors import Executor
 from frostline.data import data_report, shards
 from frostline.errors import DataError, UnreachableError
 from frostline.evaluation import report, summary
@@ -20,13 +21,16 @@ from frostline.params.schema import Params
 from frostline.tracking import contact, lineage, run_log, tracker
 
 
-def run(params: Params) -> str:
-    """Evaluate the classifier. Returns a few lines with its accuracy and the place of the report."""
+def run(params: Params, executor: Executor | None = None) -> str:
+    """Evaluate the classifier. Returns a few lines with its accuracy and the place of the report.
+
+    executor: where the network is applied, None for this process.
+    """
     with backend.quiet():
         from frostline.features import predictor
         from frostline.models import bundles
 
-    features, settings = store.opened(params.cache), params.evaluate
+    features, settings = store.opened(params.cache, executor), params.evaluate
     test = shards.open_folder(paths.PREPARED / "test", features.memory)
     bundle, bundle_digest = bundles.load(paths.BUNDLE), digest.of_folder(paths.BUNDLE)
     if bundle.layout != test.layout:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from frostline import paths
 from frostline.core import atomic, digest
+from frostline.core.executors import Executor
 from frostline.core.history import DIGITS, HistoryRow
 from frostline.models import backend, weights
 from frostline.params.schema import Params
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
     from frostline.training.loop import Snapshot, Watch
 
 
-def run(params: Params) -> str:
-    """Train. Returns one line about the result. Raises StateError if another process trains in this folder."""
+def run(params: Params, executor: Executor | None = None) -> str:
+    """Train. Returns one line about the result. Raises StateError if another process trains in this folder.
+
+    executor: where the features that are stored are computed, None for this process.
+    """
     locate = model_uris.locator(params.tracking)
     inputs.check(params, locate)
     tensorboard.require(params)
-    training_inputs = inputs.open_all(params)
+    training_inputs = inputs.open_all(params, executor)
     with job.alone():
         return _train(params, training_inputs, locate)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from frostline import paths
 from frostline.core import atomic, own_code
+from frostline.core.executors import Executor
 from frostline.data import shards, variants
 from frostline.errors import DataError
 from frostline.features import store
@@ -63,9 +64,12 @@ def bring_up_to_date() -> None:
         raise DataError("dvc.yaml: `dvc repro augment` failed; fix the error above")
 
 
-def open_all(params: Params) -> Inputs:
-    """Open all inputs of a training. Raises DataError if `prepare` or `augment` has not run with these settings."""
-    features = store.opened(params.cache)
+def open_all(params: Params, executor: Executor | None = None) -> Inputs:
+    """Open all inputs of a training. executor: where stored features are computed, None for this process.
+
+    Raises DataError if `prepare` or `augment` has not run with these settings.
+    """
+    features = store.opened(params.cache, executor)
     train, validation = (shards.open_folder(paths.PREPARED / name, features.memory) for name in ("train", "val"))
     params.head.require_fit(len(train.layout.classes))
     return Inputs(features, train, validation, [train, *variants.stored(paths.AUGMENTED, params.augment, train)])
