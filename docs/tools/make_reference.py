@@ -150,6 +150,7 @@ STATE = {
 
 VARIABLES = {
     "FROSTLINE_CACHE": "folder of the activation store, so that projects can share one",
+    "FROSTLINE_RAY": "address of a Ray cluster, for every command that has `--ray`",
     "KERAS_BACKEND": "`tensorflow` (the default) or `jax`",
     "MLFLOW_TRACKING_URI": "goes before `tracking.uri`",
     "MLFLOW_TRACKING_USERNAME": "with `MLFLOW_TRACKING_PASSWORD`: the user, for a server with users",
