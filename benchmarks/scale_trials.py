@@ -98,8 +98,8 @@ def main() -> None:
     counts = [count for count in (10, 100, 1000) if count <= parser.parse_args().trials]
     table.show(
         "scale_trials",
-        "What a study costs for each trial beside its training: the mean of the last tenth of the trials, by one worker. "
-        "TPE proposes two keys.",
+        "What a study costs for each trial beside its training: the mean of the last tenth of the trials, by one "
+        "worker. TPE proposes two keys.",
         ["storage", *(f"{count:,} trials" for count in counts)],
         measured(counts),
     )
