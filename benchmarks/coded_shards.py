@@ -81,8 +81,8 @@ def main() -> None:
             rows.append([f"`{name}`", *cells, f"{writing:,.0f}/s", f"{reading:,.0f}/s"])
         caption = (
             f"clothing-small's training split, {len(train):,} photos at {SIZE} px, median of {rounds} alternating "
-            "rounds, in the page cache. `changed`: mean difference from the raw pixels, in grey levels of 255. Reading is "
-            "in random order, in batches of 32, decoded by a thread a core."
+            "rounds, in the page cache. `changed`: mean difference from the raw pixels, in grey levels of 255. Reading "
+            "is in random order, in batches of 32, decoded by a thread a core."
         )
         show("coded_shards", caption, ["codec", "an image", "of raw", "changed", "written", "read"], rows)
 
