@@ -52,9 +52,12 @@ def seconds(storage: BaseStorage, folder: Path, trials: int) -> float:
 @contextmanager
 def served(folder: Path) -> Iterator[BaseStorage]:
     """A SQLite file behind the proxy that `--workers` starts."""
-    with storages.opened("auto", folder) as opened, proxy.serving(opened, "127.0.0.1", threads=1) as address:
-        with storages.opened(f"{proxy.SCHEME}{address}", folder) as client:
-            yield client
+    with (
+        storages.opened("auto", folder) as opened,
+        proxy.serving(opened, "127.0.0.1", threads=1) as address,
+        storages.opened(f"{proxy.SCHEME}{address}", folder) as client,
+    ):
+        yield client
 
 
 def places(folder: Path) -> dict[str, Callable[[], AbstractContextManager[BaseStorage]]]:

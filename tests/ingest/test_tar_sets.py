@@ -158,3 +158,22 @@ def test_the_splits_may_be_given_by_the_starts_of_names_and_class_folders_go_fir
     (tmp_path / "set/ant").mkdir()
     (tmp_path / "set/ant/1.png").write_bytes(picture(1))
     assert rows(open_source(tmp_path / "set", scratch)) == [("ant/1.png", "ant", None)]
+
+
+def test_a_table_may_list_the_tars_which_lie_anywhere(tmp_path: Path, scratch: Path) -> None:
+    for name in ("train-0", "test-0", "train-1"):
+        write(tmp_path / f"bucket/{name}.tar", [("1.png", picture(len(name))), ("1.cls", b"0")])
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/classes.txt").write_text("ant\nbee\n")
+    table = tmp_path / "lists/tars.csv"
+    table.write_text(f"path,etag\n{tmp_path}/bucket/train-0.tar,a1\n../bucket/test-0.tar,b2\n")
+    source = open_source(table, scratch)
+    assert rows(source) == [
+        ("../bucket/test-0.tar/1.png", "ant", "test"),
+        (f"{tmp_path}/bucket/train-0.tar/1.png", "ant", "train"),
+    ]
+    for path in source.table["path"]:
+        assert source.reader.read(path, None).size == (11, 9)
+    table.write_text(f"path,etag\n{tmp_path}/bucket/train-0.tar,a1\n1.png,b2\n")
+    with pytest.raises(DataError, match="has no column 'label' but path, etag"):
+        open_source(table, scratch)

@@ -1,7 +1,7 @@
 """Open a data source: a table of images with their labels, and a reader for them.
 
 A source is a folder of class folders, a folder with the splits train/val/test of class folders, a table (CSV or
-Parquet), a folder with a table, an archive of any of these, a folder of tars in WebDataset's layout, or a card.
+Parquet), a folder with a table, an archive of any of these, tars in WebDataset's layout, or a card.
 """
 
 from __future__ import annotations
@@ -54,12 +54,14 @@ def open_source(path: Path, scratch: Path, structure: Structure = AUTOMATIC) -> 
     """
     try:
         if path.is_dir():
-            is_tars = tables.find_table(path) is None and tar_sets.is_tar_set(path)
-            return _source(*tar_sets.listed(path, scratch, structure)) if is_tars else _folder(path, structure)
+            tars = tar_sets.in_folder(path) if tables.find_table(path) is None else []
+            return _source(*tar_sets.listed(path, tars, scratch, structure)) if tars else _folder(path, structure)
         if path.is_file():
             if archives.is_archive(path):
                 return _archive(path, scratch, structure)
             if path.suffix.lower() in tables.SUFFIXES:
+                if tars := tables.tars(path):
+                    return _source(*tar_sets.listed(path.parent, tars, scratch, structure))
                 return _source(tables.listed(path), FileReader(path.parent))
             if path.suffix.lower() in paths.CARD_SUFFIXES:
                 return _card(path, structure)

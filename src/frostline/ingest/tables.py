@@ -37,6 +37,7 @@ def listed(table: Path, inside: Path | None = None) -> Listing:
     used. ListedImages that can't be used become problems of the listing.
     """
     frame = _read(table)
+    _require_columns(table, frame)
     listing = Listing()
     labels: dict[str, str] = {}
     ambiguous: set[str] = set()  # paths with two labels, since nobody knows which is right
@@ -65,6 +66,18 @@ def listed(table: Path, inside: Path | None = None) -> Listing:
             listing.leave_out(row.path, row.label, "named_twice", "named again under another label")
         listing.rows = ListedImages(row for row in listing.rows if row.path not in ambiguous)
     return listing
+
+
+def tars(table: Path) -> list[str]:
+    """The tars that a table lists in its column path, if it has no labels; empty for a table of images.
+
+    Raises DataError if the table can't be read.
+    """
+    columns = _read(table, head=True)
+    if "path" not in columns or "label" in columns:
+        return []
+    names: list[str] = _read(table)["path"].str.strip().tolist()
+    return names if all(name.lower().endswith(".tar") for name in names) else []
 
 
 def _problem(path: str, label: str, split: str, group: str, place: str) -> tuple[str, str | None, str, str] | None:
@@ -119,13 +132,16 @@ def _read(table: Path, head: bool = False) -> pd.DataFrame:
         reason = " ".join(str(error).split())
         raise DataError(f"{table}: is not a table that can be read ({reason}); write it as CSV in UTF-8") from None
     frame.columns = [str(name).strip() for name in frame.columns]
+    return frame
+
+
+def _require_columns(table: Path, frame: pd.DataFrame) -> None:
     missing_columns = [name for name in REQUIRED if name not in frame]
     if missing_columns:
         columns = ", ".join(frame.columns[:8])
         raise DataError(
             f"{table}: has no column {missing_columns[0]!r} but {columns}; name its columns path, label, split, group"
         )
-    return frame
 
 
 def _separator(table: Path) -> str:

@@ -2,8 +2,8 @@
 
 Files of one name in a tar are a sample: `000017.jpg` and its label, `000017.cls` (a number or a name), `000017.txt` (a
 name) or `000017.json` (with the key `label` or `cls`). `classes.txt` or `classes.json` beside the tars names the
-numbers. The splits are in the names of the tars: `train-000000.tar`, `val-000000.tar`. Source of the layout: the
-documentation of WebDataset, "Dataset Format".
+numbers. The splits are in the names of the tars: `train-000000.tar`, `val-000000.tar`. The tars lie in one folder, or a
+table lists them. Source of the layout: the documentation of WebDataset, "Dataset Format".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import tarfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -73,20 +73,22 @@ class TarReader:
         return reading.of_bytes(data, least, grey_range)
 
 
-def is_tar_set(root: Path) -> bool:
-    """Whether a folder holds tars and no folders."""
-    names = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
-    return any(_is_tar(entry) for entry in names) and not any(entry.is_dir() for entry in names)
+def in_folder(root: Path) -> list[str]:
+    """The names of the tars of a folder; none if it also has folders, which may hold classes."""
+    entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+    if any(entry.is_dir() for entry in entries):
+        return []
+    return sorted(entry.name for entry in entries if entry.suffix.lower() == ".tar")
 
 
-def listed(root: Path, scratch: Path, structure: Structure) -> tuple[Listing, TarReader]:
-    """The images of a folder of tars, and their reader.
+def listed(root: Path, tars: Sequence[str], scratch: Path, structure: Structure) -> tuple[Listing, TarReader]:
+    """The images of tars, and their reader.
 
-    scratch: an existing folder for the places of the images, which the reader then needs. Tars and members that can't
-    be used become problems of the listing. Raises DataError if the names of the classes can't be read.
+    root: the folder of the tars and of the names of classes; tars: their paths, absolute or relative to it; scratch: an
+    existing folder for the places of the images, which the reader then needs. Tars and members that can't be used
+    become problems of the listing. Raises DataError if the names of the classes can't be read.
     """
     listing, places = Listing(), _Places()
-    tars = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith(".") and _is_tar(entry))
     classes = _classes(root)
     for number, name in enumerate(tars):
         split = _split(Path(name).stem, structure)
@@ -102,10 +104,6 @@ def listed(root: Path, scratch: Path, structure: Structure) -> tuple[Listing, Ta
             listing.leave_out(name, None, "unreadable", f"can't be read as a tar to its end ({reason}); write it anew")
     places.save(scratch / INDEX)
     return listing, TarReader(root, tuple(tars), scratch / INDEX)
-
-
-def _is_tar(path: Path) -> bool:
-    return path.suffix.lower() == ".tar"
 
 
 def _split(stem: str, structure: Structure) -> str | None:
