@@ -64,6 +64,7 @@ def test_two_processes_search_one_study_and_a_killed_one_is_started_again(projec
     assert again.startswith(text.splitlines()[0])
 
 
+@pytest.mark.slow  # test_supervision.py has the quick one
 def test_the_error_of_a_worker_is_that_of_the_sweep(project):
     given = params(sweep__space={"finetune.learning_rate": {"low": 1e30, "high": 1e31, "log": True}}, sweep__trials=8)
     with pytest.raises(UserError, match=r"sweep\.space: the first \d trials failed"):
