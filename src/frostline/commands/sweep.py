@@ -37,6 +37,8 @@ def run(
     locate = model_uris.locator(params.tracking)
     inputs.check(params, locate)
     inputs.bring_up_to_date()
+    if workers or ray:
+        backend.share_gpus()
     with backend.quiet():
         from frostline.search import report, session, setup
 

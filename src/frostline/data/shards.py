@@ -156,10 +156,7 @@ class Shards:
             raise DataError(f"{path}: is damaged ({reason}); remove {self.folder}, then run `dvc repro`")
 
     def source_digest(self) -> str:
-        """Digest of the original images and their class names. It does not depend on order, size or resizing.
-
-        Two test sets with the same digest hold the same images, even if they were prepared in different ways.
-        """
+        """Digest of the original images and their class names, whatever their order, size and way of resizing."""
         names = self.layout.classes
         rank = np.argsort(sorted(range(len(names)), key=names.__getitem__))
         digests = self.index.fixed("sha256", 64)
@@ -290,8 +287,7 @@ def open_folder(folder: Path, memory: Memory | None = None) -> Shards:
 
 @cache
 def open_once(folder: Path) -> Shards:
-    """Open a folder of shards once in a process that works on parts of it, and compare each file with its checksum
-    once."""
+    """The same, opened once in a process that works on parts of it: each file is compared with its checksum once."""
     return open_folder(folder)
 
 

@@ -61,6 +61,12 @@ def set_up() -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every compilation
 
 
+def share_gpus() -> None:
+    """Take a GPU's memory as it is needed, not all at once: other processes compute there too. Call it before `quiet`."""
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
 def _import_keras() -> None:
     """Import Keras in about half of the usual time (measured by benchmarks/start.py).
 
