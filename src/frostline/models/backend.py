@@ -62,7 +62,7 @@ def set_up() -> None:
 
 
 def share_gpus() -> None:
-    """Take a GPU's memory as it is needed, not all at once: other processes compute there too. Call it before `quiet`."""
+    """Take the memory of a GPU as it is needed: other processes compute there too. Call it before `quiet`."""
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
