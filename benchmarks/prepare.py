@@ -87,9 +87,10 @@ def ours(source: Path) -> float:
 
 
 def measured_alone(source: Path) -> dict[str, float]:
-    """`measured` in a process of its own, as the stage runs."""
+    """`measured` in a process of its own, as the stage runs. `frostline prepare` sets the variable for itself."""
     command = [sys.executable, __file__, "--measure", str(source)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    environment = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -68,8 +68,9 @@ def names_of_sets(table: pd.DataFrame) -> pd.Series:
     table: columns sha256 and together (the result of `together`).
     """
     in_sets = table.loc[table["together"].duplicated(keep=False), ["together", "sha256"]]
-    first = in_sets.groupby("together")["sha256"].transform("min").str.slice(stop=16)
-    return first.reindex(table.index, fill_value="")
+    first = in_sets.sort_values("sha256").drop_duplicates("together").set_index("together")["sha256"]
+    names = in_sets["together"].map(first.str.slice(stop=16))
+    return names.reindex(table.index, fill_value="")
 
 
 def straddling(table: pd.DataFrame, pairs: NDArray[np.int64]) -> pd.DataFrame:

@@ -56,7 +56,9 @@ def find(count: int, read: Read) -> NDArray[np.int64]:
     for pairs in _candidates(codes[rows]):
         pairs = rows[pairs]
         copy_pairs.append(pairs[_is_copy(pairs, read)])
-    return np.sort(np.concatenate(copy_pairs), axis=1)
+    all_pairs = np.concatenate(copy_pairs)
+    all_pairs.sort(axis=1)
+    return all_pairs
 
 
 def encode(images: Pixels) -> NDArray[np.uint64]:

@@ -42,12 +42,13 @@ def run(params: Params, executor: Executor | None = None) -> str:
             Path(data.source),
         )
         given_splits = set(source.table["split"].dropna())
-        readable, problems = gathering.decoded(source, decoder)
+        decoded = gathering.decoded(source, decoder)
         warnings = source.warnings
         shares = splits.Shares.of(data.split or source.split)
         per_class = data.train_per_class or source.train_per_class
-        del source  # its table is large, and `readable` is a copy
-        findings = gathering.usable(readable, problems, given_splits, decoder, data)
+        del source  # each table is large, and the next one has what is still needed
+        findings = gathering.usable(*decoded, given_splits, decoder, data)
+        del decoded
         findings.warnings[:0] = warnings
         findings.usable["split"] = splits.assign(findings.usable, shares, params.seed)
         gathering.require_splits(findings, data)
