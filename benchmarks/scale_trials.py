@@ -1,6 +1,6 @@
 """What a study itself costs for each trial, beside the training: in each storage, and as the number of trials grows.
 
-    python benchmarks/scale_trials.py [--trials 1000]
+    python benchmarks/scale_trials.py [--trials 300]
 
 A worker takes trials, reports two values for each and ends it, without any training between. TPE proposes the points of
 two keys, as in params.yaml. The seconds are the mean of the last tenth of the trials.
@@ -97,8 +97,8 @@ def database(folder: Path) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=1000)
-    counts = [count for count in (10, 100, 1000) if count <= parser.parse_args().trials]
+    parser.add_argument("--trials", type=int, default=300)
+    counts = [count for count in (10, 100, 300, 1000) if count <= parser.parse_args().trials]
     table.show(
         "scale_trials",
         "What a study costs for each trial beside its training: the mean of the last tenth of the trials, by one "
