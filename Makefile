@@ -39,6 +39,8 @@ bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
 	python benchmarks/all_depths.py
 	python benchmarks/backbone.py
 	python benchmarks/prepare.py
+	python benchmarks/scale.py
+	python benchmarks/coded_shards.py
 	python benchmarks/near_copies.py
 	python benchmarks/main_job.py
 	python benchmarks/frozen.py
