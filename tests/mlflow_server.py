@@ -45,12 +45,7 @@ class Server:
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={
-                **os.environ,
-                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "auth.ini"),
-                "MLFLOW_FLASK_SERVER_SECRET_KEY": "any",
-            },
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **self._settings_of_users()},
         )
         end = time.monotonic() + 120
         while time.monotonic() < end:
@@ -61,6 +56,14 @@ class Server:
                 assert self.process.poll() is None, "the server ended"
                 time.sleep(0.2)
         raise AssertionError("the server does not answer")
+
+    def _settings_of_users(self) -> dict[str, str]:
+        if self.password is None:
+            return {}
+        return {
+            "MLFLOW_AUTH_CONFIG_PATH": str(self.folder / "auth.ini"),
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "any",
+        }
 
     def _users(self) -> list[str]:
         if self.password is None:

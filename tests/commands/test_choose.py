@@ -16,7 +16,7 @@ from PIL import Image
 from frostline import paths
 from frostline.choice import measuring
 from frostline.commands import choose
-from frostline.data import shards
+from frostline.data import shard_index, shards
 from frostline.errors import DataError, UserError
 from frostline.models import all_depths, backbones, backend
 from frostline.params.schema import load
@@ -127,8 +127,12 @@ def test_images_that_all_belong_together_can_not_be_compared() -> None:
 
 
 def test_a_folder_that_an_older_version_prepared_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    save = shards._save
-    monkeypatch.setattr(shards, "_save", lambda index, path: save(index.drop(columns="together"), path))
+    write = shard_index.write
+
+    def without_sets(path: Path, columns: dict[str, Any], rows: int) -> None:
+        write(path, {name: values for name, values in columns.items() if name != "together"}, rows)
+
+    monkeypatch.setattr(shard_index, "write", without_sets)
     prepare(10, None)
     with pytest.raises(DataError, match="an older frostline prepared it") as error:
         run()

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
@@ -130,7 +131,10 @@ def test_the_doctor_says_what_will_be_trained_and_names_a_cache_that_cannot_be_w
     about = {"backbone": "frostnet", "layer": "block4_out", "image_size": 64}
     images = np.array(["a", "b"], "S32")
     Store(project / ".frostline" / "features", 1e9, Memory(0)).add(
-        Entry("0" * 64, (1000,), "float32", about), images, lambda rows: np.ones((len(rows), 1000), np.float32), 8
+        Entry("0" * 64, (1000,), "float32", about),
+        images,
+        partial(map, lambda rows: np.ones((len(rows), 1000), np.float32)),
+        8,
     )
     lines = frostline("doctor", cwd=project).stdout.splitlines()
     assert lines[0].startswith("doctor: frostnet (builtin) on data/digits.yaml")

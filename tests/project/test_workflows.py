@@ -89,7 +89,7 @@ def test_an_upgrade_trains_again_and_the_edit_of_a_plot_does_not(tmp_path, monke
         Path(stage).mkdir(parents=True)
         (Path(stage) / "file").touch()
     outs = ["data.json", "augment.png", "history.csv", "predictions.parquet", "per_class.csv", "model_card.md"]
-    for name in [*outs, "confusion.csv", "metrics.json"]:
+    for name in [*outs, "problems.parquet", "near_copies.parquet", "confusion.csv", "metrics.json"]:
         Path("reports", name).touch()
     Path("reports/plots").mkdir()
     subprocess.run([*dvc, "commit", "--force", "--quiet"], env=env, check=True)
