@@ -194,17 +194,21 @@ def tables() -> None:
         lines = [found[count, stage] for count in counts if (count, stage) in found]
         if len(lines) < 3:
             continue
-        images = np.array([line["images"] for line in lines], float)
+        alone = [line for line in lines if line["load"] <= 1]
         cells = []
-        for key, unit, scale in (("seconds", "s", 1.0), ("process", "MB", 1e6)):
-            a, b, error = fitted(images, np.array([line[key] for line in lines], float) / scale)
-            cells += [f"{a:,.3g} {unit} + {1e6 * b:,.4g} {unit} a million images", f"{error:.0%}"]
-        fits.append([WHAT[stage], f"{int(images[0]):,} to {int(images[-1]):,}", *cells])
+        for key, unit, scale, points in (("seconds", "s", 1.0, alone), ("process", "MB", 1e6, lines)):
+            images = np.array([line["images"] for line in points], float)
+            a, b, error = fitted(images, np.array([line[key] for line in points], float) / scale)
+            line = f"{a:,.3g} {unit} + {1e6 * b:,.4g} {unit} a million images"
+            off = f"{error:.0%}" if len(points) > 2 else "two points"
+            cells += [line, f"{int(images[0]):,} to {int(images[-1]):,}", off]
+        fits.append([WHAT[stage], *cells])
     caption = (
-        "Lines fitted to the points of scale.md, by least squares of the relative errors. `off`: the largest relative "
-        "error at a measured point."
+        "Lines fitted to the points of scale.md, by least squares of the relative errors; times to those points at "
+        "which at most one other process wanted a core. `off`: the largest relative error at such a point."
     )
-    show("scale_model", caption, ["stage", "images", "time", "off", "memory of the process", "off"], fits)
+    header = ["stage", "time", "images", "off", "memory of the process", "images", "off"]
+    show("scale_model", caption, header, fits)
 
 
 def main() -> None:
