@@ -51,7 +51,7 @@ class LocalProcesses:
     def search(self, own: Session, to_stderr: bool) -> None:
         with supervision.storage_for_workers(own, "127.0.0.1") as storage:
             work = supervision.assignments(own, storage, self.count, to_stderr)
-            team = [_WorkerProcess(each, _share(number, self.count)) for number, each in enumerate(work)]
+            team = [_WorkerProcess(each, share) for each, share in zip(work, _shares(self.count), strict=True)]
             try:
                 supervision.until_all_are_done(own, team, _ended)
             except KeyboardInterrupt:  # the terminal has sent it to the workers too
@@ -72,11 +72,13 @@ class _Share:
     gpu: str | None
 
 
-def _share(number: int, count: int) -> _Share:
+def _shares(count: int) -> list[_Share]:
+    """What each of so many workers has."""
     cores, gpus = machine.core_numbers(), machine.gpus()
-    return _Share(
-        tuple(cores[number::count]) if count <= len(cores) else (), gpus[number % len(gpus)] if gpus else None
-    )
+    return [
+        _Share(tuple(cores[number::count]) if count <= len(cores) else (), gpus[number % len(gpus)] if gpus else None)
+        for number in range(count)
+    ]
 
 
 class _WorkerProcess:
@@ -98,13 +100,14 @@ class _WorkerProcess:
 
     def outcome(self) -> Outcome:
         """How the process ended."""
-        self.process.join()
-        try:
+        try:  # before the process is waited for: it stays until a long error has left the pipe
             if self.results.poll():
                 result: Exception | None = self.results.recv()
                 return result
         except (EOFError, OSError):
             pass
+        finally:
+            self.process.join()
         code = self.process.exitcode or 0
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
@@ -116,8 +119,10 @@ class _WorkerProcess:
 
 
 def _ended(at_work: Sequence[_WorkerProcess], timeout: float) -> list[tuple[_WorkerProcess, Outcome]]:
-    sentinels = wait([member.process.sentinel for member in at_work], timeout)
-    return [(member, member.outcome()) for member in at_work if member.process.sentinel in sentinels]
+    ready = wait([each for member in at_work for each in (member.process.sentinel, member.results)], timeout)
+    return [
+        (member, member.outcome()) for member in at_work if member.process.sentinel in ready or member.results in ready
+    ]
 
 
 def _work(each: Assignment, share: _Share, results: Connection) -> None:
