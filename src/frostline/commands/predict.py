@@ -36,12 +36,12 @@ def run(
     """
     requests = batch.find_images(names)
     folder = model_uris.bundle_folder(params.tracking if params else None, model)
-    writer = batch.WRITERS[form](out, account.read(folder).layout.classes)
-    errors = 0
     if executor is not None:
         answers = batch.answers_elsewhere(executor, folder, requests)
     else:
         answers = batch.answers(loading.scorer_of(folder), requests)
+    writer = batch.WRITERS[form](out, account.read(folder).layout.classes)
+    errors = 0
     for answer in answers:
         if answer.error:
             errors += 1

@@ -24,6 +24,7 @@ from frostline.errors import InternalError
 
 T = TypeVar("T")
 R = TypeVar("R")
+F = TypeVar("F")
 
 AHEAD = 16  # calls for each worker that are ready before they are needed
 
@@ -59,17 +60,27 @@ class Processes:
         given = (self.handover, os.getpid(), self.begin, self.shared(context))
         try:
             with ProcessPoolExecutor(self.count, context, _begin, given) as pool:
-                waiting: deque[Future[R]] = deque()
-                for each in arguments:  # not pool.map, which would keep all of them
-                    waiting.append(pool.submit(_call, each))
-                    if len(waiting) > AHEAD * self.count:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
+                # Not pool.map, which would keep all arguments.
+                yield from in_order(lambda each: pool.submit(_call, each), Future.result, arguments, AHEAD * self.count)
         except BrokenProcessPool:
             raise InternalError("a worker process died, probably for lack of memory; free some and repeat") from None
         finally:
             self.handover.unlink()  # not earlier: a worker may start when the others have done all the work
+
+
+def in_order(begin: Callable[[T], F], result: Callable[[F], R], arguments: Iterable[T], ahead: int) -> Iterator[R]:
+    """The results of calls, in the order of their arguments.
+
+    begin: starts a call elsewhere; result: waits for what it gives; ahead: calls that may be begun before they are
+    needed.
+    """
+    waiting: deque[F] = deque()
+    for each in arguments:
+        waiting.append(begin(each))
+        if len(waiting) > ahead:
+            yield result(waiting.popleft())
+    while waiting:
+        yield result(waiting.popleft())
 
 
 def _start_method() -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from frostline.core.executors import in_order
 from frostline.errors import FrostlineError, StateError, UserError
 
 T = TypeVar("T")
@@ -53,13 +54,7 @@ class Cluster:
         call = self.ray.remote(_call).options(
             num_cpus=1, num_gpus=gpus, max_retries=REPEATS, scheduling_strategy="SPREAD"
         )
-        waiting: deque[Any] = deque()
-        for each in arguments:
-            waiting.append(call.remote(shared, each))
-            if len(waiting) > AHEAD * sum(self.cores):
-                yield self.result(waiting.popleft())
-        while waiting:
-            yield self.result(waiting.popleft())
+        return in_order(partial(call.remote, shared), self.result, arguments, AHEAD * sum(self.cores))
 
     def result(self, reference: Any) -> Any:
         """The result of a call, or its error. Raises StateError if Ray has lost it."""

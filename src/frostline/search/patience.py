@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -34,12 +35,12 @@ class Patient(BaseStorage):
     _away: float | None = None  # since when
     _back = -float("inf")  # when it came back
 
+    @abstractmethod
     def why_away(self, error: Exception) -> str | None:
         """The words of an error that says that the server is away; None for any other error.
 
         Raises StateError if the server answers, and refuses to work.
         """
-        raise NotImplementedError
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """See Optuna. A trial is put back once: when this is repeated, another worker may have the trial."""
