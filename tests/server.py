@@ -15,16 +15,17 @@ from pathlib import Path
 import browser
 
 from frostline.commands import serve
-from frostline.serving import app, listening
+from frostline.serving import listening
+from frostline.serving.bounds import Bounds
 
 JSON = {"Content-Type": "application/json"}
 
 
 @contextmanager
-def in_thread(bundle: Path, settings: serve.ServerSettings, bounds: app.Bounds | None = None) -> Iterator[int]:
+def in_thread(bundle: Path, settings: serve.ServerSettings, bounds: Bounds | None = None) -> Iterator[int]:
     """The port of a server that is what `serve.run` would start."""
     port = browser.free_port()
-    application = serve.application(bundle, "models:/pets@champion", settings.hosts, settings.limits, bounds)
+    application = serve.application(bundle, "models:/pets@champion", settings, bounds or settings.bounds)
     with listening.listening(application, settings.host, port):
         yield port
 

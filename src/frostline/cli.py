@@ -173,14 +173,20 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     allow_paths: Annotated[bool, typer.Option("--allow-paths", help="Let requests name image files here.")] = False,
     allow_host: Annotated[
-        list[str] | None, typer.Option("--allow-host", metavar="NAME", help="Accept this Host header too; repeatable.")
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="Accept this name in Host and Origin; repeatable."),
     ] = None,
-    max_megapixels: Annotated[float, typer.Option(help="Refuse images that have more.")] = 50.0,
+    max_megapixels: Annotated[float, typer.Option(help="Of one image.")] = 50.0,
+    max_body: Annotated[float, typer.Option(help="MiB of one request.")] = 32.0,
+    max_requests: Annotated[int, typer.Option(help="Requests at a time; more get 429.")] = 200,
+    max_seconds: Annotated[float, typer.Option(help="For a request to arrive, and again to answer it.")] = 60.0,
 ) -> None:
     """Answer over HTTP, with a web page at /."""
     from frostline.commands import serve as stage
 
-    settings = stage.ServerSettings(host, port, allow_paths, tuple(allow_host or ()), max_megapixels)
+    settings = stage.ServerSettings(
+        host, port, allow_paths, tuple(allow_host or ()), max_megapixels, max_body, max_requests, max_seconds
+    )
     stage.run(params_here(), model, settings)
 
 

@@ -30,6 +30,7 @@ from frostline.commands import serve
 from frostline.data.images import NOT_AN_IMAGE
 from frostline.errors import StateError, UserError
 from frostline.serving import app, guarding, listening
+from frostline.serving.bounds import Bounds
 from frostline.serving.scoring import Scorer
 
 pytestmark = pytest.mark.process
@@ -56,7 +57,7 @@ def port(bundle):
 @pytest.fixture(scope="module")
 def open_port(bundle):
     """A server that reads paths, and whose time limits are at most two seconds."""
-    bounds = app.Bounds(bodies=2**25, seconds=2.0, health_seconds=1.0)
+    bounds = Bounds(bodies=2**25, seconds=2.0, health_seconds=1.0)
     with server.in_thread(
         bundle, serve.ServerSettings(allow_paths=True, allow_hosts=("pets.example",)), bounds
     ) as number:
@@ -212,11 +213,11 @@ def test_only_the_names_of_this_machine_are_hosts_unless_others_are_given(port, 
         assert status(port, host) == 421
     assert status(open_port, "pets.example:8000") == 200
     assert status(open_port, "dogs.example") == 421
-    assert serve.ServerSettings(host="0.0.0.0").hosts is None
-    assert serve.ServerSettings(host="0.0.0.0", allow_hosts=("Pets.Example:80",)).hosts == {"pets.example"}
-    assert serve.ServerSettings(host="127.0.0.2").hosts == {"127.0.0.2", *guarding.LOOPBACK}
+    assert serve.ServerSettings(host="0.0.0.0").allowed.hosts is None
+    assert serve.ServerSettings(host="0.0.0.0", allow_hosts=("Pets.Example:80",)).allowed.hosts == {"pets.example"}
+    assert serve.ServerSettings(host="127.0.0.2").allowed.hosts == {"127.0.0.2", *guarding.LOOPBACK}
     with pytest.raises(UserError, match="--allow-host a b: is not a host name"):
-        assert serve.ServerSettings(allow_hosts=("a b",)).hosts
+        assert serve.ServerSettings(allow_hosts=("a b",)).allowed
     loopback = {"127.0.0.1": True, "localhost": True, "::1": True, "0.0.0.0": False, "example.org": False}
     assert {host: serve.is_loopback(host) for host in loopback} == loopback
 
@@ -246,7 +247,7 @@ def test_an_explanation_is_an_image(port):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the test ends the thread
 def test_health_depends_on_the_network(bundle):
     before = set(threading.enumerate())
-    with server.in_thread(bundle, serve.ServerSettings(), app.Bounds(health_seconds=0.5)) as port:
+    with server.in_thread(bundle, serve.ServerSettings(), Bounds(health_seconds=0.5)) as port:
         assert [ask(port, None, path, method="GET") for path in ("/ping", "/health")] == [(200, b"\n")] * 2
         (scoring,) = [each for each in set(threading.enumerate()) - before if each.name == "frostline-scoring"]
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(scoring.ident), ctypes.py_object(SystemExit))
@@ -277,7 +278,7 @@ def test_a_request_that_takes_too_long_is_stopped_and_frees_its_thread(open_port
 
 
 def test_the_bodies_in_memory_are_limited(bundle):
-    bounds = app.Bounds(bodies=1_000_000)
+    bounds = Bounds(bodies=1_000_000)
     with server.in_thread(bundle, serve.ServerSettings(), bounds) as port:
         body = split(b"\0" * 300_000)  # 400 kB in base64
         for _ in range(50):  # the later one of the two clients is refused, and either can be later

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Collection
 from dataclasses import dataclass
 from io import BytesIO
 from ipaddress import ip_address
@@ -17,6 +16,7 @@ from frostline.errors import UserError
 from frostline.models import account
 from frostline.params.schema import Params
 from frostline.serving import app, guarding, inputs, listening, loading, scoring
+from frostline.serving.bounds import MEBIBYTE, Bounds
 from frostline.tracking import model_uris
 
 if TYPE_CHECKING:
@@ -28,10 +28,11 @@ class ServerSettings:
     """The settings of a server.
 
     allow_paths: whether clients may name files of this machine; the answers then show which files exist. allow_hosts:
-    host names that requests may be sent to (the header Host). On a loopback address, which only this machine reaches,
-    only these and the loopback names are accepted, to stop hostile web pages in a browser on this machine (see
-    `guarding.Guard`); on any other address all names are accepted, unless some are given. megapixels: of one image, at
-    most.
+    host names that requests may be sent to (the header Host), and whose pages may send them (the header Origin). On a
+    loopback address, which only this machine reaches, only these and the loopback names are accepted, to stop hostile
+    web pages in a browser on this machine (see `guarding.Guard`); on any other address all names are accepted, unless
+    some are given. megapixels: of one image, at most; body_mb: MiB of one request, at most; requests: answered at a
+    time; seconds: for the body of a request, and again for its answer.
     """
 
     host: str = "127.0.0.1"
@@ -39,26 +40,42 @@ class ServerSettings:
     allow_paths: bool = False
     allow_hosts: tuple[str, ...] = ()
     megapixels: float = inputs.MEGAPIXELS
+    body_mb: float = Bounds.body / MEBIBYTE
+    requests: int = Bounds.requests
+    seconds: float = Bounds.seconds
 
     @property
-    def hosts(self) -> Collection[str] | None:
-        """The host names that are accepted; None for all. Raises UserError for an invalid name."""
-        names = []
+    def allowed(self) -> guarding.Allowed:
+        """Whose requests are answered. Raises UserError for an invalid name."""
+        names = set()
         for each in self.allow_hosts:
             if (name := guarding.host_name(each)) is None:
                 raise UserError(f"--allow-host {each}: is not a host name; write it like example.org")
-            names.append(name)
+            names.add(name)
         if is_loopback(self.host):
-            return guarding.LOOPBACK | {self.host.lower(), *names}
-        return {*names} or None
+            return guarding.Allowed(guarding.LOOPBACK | {self.host.lower()} | names, names)
+        return guarding.Allowed(names or None, names)
 
     @property
     def limits(self) -> inputs.Limits:
-        """The limits of a request. Raises UserError for an invalid number of megapixels."""
+        """The limits of a table. Raises UserError for an invalid number of megapixels."""
         try:
             return inputs.Limits(inputs.pixels_of(self.megapixels), inputs.ROWS, self.allow_paths)
         except ValueError as reason:
             raise UserError(f"--max-megapixels: {reason}") from None
+
+    @property
+    def bounds(self) -> Bounds:
+        """The limits of requests. Raises UserError for a number that is out of range."""
+        for option, value, low, high in (
+            ("--max-body", self.body_mb, 0.01, 4096),
+            ("--max-requests", self.requests, 1, 10_000),
+            ("--max-seconds", self.seconds, 0.1, 3600),
+        ):
+            if not low <= value <= high:
+                raise UserError(f"{option}: {value:g}; give a number from {low:g} to {high:g}")
+        body = int(self.body_mb * MEBIBYTE)
+        return Bounds(body, max(body, Bounds.bodies), self.requests, self.seconds)
 
 
 def run(params: Params | None, model: str, settings: ServerSettings) -> None:
@@ -68,31 +85,30 @@ def run(params: Params | None, model: str, settings: ServerSettings) -> None:
     registered model runs.
     """
     host, port = settings.host, settings.port
-    hosts, limits = settings.hosts, settings.limits
+    require_valid(settings)
     listening.require_free(host, port)
     folder = model_uris.bundle_folder(params.tracking if params else None, model)
-    web_application = application(folder, model, hosts, limits)
+    web_application = application(folder, model, settings, settings.bounds)
     if settings.allow_paths:
         print(
             "warning: --allow-paths: every client of this server can classify any image file of this machine",
             file=sys.stderr,
         )
-    with listening.listening(web_application, host, port) as listener:
+    with listening.listening(web_application, host, port, settings.requests) as listener:
         print(f"serve: {model} on http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", flush=True)
         listener.wait()
     print("serve: stopped", flush=True)
 
 
-def application(
-    folder: Path,
-    model: str,
-    hosts: Collection[str] | None,
-    limits: inputs.Limits,
-    bounds: app.Bounds | None = None,
-) -> ASGIApp:
+def require_valid(settings: ServerSettings) -> None:
+    """Raise UserError for an invalid setting, before the model is loaded, which takes seconds."""
+    _ = settings.allowed, settings.limits, settings.bounds
+
+
+def application(folder: Path, model: str, settings: ServerSettings, bounds: Bounds) -> ASGIApp:
     """The web application of a bundle's folder. Raises DataError if the folder is not a usable bundle."""
-    scorer = loading.scorer_of(folder, limits)
-    return app.application(scorer, about(folder, model), explainer(folder, scorer), hosts, bounds)
+    scorer = loading.scorer_of(folder, settings.limits)
+    return app.application(scorer, about(folder, model), explainer(folder, scorer), settings.allowed, bounds)
 
 
 def explainer(folder: Path, scorer: scoring.Scorer) -> app.Explain:

@@ -14,10 +14,9 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +25,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from frostline.core import machine
 from frostline.data.images import UnreadableImageError
 from frostline.serving import payload
-from frostline.serving.guarding import Guard, Intake, refusal
+from frostline.serving.bounds import Bounds
+from frostline.serving.guarding import Allowed, Guard, Intake, refusal
 from frostline.serving.inputs import UnusableInputError
 from frostline.serving.payload import RefusedRequestError
 from frostline.serving.scoring import Scorer
@@ -43,31 +43,20 @@ Explain = Callable[[bytes], bytes]
 Output = TypeVar("Output")
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """The limits of a request. body: its bytes; bodies: the bytes of all bodies in memory at a time; seconds: for a
-    body to arrive, and again to answer it; health_seconds: within which a healthy network answers."""
-
-    body: int = 32 * 2**20  # a photo of 24 megapixels has 10 MB, 13 MB in base64
-    bodies: int = 512 * 2**20
-    seconds: float = 60.0
-    health_seconds: float = 5.0
-
-
 def application(
     scorer: Scorer,
     about: dict[str, Any],
     explain: Explain,
-    hosts: Collection[str] | None,
-    bounds: Bounds | None = None,
+    allowed: Allowed,
+    bounds: Bounds,
 ) -> ASGIApp:
-    """The web application. about: the answer to GET /about; hosts: see `guarding.Guard`."""
+    """The web application. about: the answer to GET /about."""
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.requests import ClientDisconnect
     from starlette.routing import Route
 
-    service = _Service(scorer, about, explain, bounds or Bounds())
+    service = _Service(scorer, about, explain, bounds)
     routes = [
         Route("/", service.page, methods=["GET"]),
         Route("/about", service.description, methods=["GET"]),
@@ -89,7 +78,7 @@ def application(
     ):
         starlette.add_exception_handler(kind, _error_answer)
     starlette.add_exception_handler(HTTPException, _unknown_address)
-    return Guard(starlette, hosts)
+    return Guard(starlette, allowed, bounds.requests)
 
 
 async def _error_answer(request: Request, error: Exception) -> Response:

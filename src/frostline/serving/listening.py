@@ -13,11 +13,12 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from frostline.errors import StateError
+from frostline.serving.bounds import Bounds
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-CONNECTIONS = 200  # at a time; more are answered 503
+CONNECTIONS = 100  # at a time, besides those of the requests that are answered; more are answered 503
 IDLE = 10.0  # seconds that a connection may stay open without a request that is being answered
 GRACE = 3  # seconds for the open requests when the server stops
 HARD = 6.0  # seconds after which the process ends even if requests are still open
@@ -40,9 +41,9 @@ def _listening_error(host: str, port: int, reason: str | None) -> StateError:
 
 
 @contextmanager
-def listening(application: ASGIApp, host: str, port: int) -> Iterator[Listener]:
-    """A server that answers until the block ends. Raises StateError if it cannot listen."""
-    listener = Listener(application, host, port)
+def listening(application: ASGIApp, host: str, port: int, requests: int = Bounds.requests) -> Iterator[Listener]:
+    """A server that answers until the block ends. requests: as in `Bounds`. Raises StateError if it cannot listen."""
+    listener = Listener(application, host, port, requests)
     listener.thread.start()
     try:
         while not listener.server.started:
@@ -58,7 +59,7 @@ def listening(application: ASGIApp, host: str, port: int) -> Iterator[Listener]:
 class Listener:
     """A server in its own thread, so that the main thread is free for signals."""
 
-    def __init__(self, application: ASGIApp, host: str, port: int) -> None:
+    def __init__(self, application: ASGIApp, host: str, port: int, requests: int) -> None:
         import uvicorn
 
         self.server = uvicorn.Server(
@@ -73,7 +74,7 @@ class Listener:
                 log_level="warning",
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=CONNECTIONS,
+                limit_concurrency=requests + CONNECTIONS,
                 timeout_graceful_shutdown=GRACE,
             )
         )
