@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from ..data import deep_grey, images  # relative: inside a registered model the package has another name
 from ..data.images import Pixels
 from . import inputs
+from .batching import Batcher, Row
 
 if TYPE_CHECKING:
     import keras
@@ -58,12 +58,25 @@ class Scorer:
         self.grey_range = deep_grey.recorded(about.get("grey_range"))
         self.limits = limits or inputs.Limits()
         self._reader = inputs.CellReader(self.image_size, self.resize, self.grey_range, self.limits.pixels)
-        self._batcher = _Batcher(keras.saving.load_model(bundle / "model.keras", compile=False, safe_mode=True))
+        self._batcher = Batcher(keras.saving.load_model(bundle / "model.keras", compile=False, safe_mode=True), BATCH)
         self.probe().result()  # compile now, not at the first request
 
-    def probe(self) -> Future[NDArray[np.float32]]:
+    def probe(self) -> Future[Row]:
         """The future answer of the network for a black image, which shows whether it still works."""
         return self._batcher.ask(np.zeros((self.image_size, self.image_size, 3), np.uint8))
+
+    @property
+    def network(self) -> keras.Model:
+        """The network: uint8 (n, size, size, 3) -> softmax (n, classes) or sigmoid (n, 1)."""
+        return self._batcher.model
+
+    def waiting(self) -> int:
+        """The number of images that wait for the network."""
+        return self._batcher.waiting()
+
+    def watch(self, observe: Callable[[int], None]) -> None:
+        """Call a function with the number of images of each batch of the network."""
+        self._batcher.watch(observe)
 
     def prepare(self, source: Path | bytes) -> Pixels:
         """Decode and resize the bytes of an image, or a regular file: uint8 (size, size, 3).
@@ -76,7 +89,10 @@ class Scorer:
         """Probabilities by class, float32 (n, classes), of uint8 (size, size, 3) each."""
         if len(pixels) == 0:
             return np.empty((0, len(self.classes)), np.float32)
-        futures = [self._batcher.ask(row) for row in pixels]
+        return self._results([self._batcher.ask(row) for row in pixels])
+
+    def _results(self, futures: Sequence[Future[Row]]) -> NDArray[np.float32]:
+        """Probabilities by class, float32 (n, classes), from the outputs of the network; n is at least 1."""
         raw = np.array([each.result() for each in futures], np.float32).reshape(len(futures), -1)
         return np.concatenate([1 - raw, raw], axis=1) if len(self.classes) == 2 and raw.shape[1] == 1 else raw
 
@@ -97,54 +113,18 @@ class Scorer:
         names the row.
         """
         self.limits.require(column, len(values))
-        predictions = []
+        predictions: list[Prediction] = []
         for start in range(0, len(values), BATCH):
-            pixels = []
-            for row, value in enumerate(values[start : start + BATCH], start):
-                if stop and stop.is_set():
-                    raise StoppedError
-                pixels.append(self._reader.cell(column, value, row))
-            predictions += self.predictions(pixels)
+            futures: list[Future[Row]] = []
+            try:
+                for row, value in enumerate(values[start : start + BATCH], start):
+                    if stop and stop.is_set():
+                        raise StoppedError
+                    with self._batcher.coming():
+                        pixels = self._reader.cell(column, value, row)
+                    futures.append(self._batcher.ask(pixels))
+                predictions += map(self.prediction, self._results(futures))
+            finally:
+                for each in futures:  # after an error, nobody waits for the images before it
+                    each.cancel()
         return predictions
-
-
-class _Batcher:
-    """Runs a model in one thread, on all images that are waiting, at most BATCH at a time."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self.model = model
-        self._waiting: SimpleQueue[tuple[Pixels, Future[NDArray[np.float32]]]] = SimpleQueue()
-        threading.Thread(target=self._work, daemon=True, name="frostline-scoring").start()
-
-    def ask(self, pixels: Pixels) -> Future[NDArray[np.float32]]:
-        answer: Future[NDArray[np.float32]] = Future()
-        self._waiting.put((pixels, answer))
-        return answer
-
-    def _work(self) -> None:
-        while True:
-            batch = [self._waiting.get()]
-            try:
-                while len(batch) < BATCH:
-                    batch.append(self._waiting.get_nowait())
-            except Empty:
-                pass
-            # Drop the cancelled requests; the others cannot be cancelled from here on.
-            active = [(pixels, answer) for pixels, answer in batch if answer.set_running_or_notify_cancel()]
-            if not active:
-                continue
-            try:
-                raw = self._predict(np.stack([pixels for pixels, _ in active]))
-                results = list(zip(raw, active, strict=True))
-            except Exception as error:
-                for _, answer in active:
-                    answer.set_exception(error)
-                continue
-            for row, (_, answer) in results:
-                answer.set_result(row)
-
-    def _predict(self, pixels: Pixels) -> NDArray[np.float32]:
-        """The outputs of the model. The batch is padded to a power of two, so that few sizes are compiled."""
-        size = 1 << (len(pixels) - 1).bit_length()
-        batch = np.resize(pixels, (size, *pixels.shape[1:]))
-        return np.asarray(self.model.predict_on_batch(batch))[: len(pixels)]
