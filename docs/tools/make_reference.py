@@ -24,7 +24,6 @@ from frostline.project import json_schema, template
 from frostline.serving import app as server
 from frostline.serving import inputs, payload
 from frostline.serving.bounds import MEBIBYTE, Bounds
-from frostline.serving.guarding import Allowed
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"
@@ -166,7 +165,9 @@ ADDRESSES = {
     "GET /": "a web page: drop images on it, see labels, probabilities and the heat map",
     "GET /about": "JSON: the model's name, its classes, the image size and how images are resized",
     "GET /ping": "200 if the network answers within {health:g} seconds, else 503; the same as MLflow's",
-    "GET /health": "the same as `/ping`",
+    "GET /health": "200: the process lives",
+    "GET /ready": "200 if requests should be sent here; 503 if the server is stopping, or its network does not answer",
+    "GET /metrics": "what the server counts, in the format of Prometheus",
     "GET /version": "the version of MLflow whose addresses these are",
     "POST /invocations": "predictions of one or more images",
     "POST /explain": "the body is the bytes of one image; the answer is a PNG with the heat map of its label",
@@ -434,8 +435,7 @@ def metrics() -> str:
 def http() -> str:
     """The addresses of `frostline serve`."""
     bounds = Bounds()
-    guard: Any = server.application(None, {}, None, Allowed(), bounds)  # type: ignore[arg-type]
-    known = {f"{method} {route.path}" for route in guard.app.routes for method in route.methods - {"HEAD"}}
+    known = {f"{method} {address}" for address, (method, _) in server.ROUTES.items()}
     _require_same(known, set(ADDRESSES), "ADDRESSES")
     addresses = [[f"`{name}`", said.format(health=bounds.health_seconds)] for name, said in ADDRESSES.items()]
     bodies = [

@@ -180,12 +180,23 @@ def serve(
     max_body: Annotated[float, typer.Option(help="MiB of one request.")] = 32.0,
     max_requests: Annotated[int, typer.Option(help="Requests at a time; more get 429.")] = 200,
     max_seconds: Annotated[float, typer.Option(help="For a request to arrive, and again to answer it.")] = 60.0,
+    access_log: Annotated[
+        str | None, typer.Option(metavar="FILE|-", help="One line of JSON for each request; - is standard error.")
+    ] = None,
 ) -> None:
     """Answer over HTTP, with a web page at /."""
     from frostline.commands import serve as stage
 
     settings = stage.ServerSettings(
-        host, port, allow_paths, tuple(allow_host or ()), max_megapixels, max_body, max_requests, max_seconds
+        host,
+        port,
+        allow_paths,
+        tuple(allow_host or ()),
+        max_megapixels,
+        max_body,
+        max_requests,
+        max_seconds,
+        access_log,
     )
     stage.run(params_here(), model, settings)
 

@@ -2,6 +2,7 @@
 
 import base64
 import ctypes
+import http.client
 import io
 import json
 import os
@@ -164,12 +165,13 @@ def test_a_refusal_is_one_sentence_in_mlflows_form(port):
     expected = {"error_code": "INVALID_PARAMETER_VALUE", "message": f"row 0, image: {NOT_AN_IMAGE}"}
     assert (status, json.loads(answer)) == (400, expected)
     assert ask(port, None, "/version", method="GET")[1] == __import__("mlflow").__version__.encode()
+    assert b'frostline_model{bundle="' in ask(port, None, "/metrics", method="GET")[1]
     about = {"model": "models:/pets@champion", "classes": list(CLASSES), "image_size": 32, "resize": "stretch"}
     assert json.loads(ask(port, None, "/about", method="GET")[1]) == about
 
 
-def test_about_tells_only_the_name_of_a_folder(bundle):
-    assert serve.about(bundle, str(bundle))["model"] == "bundle"
+def test_a_folder_is_shown_by_its_name_only(bundle):
+    assert serve.shown_name(bundle, str(bundle)) == "bundle"
 
 
 def test_only_regular_files_are_read_and_only_if_paths_are_allowed(port, open_port, tmp_path):
@@ -248,13 +250,15 @@ def test_an_explanation_is_an_image(port):
 def test_health_depends_on_the_network(bundle):
     before = set(threading.enumerate())
     with server.in_thread(bundle, serve.ServerSettings(), Bounds(health_seconds=0.5)) as port:
-        assert [ask(port, None, path, method="GET") for path in ("/ping", "/health")] == [(200, b"\n")] * 2
+        paths = ("/ping", "/ready", "/health")
+        assert [ask(port, None, path, method="GET") for path in paths] == [(200, b"\n")] * 3
         (scoring,) = [each for each in set(threading.enumerate()) - before if each.name == "frostline-scoring"]
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(scoring.ident), ctypes.py_object(SystemExit))
         status, answer = ask(port, None, "/ping", method="GET")
         assert status == 503
         assert b"the network did not answer within 0.5 seconds" in answer
-        assert ask(port, None, "/health", method="GET")[0] == 503
+        assert ask(port, None, "/ready", method="GET")[0] == 503
+        assert ask(port, None, "/health", method="GET")[0] == 200  # the process lives
 
 
 def test_a_body_must_arrive_in_time(open_port):
@@ -330,6 +334,41 @@ def test_a_stopped_server_ends_in_time_and_leaves_nothing(bundle, tmp_path, numb
         command = [sys.executable, "-m", "frostline", "backbones"]
         subprocess.run(command, cwd=home, env=os.environ | {"TMPDIR": str(scratch)}, check=True, capture_output=True)
     assert [*scratch.iterdir(), *home.iterdir()] == []
+
+
+def test_no_request_is_lost_when_the_server_is_told_to_stop(bundle, tmp_path):
+    """Clients that keep their connections, and one that comes after the signal, which a proxy may still send here."""
+    told, log = threading.Event(), tmp_path / "access.log"
+    with server.as_process(tmp_path, str(bundle), "--access-log", str(log)) as (process, port):
+
+        def work(number):
+            statuses = []
+            while not told.is_set() or not statuses:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+                while not told.is_set():
+                    connection.request("POST", "/invocations", split(photo(seed=number)), server.JSON)
+                    answer = connection.getresponse()
+                    answer.read()
+                    statuses.append(answer.status)
+                    if answer.headers["Connection"] == "close":
+                        break
+                connection.close()
+            return statuses
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(work, number) for number in range(8)]
+            time.sleep(1)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            assert ask(port, None, "/ready", method="GET")[0] == 503
+            assert ask(port, split(photo()))[0] == 200
+            told.set()
+            statuses = [status for each in answers for status in each.result()]
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert set(statuses) == {200}
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sum(each["status"] == 200 and each["images"] == 1 for each in lines) == len(statuses) + 1
 
 
 def test_a_port_in_use_is_an_error_of_one_line(port):

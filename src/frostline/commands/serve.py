@@ -8,19 +8,23 @@ from dataclasses import dataclass
 from io import BytesIO
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from frostline.core import digest
 from frostline.errors import UserError
 from frostline.models import account
 from frostline.params.schema import Params
-from frostline.serving import app, guarding, inputs, listening, loading, scoring
+from frostline.serving import app, guarding, inputs, listening, loading, metrics, recording, scoring
 from frostline.serving.bounds import MEBIBYTE, Bounds
+from frostline.serving.served import Current, Explain, Served
 from frostline.tracking import model_uris
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+    from frostline.models.bundles import Bundle
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class ServerSettings:
     loopback address, which only this machine reaches, only these and the loopback names are accepted, to stop hostile
     web pages in a browser on this machine (see `guarding.Guard`); on any other address all names are accepted, unless
     some are given. megapixels: of one image, at most; body_mb: MiB of one request, at most; requests: answered at a
-    time; seconds: for the body of a request, and again for its answer.
+    time; seconds: for the body of a request, and again for its answer; access_log: a file, or `-` for standard error.
     """
 
     host: str = "127.0.0.1"
@@ -43,6 +47,7 @@ class ServerSettings:
     body_mb: float = Bounds.body / MEBIBYTE
     requests: int = Bounds.requests
     seconds: float = Bounds.seconds
+    access_log: str | None = None
 
     @property
     def allowed(self) -> guarding.Allowed:
@@ -106,20 +111,34 @@ def require_valid(settings: ServerSettings) -> None:
 
 
 def application(folder: Path, model: str, settings: ServerSettings, bounds: Bounds) -> ASGIApp:
-    """The web application of a bundle's folder. Raises DataError if the folder is not a usable bundle."""
-    scorer = loading.scorer_of(folder, settings.limits)
-    return app.application(scorer, about(folder, model), explainer(folder, scorer), settings.allowed, bounds)
+    """The web application of a bundle's folder. model: as the user named it.
+
+    Raises DataError if the folder is not a usable bundle.
+    """
+    observers = [recording.AccessLog(settings.access_log)] if settings.access_log else []
+    current = Current(load(folder, shown_name(folder, model), settings.limits), metrics.Metrics(app.ROUTES))
+    return app.application(current, settings.allowed, bounds, observers)
 
 
-def explainer(folder: Path, scorer: scoring.Scorer) -> app.Explain:
+def load(folder: Path, name: str, limits: inputs.Limits) -> Served:
+    """A bundle's folder, ready to answer. Raises DataError if the folder is not a usable bundle."""
+    from frostline.models.bundles import Bundle
+
+    scorer = loading.scorer_of(folder, limits)
+    record = account.peek(folder)
+    explain = explainer(Bundle(scorer.network, record.layout, record.made_from), scorer)
+    about = {"model": name, **record.layout.recorded()}
+    return Served(scorer, explain, name, digest.of_folder(folder), about)
+
+
+def explainer(bundle: Bundle, scorer: scoring.Scorer) -> Explain:
     """A function: the bytes of an image -> a PNG of the resized image under the heat map of its label.
 
-    folder: of the bundle; scorer: of the same bundle.
+    scorer: of the same bundle.
     """
     from frostline.evaluation import gradcam
-    from frostline.models import bundles
 
-    heat_of, lock = gradcam.GradCam(bundles.load(folder)), threading.Lock()
+    heat_of, lock = gradcam.GradCam(bundle), threading.Lock()
 
     def explain(data: bytes) -> bytes:
         images = scorer.prepare(data)[None]
@@ -133,10 +152,9 @@ def explainer(folder: Path, scorer: scoring.Scorer) -> app.Explain:
     return explain
 
 
-def about(folder: Path, model: str) -> dict[str, Any]:
-    """The answer to GET /about. Of a folder it has only the name, not the path."""
-    name = model if model.startswith("models:/") else folder.resolve().name
-    return {"model": name, **account.peek(folder).layout.recorded()}
+def shown_name(folder: Path, model: str) -> str:
+    """What clients are told of a model's name: of a folder only the last part, not its place on this machine."""
+    return model if model.startswith("models:/") else folder.resolve().name
 
 
 def is_loopback(host: str) -> bool:
