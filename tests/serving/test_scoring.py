@@ -2,10 +2,13 @@
 
 import base64
 import contextlib
+import gc
 import io
 import json
 import os
 import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -174,6 +177,22 @@ def test_an_error_in_the_network_is_raised_and_the_next_request_is_answered(scor
     with pytest.raises(ValueError, match=r"(?i)shape"):
         scorer.probabilities([np.zeros((5, 5), np.uint8)])
     assert len(scorer.rows("pixels", photos[:2])) == 2
+
+
+def test_a_scorer_that_nobody_has_any_more_ends_its_thread_and_frees_its_network(bundle):
+    def threads():
+        return [each for each in threading.enumerate() if each.name == "frostline-scoring"]
+
+    before = len(threads())
+    other = Scorer(bundle)
+    network = weakref.ref(other.network)
+    assert len(threads()) == before + 1
+    del other
+    end = time.monotonic() + 10
+    while len(threads()) > before and time.monotonic() < end:
+        time.sleep(0.01)
+    gc.collect()
+    assert (len(threads()), network()) == (before, None)
 
 
 def test_cancelled_requests_do_not_end_the_scoring(scorer, photos):
