@@ -2,9 +2,9 @@
 
     FROSTLINE_TEST_ASSETS=.../assets python benchmarks/serving_load.py [COMMIT] [--rounds 5] [--seconds 8]
 
-Each version is a process of its own, with the packages of this environment, on the same bundle. Clients send the bytes of
-real photos and wait for each answer before they ask again: one client for the latency, 16 for the images a second. They run
-in a process of their own on the same cores. Shown is also what the server's process computes for an image, in
+Each version is a process of its own, with the packages of this environment, on the same bundle. Clients send the bytes
+of real photos and wait for each answer before they ask again: one client for the latency, 16 for the images a second.
+They run in a process of their own on the same cores. Shown is also what the server's process computes for an image, in
 milliseconds of one core, since other programs may use the cores too. Answers of both versions are compared.
 """
 
@@ -75,9 +75,9 @@ def main() -> None:
             differences.append(difference)
     show(
         "serving_load",
-        f"One image a request, the commit {chosen.commit[:10]} against this code, each `frostline serve` in a process of "
-        f"its own, {chosen.rounds} rounds in turn of 60 requests of one client and {chosen.seconds:g} s of {CLIENTS} "
-        "clients, which run on the same cores as other programs of this shared machine; medians, and the median of the "
+        f"One image a request, the commit {chosen.commit[:10]} against this code, each `frostline serve` in a process "
+        f"of its own, {chosen.rounds} rounds in turn of 60 requests of one client and {chosen.seconds:g} s of {CLIENTS}"
+        " clients, on the same cores as other programs of this shared machine; medians, and the median of the "
         "ratios of each round. Core ms: what the server's process computes for an image at "
         f"{CLIENTS} clients. The largest difference of a probability between the two: {max(differences):.1e}.",
         ["", "p50 of one client", "", f"images/s, {CLIENTS} clients", "", "core ms an image", ""],

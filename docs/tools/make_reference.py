@@ -163,7 +163,7 @@ VARIABLES = {
 
 ADDRESSES = {
     "GET /": "a web page: drop images on it, see labels, probabilities and the heat map",
-    "GET /about": "JSON: the model's name, its classes, the image size and how images are resized",
+    "GET /about": "JSON: the model that answers, the digest of its bundle, its classes, and how images are resized",
     "GET /ping": "200 if the network answers within {health:g} seconds, else 503; the same as MLflow's",
     "GET /health": "200: the process lives",
     "GET /ready": "200 if requests should be sent here; 503 if the server is stopping, or its network does not answer",

@@ -183,6 +183,8 @@ def serve(
     access_log: Annotated[
         str | None, typer.Option(metavar="FILE|-", help="One line of JSON for each request; - is standard error.")
     ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Serve the new version when the alias moves.")] = False,
+    follow_seconds: Annotated[float, typer.Option(help="Between two looks at the registry.")] = 10.0,
 ) -> None:
     """Answer over HTTP, with a web page at /."""
     from frostline.commands import serve as stage
@@ -197,6 +199,8 @@ def serve(
         max_requests,
         max_seconds,
         access_log,
+        follow,
+        follow_seconds,
     )
     stage.run(params_here(), model, settings)
 

@@ -166,8 +166,9 @@ def test_a_refusal_is_one_sentence_in_mlflows_form(port):
     assert (status, json.loads(answer)) == (400, expected)
     assert ask(port, None, "/version", method="GET")[1] == __import__("mlflow").__version__.encode()
     assert b'frostline_model{bundle="' in ask(port, None, "/metrics", method="GET")[1]
-    about = {"model": "models:/pets@champion", "classes": list(CLASSES), "image_size": 32, "resize": "stretch"}
-    assert json.loads(ask(port, None, "/about", method="GET")[1]) == about
+    about = json.loads(ask(port, None, "/about", method="GET")[1])
+    assert re.fullmatch("[0-9a-f]{64}", about.pop("bundle"))
+    assert about == {"model": "models:/pets/3", "classes": list(CLASSES), "image_size": 32, "resize": "stretch"}
 
 
 def test_a_folder_is_shown_by_its_name_only(bundle):
@@ -385,7 +386,7 @@ def test_a_person_drops_an_image(bundle, port, tmp_path):
     with browser.Browser(tmp_path) as page:
         page.open(f"http://127.0.0.1:{port}/")
         page.wait("document.getElementById('about').textContent")
-        assert "models:/pets@champion: 4 classes, images of 32 pixels" in page.text()
+        assert "models:/pets/3: 4 classes, images of 32 pixels" in page.text()
         page.choose("#file", tmp_path / "a.png")
         page.wait("document.getElementById('map').naturalWidth")
         assert f"{answer.label} ({answer.probability:.4f})" in page.text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from ipaddress import ip_address
@@ -18,6 +19,7 @@ from frostline.models import account
 from frostline.params.schema import Params
 from frostline.serving import app, guarding, inputs, listening, loading, metrics, recording, scoring
 from frostline.serving.bounds import MEBIBYTE, Bounds
+from frostline.serving.following import Follower
 from frostline.serving.served import Current, Explain, Served
 from frostline.tracking import model_uris
 
@@ -36,7 +38,8 @@ class ServerSettings:
     loopback address, which only this machine reaches, only these and the loopback names are accepted, to stop hostile
     web pages in a browser on this machine (see `guarding.Guard`); on any other address all names are accepted, unless
     some are given. megapixels: of one image, at most; body_mb: MiB of one request, at most; requests: answered at a
-    time; seconds: for the body of a request, and again for its answer; access_log: a file, or `-` for standard error.
+    time; seconds: for the body of a request, and again for its answer; access_log: a file, or `-` for standard error;
+    follow: whether to serve another version when the alias of the model moves; follow_seconds: between two looks.
     """
 
     host: str = "127.0.0.1"
@@ -48,6 +51,8 @@ class ServerSettings:
     requests: int = Bounds.requests
     seconds: float = Bounds.seconds
     access_log: str | None = None
+    follow: bool = False
+    follow_seconds: float = 10.0
 
     @property
     def allowed(self) -> guarding.Allowed:
@@ -76,6 +81,7 @@ class ServerSettings:
             ("--max-body", self.body_mb, 0.01, 4096),
             ("--max-requests", self.requests, 1, 10_000),
             ("--max-seconds", self.seconds, 0.1, 3600),
+            ("--follow-seconds", self.follow_seconds, 0.1, 86_400),
         ):
             if not low <= value <= high:
                 raise UserError(f"{option}: {value:g}; give a number from {low:g} to {high:g}")
@@ -90,45 +96,57 @@ def run(params: Params | None, model: str, settings: ServerSettings) -> None:
     registered model runs.
     """
     host, port = settings.host, settings.port
-    require_valid(settings)
+    require_valid(model, settings)
     listening.require_free(host, port)
-    folder = model_uris.bundle_folder(params.tracking if params else None, model)
-    web_application = application(folder, model, settings, settings.bounds)
+    tracking = params.tracking if params else None
+    look = model_uris.pointer(tracking, model)
+
+    def load_version(name: str) -> Served:
+        return load(model_uris.bundle_folder(tracking, name), name, settings.limits)
+
+    current = Current(load_version(look()), metrics.Metrics(app.ROUTES))
+    follower = Follower(current, look, load_version, settings.follow_seconds)
     if settings.allow_paths:
         print(
             "warning: --allow-paths: every client of this server can classify any image file of this machine",
             file=sys.stderr,
         )
-    with listening.listening(web_application, host, port, settings.requests) as listener:
+    web_application = application(current, settings, settings.bounds)
+    with (
+        listening.listening(web_application, host, port, settings.requests) as listener,
+        follower.following() if settings.follow else nullcontext(),
+    ):
         print(f"serve: {model} on http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)", flush=True)
         listener.wait()
     print("serve: stopped", flush=True)
 
 
-def require_valid(settings: ServerSettings) -> None:
+def require_valid(model: str, settings: ServerSettings) -> None:
     """Raise UserError for an invalid setting, before the model is loaded, which takes seconds."""
     _ = settings.allowed, settings.limits, settings.bounds
+    if settings.follow and not model_uris.ALIASED.fullmatch(model):
+        raise UserError(f"--follow: {model} has no alias that could move; name models:/NAME@ALIAS")
 
 
-def application(folder: Path, model: str, settings: ServerSettings, bounds: Bounds) -> ASGIApp:
-    """The web application of a bundle's folder. model: as the user named it.
-
-    Raises DataError if the folder is not a usable bundle.
-    """
+def application(current: Current, settings: ServerSettings, bounds: Bounds) -> ASGIApp:
+    """The web application of the current model. Raises UserError if the access log cannot be written."""
     observers = [recording.AccessLog(settings.access_log)] if settings.access_log else []
-    current = Current(load(folder, shown_name(folder, model), settings.limits), metrics.Metrics(app.ROUTES))
     return app.application(current, settings.allowed, bounds, observers)
 
 
 def load(folder: Path, name: str, limits: inputs.Limits) -> Served:
-    """A bundle's folder, ready to answer. Raises DataError if the folder is not a usable bundle."""
+    """A bundle's folder, ready to answer. name: as the user or the registry names it.
+
+    Raises DataError if the folder is not a usable bundle.
+    """
     from frostline.models.bundles import Bundle
 
     scorer = loading.scorer_of(folder, limits)
     record = account.peek(folder)
     explain = explainer(Bundle(scorer.network, record.layout, record.made_from), scorer)
-    about = {"model": name, **record.layout.recorded()}
-    return Served(scorer, explain, name, digest.of_folder(folder), about)
+    shown, bundle_digest = shown_name(folder, name), digest.of_folder(folder)
+    about = {"model": shown, "bundle": bundle_digest, **record.layout.recorded()}
+    return Served(scorer, explain, shown, bundle_digest, about)
 
 
 def explainer(bundle: Bundle, scorer: scoring.Scorer) -> Explain:

@@ -9,6 +9,7 @@ __all__ = [
     "app",
     "batch",
     "bounds",
+    "following",
     "guarding",
     "inputs",
     "listening",

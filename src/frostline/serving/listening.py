@@ -77,6 +77,7 @@ class Listener:
                 ws="none",
                 lifespan="off",
                 loop="asyncio",
+                log_config=None,  # uvicorn's own would close the streams of all other logs of this process
                 log_level="warning",
                 proxy_headers=False,
                 server_header=False,
