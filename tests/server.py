@@ -25,7 +25,7 @@ JSON = {"Content-Type": "application/json"}
 @contextmanager
 def in_thread(bundle: Path, settings: serve.ServerSettings, bounds: Bounds | None = None) -> Iterator[int]:
     """The port of a server that is what `serve.run` would start."""
-    current = served.Current(serve.load(bundle, "models:/pets/3", settings.limits), metrics.Metrics(app.ROUTES))
+    current = served.Current(serve.load(bundle, "models:/pets/3", settings), metrics.Metrics(app.ROUTES))
     application = serve.application(current, settings, bounds or settings.bounds)
     with of(application) as port:
         yield port

@@ -171,6 +171,10 @@ ADDRESSES = {
     "GET /version": "the version of MLflow whose addresses these are",
     "POST /invocations": "predictions of one or more images",
     "POST /explain": "the body is the bytes of one image; the answer is a PNG with the heat map of its label",
+    "POST /neighbours": "the body is the bytes of one image; the answer is JSON with the nearest training images, if "
+    "the server has and shows them",
+    "POST /feedback?label=NAME": "the body is the bytes of one image, which is kept with what a person says it is; "
+    "only with `--feedback`",
 }
 
 STATUSES = {
@@ -436,7 +440,7 @@ def http() -> str:
     """The addresses of `frostline serve`."""
     bounds = Bounds()
     known = {f"{method} {address}" for address, (method, _) in server.ROUTES.items()}
-    _require_same(known, set(ADDRESSES), "ADDRESSES")
+    _require_same(known, {name.partition("?")[0] for name in ADDRESSES}, "ADDRESSES")
     addresses = [[f"`{name}`", said.format(health=bounds.health_seconds)] for name, said in ADDRESSES.items()]
     bodies = [
         [f"`{payload.IMAGE}*`", "the bytes of one image", "`--data-binary @photo.jpg -H 'Content-Type: image/jpeg'`"],

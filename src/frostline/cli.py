@@ -185,6 +185,12 @@ def serve(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Serve the new version when the alias moves.")] = False,
     follow_seconds: Annotated[float, typer.Option(help="Between two looks at the registry.")] = 10.0,
+    neighbours: Annotated[
+        bool, typer.Option("--neighbours", help="Show training images to other machines too.")
+    ] = False,
+    feedback: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Keep what people say images are.")] = None,
+    max_feedback: Annotated[int, typer.Option(help="Images that are kept.")] = 10_000,
+    max_feedback_mb: Annotated[float, typer.Option(help="MiB of images that are kept.")] = 1024.0,
 ) -> None:
     """Answer over HTTP, with a web page at /."""
     from frostline.commands import serve as stage
@@ -201,6 +207,10 @@ def serve(
         access_log,
         follow,
         follow_seconds,
+        neighbours,
+        feedback,
+        max_feedback,
+        max_feedback_mb,
     )
     stage.run(params_here(), model, settings)
 

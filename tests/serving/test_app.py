@@ -30,6 +30,7 @@ from server import ask
 from frostline.commands import serve
 from frostline.data.images import NOT_AN_IMAGE
 from frostline.errors import StateError, UserError
+from frostline.ingest import tables
 from frostline.serving import app, guarding, listening
 from frostline.serving.bounds import Bounds
 from frostline.serving.scoring import Scorer
@@ -168,7 +169,13 @@ def test_a_refusal_is_one_sentence_in_mlflows_form(port):
     assert b'frostline_model{bundle="' in ask(port, None, "/metrics", method="GET")[1]
     about = json.loads(ask(port, None, "/about", method="GET")[1])
     assert re.fullmatch("[0-9a-f]{64}", about.pop("bundle"))
-    assert about == {"model": "models:/pets/3", "classes": list(CLASSES), "image_size": 32, "resize": "stretch"}
+    assert about == {
+        "model": "models:/pets/3",
+        "classes": list(CLASSES),
+        "image_size": 32,
+        "resize": "stretch",
+        "feedback": False,
+    }
 
 
 def test_a_folder_is_shown_by_its_name_only(bundle):
@@ -389,15 +396,26 @@ def test_a_person_drops_an_image(bundle, port, tmp_path):
         assert "models:/pets/3: 4 classes, images of 32 pixels" in page.text()
         page.choose("#file", tmp_path / "a.png")
         page.wait("document.getElementById('map').naturalWidth")
-        assert f"{answer.label} ({answer.probability:.4f})" in page.text()
+        assert f"{answer.label} ({answer.probability:.1%})" in page.text()
         for name, share in answer.probabilities.items():  # names that look like HTML and script are text
             assert name in page.text()
-            assert f"{share:.4f}" in page.text()
+            assert f"{share:.1%}" in page.text()
         assert page.script("return document.querySelectorAll('script').length") == 1
         assert page.script("return document.querySelectorAll('img').length") == 2
         assert page.script("return document.title") == "frostline"
         page.screenshot(tmp_path / "page.png")
-        assert page.errors() == []
+        assert all(
+            "neighbours" in each and "404" in each for each in page.errors()
+        )  # it was not trained on images here
+        page.script(
+            "show({label: 'unknown', unknown: true, set: [], probability: 0.4, probabilities: {cat: 0.4, dog: 0.2}})"
+        )
+        assert "None of these\n" in page.text()
+        assert "Of its classes, cat comes nearest (40.0%)." in page.text()
+        page.script(
+            "show({label: 'cat', unknown: false, set: ['cat', 'dog'], probability: 0.6, probabilities: {cat: 0.6}})"
+        )
+        assert "cat (60.0%)\n\nIt may be cat or dog." in page.text()
         # Even if a name was inserted as HTML, the page's policy would not run its script.
         page.script("document.getElementById('bars').innerHTML = arguments[0]", CLASSES[3])
         page.wait("document.querySelectorAll('img').length === 3")
@@ -408,8 +426,8 @@ def test_a_person_drops_an_image(bundle, port, tmp_path):
         page.wait("document.getElementById('error').textContent")
         assert "b.txt: not an image" in page.text()
         assert answer.label not in page.text()
-        assert "Drop an image here, or click" in page.text()
-        assert "Tap" not in page.text()
+        assert "Drop an image here, paste one, or click" in page.text()
+        assert "photo" not in page.text()
     assert re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write", app.PAGE.read_text()) is None
 
 
@@ -421,7 +439,8 @@ def test_a_person_taps_on_a_phone(bundle, port, tmp_path):
     with browser.Browser(tmp_path, is_phone=True) as page:
         page.open(f"http://127.0.0.1:{port}/")
         page.wait("document.getElementById('about').textContent")
-        assert "Tap to choose an image" in page.text()
+        assert "Choose an image" in page.text()
+        assert "Take a photo" in page.text()
         assert re.search("click|drop", page.text(), re.IGNORECASE) is None
         page.choose("#file", tmp_path / name)
         page.wait("document.getElementById('map').naturalWidth")
@@ -443,4 +462,65 @@ def test_a_person_taps_on_a_phone(bundle, port, tmp_path):
         page.screenshot(tmp_path / "error.png")
         assert page.script("return document.getElementById('error').textContent").startswith("empty.png: ")
         assert page.script(f"{edges} return bottom", "#error") < 844
-        assert all("400" in each for each in page.errors())  # the answer to the empty file
+        assert all("400" in each or "neighbours" in each for each in page.errors())  # the answer to the empty file
+
+
+@pytest.mark.skipif(not browser.is_there(), reason=browser.MISSING)
+def test_a_person_says_by_the_keyboard_what_an_image_is(bundle, tmp_path):
+    (tmp_path / "a.png").write_bytes(photo(seed=7))
+    focus = "const {id, textContent} = document.activeElement; return id || textContent"
+    table = tmp_path / "kept" / "feedback.csv"
+    with (
+        server.in_thread(bundle, serve.ServerSettings(feedback=table)) as port,
+        browser.Browser(tmp_path) as page,
+    ):
+        page.open(f"http://127.0.0.1:{port}/")
+        page.wait("document.getElementById('about').textContent")
+        page.press("Tab")
+        assert page.script(focus) == "file"
+        assert page.script("return getComputedStyle(document.getElementById('drop')).outlineStyle") == "solid"
+        page.choose("#file", tmp_path / "a.png")
+        page.wait("document.getElementById('map').naturalWidth")
+        page.press("Tab")
+        assert page.script(focus) == "truth"
+        names = page.script("return [...document.getElementById('truth').options].map(each => each.text)")
+        assert names == ["choose …", *CLASSES, "none of these"]
+        page.press("Down", "Down", "Tab")
+        assert page.script(focus) == "Send"
+        page.press("Enter")
+        page.wait("document.getElementById('thanks').textContent")
+        assert "Thank you, the answer is kept." in page.text()
+    (row,) = tables.listed(table).rows
+    assert row.label == CLASSES[1]
+    assert (table.parent / row.path).read_bytes() == photo(seed=7)
+
+
+def test_what_people_say_is_kept_only_if_it_is_wanted_and_makes_sense(bundle, port, tmp_path):
+    status, answer = ask(port, photo(), "/feedback?label=cat", headers={})
+    assert (status, json.loads(answer)["message"][:27]) == (404, "this server keeps no answer")
+    assert json.loads(ask(port, None, "/about", method="GET")[1])["feedback"] is False
+    settings = serve.ServerSettings(feedback=tmp_path / "feedback.csv", max_feedback=1, megapixels=0.01)
+    with server.in_thread(bundle, settings) as keeping:
+        for image, label, expected, reason in (
+            (photo(), "unknown", 200, ""),
+            (photo(), "dog", 400, "label=dog: give one of the classes of /about, or unknown"),
+            (photo(), "", 400, "give one of the classes"),
+            (b"hello", "cat", 400, "not an image"),
+            (photo(width=101, height=100), "cat", 400, "too many pixels"),
+            (photo(seed=1), "cat", 507, "keeps no more answers"),
+        ):
+            status, answer = ask(keeping, image, f"/feedback?label={label}", headers={})
+            assert status == expected
+            assert reason in answer.decode()
+        assert json.loads(ask(keeping, None, "/about", method="GET")[1])["feedback"] is True
+    assert [row.label for row in tables.listed(tmp_path / "feedback.csv").rows] == ["unknown"]
+
+
+def test_training_images_are_shown_to_this_machine_only_unless_the_owner_wants_it(port):
+    assert serve.ServerSettings().training_images == Path("data/prepared/train")
+    assert serve.ServerSettings(host="0.0.0.0").training_images is None
+    assert serve.ServerSettings(host="0.0.0.0", neighbours=True).training_images == Path("data/prepared/train")
+    end = time.monotonic() + 30
+    while (status := ask(port, photo(), "/neighbours", headers={})[0]) == 202:
+        assert time.monotonic() < end
+    assert status == 404

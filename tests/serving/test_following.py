@@ -45,13 +45,13 @@ def tracking(tmp_path_factory):
 def following(tracking, look=None):
     """A server of the champion: its port and its follower."""
     champions.crown(tracking, "pets", 1)
-    look, limits = look or model_uris.pointer(tracking, ALIAS), serve.ServerSettings().limits
+    look, settings = look or model_uris.pointer(tracking, ALIAS), serve.ServerSettings()
 
     def load(name):
-        return serve.load(model_uris.bundle_folder(tracking, name), name, limits)
+        return serve.load(model_uris.bundle_folder(tracking, name), name, settings)
 
     current = served.Current(load("models:/pets/1"), metrics.Metrics(app.ROUTES))
-    with server.of(serve.application(current, serve.ServerSettings(), Bounds())) as port:
+    with server.of(serve.application(current, settings, Bounds())) as port:
         yield port, Follower(current, look, load, 0.1)
 
 

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from frostline import paths
 from frostline.core import digest
 from frostline.errors import UserError
 from frostline.models import account
 from frostline.params.schema import Params
 from frostline.serving import app, guarding, inputs, listening, loading, metrics, recording, scoring
 from frostline.serving.bounds import MEBIBYTE, Bounds
+from frostline.serving.feedback import Feedback, Kept
 from frostline.serving.following import Follower
+from frostline.serving.neighbours import Neighbours
 from frostline.serving.served import Current, Explain, Served
 from frostline.tracking import model_uris
 
@@ -39,7 +42,9 @@ class ServerSettings:
     web pages in a browser on this machine (see `guarding.Guard`); on any other address all names are accepted, unless
     some are given. megapixels: of one image, at most; body_mb: MiB of one request, at most; requests: answered at a
     time; seconds: for the body of a request, and again for its answer; access_log: a file, or `-` for standard error;
-    follow: whether to serve another version when the alias of the model moves; follow_seconds: between two looks.
+    follow: whether to serve another version when the alias of the model moves; follow_seconds: between two looks;
+    neighbours: whether clients see training images, as on a loopback address they always do; feedback: a table for what
+    people say an image is; max_feedback, max_feedback_mb: images and MiB that are kept.
     """
 
     host: str = "127.0.0.1"
@@ -53,6 +58,10 @@ class ServerSettings:
     access_log: str | None = None
     follow: bool = False
     follow_seconds: float = 10.0
+    neighbours: bool = False
+    feedback: Path | None = None
+    max_feedback: int = Kept.images
+    max_feedback_mb: float = Kept.size / MEBIBYTE
 
     @property
     def allowed(self) -> guarding.Allowed:
@@ -82,11 +91,25 @@ class ServerSettings:
             ("--max-requests", self.requests, 1, 10_000),
             ("--max-seconds", self.seconds, 0.1, 3600),
             ("--follow-seconds", self.follow_seconds, 0.1, 86_400),
+            ("--max-feedback", self.max_feedback, 1, 1_000_000),
+            ("--max-feedback-mb", self.max_feedback_mb, 1, 1_000_000),
         ):
             if not low <= value <= high:
                 raise UserError(f"{option}: {value:g}; give a number from {low:g} to {high:g}")
         body = int(self.body_mb * MEBIBYTE)
         return Bounds(body, max(body, Bounds.bodies), self.requests, self.seconds)
+
+    @property
+    def training_images(self) -> Path | None:
+        """The folder of the training images that clients may see."""
+        return paths.PREPARED / "train" if self.neighbours or is_loopback(self.host) else None
+
+    @property
+    def kept(self) -> Feedback | None:
+        """Where the answers of people are kept. Raises UserError or StateError if that is not possible."""
+        if self.feedback is None:
+            return None
+        return Feedback(self.feedback, Kept(self.max_feedback, int(self.max_feedback_mb * MEBIBYTE)))
 
 
 def run(params: Params | None, model: str, settings: ServerSettings) -> None:
@@ -102,7 +125,7 @@ def run(params: Params | None, model: str, settings: ServerSettings) -> None:
     look = model_uris.pointer(tracking, model)
 
     def load_version(name: str) -> Served:
-        return load(model_uris.bundle_folder(tracking, name), name, settings.limits)
+        return load(model_uris.bundle_folder(tracking, name), name, settings)
 
     current = Current(load_version(look()), metrics.Metrics(app.ROUTES))
     follower = Follower(current, look, load_version, settings.follow_seconds)
@@ -129,24 +152,25 @@ def require_valid(model: str, settings: ServerSettings) -> None:
 
 
 def application(current: Current, settings: ServerSettings, bounds: Bounds) -> ASGIApp:
-    """The web application of the current model. Raises UserError if the access log cannot be written."""
+    """The web application of the current model. Raises UserError or StateError if a file cannot be written."""
     observers = [recording.AccessLog(settings.access_log)] if settings.access_log else []
-    return app.application(current, settings.allowed, bounds, observers)
+    return app.application(current, settings.allowed, bounds, observers, settings.kept)
 
 
-def load(folder: Path, name: str, limits: inputs.Limits) -> Served:
+def load(folder: Path, name: str, settings: ServerSettings) -> Served:
     """A bundle's folder, ready to answer. name: as the user or the registry names it.
 
     Raises DataError if the folder is not a usable bundle.
     """
     from frostline.models.bundles import Bundle
 
-    scorer = loading.scorer_of(folder, limits)
+    scorer = loading.scorer_of(folder, settings.limits)
     record = account.peek(folder)
-    explain = explainer(Bundle(scorer.network, record.layout, record.made_from), scorer)
+    bundle = Bundle(scorer.network, record.layout, record.made_from)
     shown, bundle_digest = shown_name(folder, name), digest.of_folder(folder)
     about = {"model": shown, "bundle": bundle_digest, **record.layout.recorded()}
-    return Served(scorer, explain, shown, bundle_digest, about)
+    neighbours = Neighbours(bundle, settings.training_images)
+    return Served(scorer, explainer(bundle, scorer), shown, bundle_digest, neighbours, about)
 
 
 def explainer(bundle: Bundle, scorer: scoring.Scorer) -> Explain:

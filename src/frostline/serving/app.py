@@ -2,7 +2,8 @@
 
 POST /invocations, GET /ping and /version are MLflow's
 (https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally); POST /explain takes the bytes of an image and gives
-a PNG with the heat map of its label; GET /about describes the model; GET /health, /ready and /metrics are for those who
+a PNG with the heat map of its label, POST /neighbours the nearest training images, POST /feedback keeps what a person
+says the image is; GET /about describes the model; GET /health, /ready and /metrics are for those who
 run the server. There is nothing else, and clients cannot read files of this machine unless the limits of the scorer
 allow paths. A refusal is {"error_code", "message"}.
 """
@@ -15,7 +16,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -27,6 +28,7 @@ from frostline.core import machine
 from frostline.data.images import UnreadableImageError
 from frostline.serving import payload
 from frostline.serving.bounds import Bounds
+from frostline.serving.feedback import UNKNOWN, Feedback
 from frostline.serving.guarding import Allowed, Guard, Intake, refusal
 from frostline.serving.inputs import UnusableInputError
 from frostline.serving.listening import STOPPING
@@ -47,14 +49,23 @@ Output = TypeVar("Output")
 Handler = Callable[["_Service", "Request"], Awaitable["Response"]]
 
 
-def application(current: Current, allowed: Allowed, bounds: Bounds, observers: Sequence[Observer] = ()) -> ASGIApp:
-    """The web application of the current model. observers: are told of each request, besides the metrics."""
+def application(
+    current: Current,
+    allowed: Allowed,
+    bounds: Bounds,
+    observers: Sequence[Observer] = (),
+    feedback: Feedback | None = None,
+) -> ASGIApp:
+    """The web application of the current model.
+
+    observers: are told of each request, besides the metrics; feedback: where answers of people are kept, if they are.
+    """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.requests import ClientDisconnect
     from starlette.routing import Route
 
-    service = _Service(current, bounds)
+    service = _Service(current, bounds, feedback)
     routes = [
         Route(address, partial(handler, service), methods=[method]) for address, (method, handler) in ROUTES.items()
     ]
@@ -97,8 +108,8 @@ async def _unknown_address(request: Request, error: Any) -> Response:
 class _Service:
     """The answers of the addresses."""
 
-    def __init__(self, current: Current, bounds: Bounds) -> None:
-        self.current, self.bounds = current, bounds
+    def __init__(self, current: Current, bounds: Bounds, feedback: Feedback | None) -> None:
+        self.current, self.bounds, self.keeper = current, bounds, feedback
         self.intake = Intake(bounds.body, bounds.bodies, bounds.seconds)
         self.workers = machine.cores() + BATCH  # as many as the network takes at once wait for it
         self.pool = ThreadPoolExecutor(self.workers, "frostline-request")
@@ -113,7 +124,7 @@ class _Service:
 
     async def description(self, request: Request) -> Response:
         served = self.current.served
-        return _json(json.dumps(served.about), served)
+        return _json(json.dumps({**served.about, "feedback": self.keeper is not None}), served)
 
     async def version(self, request: Request) -> Response:
         from starlette.responses import PlainTextResponse
@@ -161,6 +172,32 @@ class _Service:
             image = await self._in_thread(lambda stop: served.explain(body), self.explaining)
         return Response(image, media_type="image/png", headers=served.headers)
 
+    async def neighbours(self, request: Request) -> Response:
+        async with self.intake.body(request) as body:
+            served = self.current.served
+            found = await self._in_thread(
+                lambda stop: served.neighbours.nearest(served.scorer.prepare(body)), self.explaining
+            )
+        if found is None:
+            return _json("\n", served, 202, {"Retry-After": "2"})  # the training images are being read
+        return _json(json.dumps({"neighbours": [vars(each) for each in found]}), served)
+
+    async def feedback(self, request: Request) -> Response:
+        if (keeper := self.keeper) is None:
+            raise RefusedRequestError(404, "this server keeps no answers; `frostline serve --feedback FILE` does")
+        label = request.query_params.get("label", "")
+        scorer = self.current.served.scorer
+        if label not in (*scorer.classes, UNKNOWN):
+            raise RefusedRequestError(400, f"label={label[:60]}: give one of the classes of /about, or {UNKNOWN}")
+
+        def keep(image: bytes, stop: threading.Event) -> None:
+            scorer.prepare(image)  # raises UnreadableImageError
+            keeper.keep(image, label)
+
+        async with self.intake.body(request) as body:
+            await self._in_thread(partial(keep, body))
+        return _json("\n")
+
     async def _in_thread(
         self, work: Callable[[threading.Event], Output], turn: asyncio.Semaphore | None = None
     ) -> Output:
@@ -198,6 +235,8 @@ ROUTES: dict[str, tuple[str, Handler]] = {
     "/metrics": ("GET", _Service.metrics),
     "/invocations": ("POST", _Service.invocations),
     "/explain": ("POST", _Service.explanation),
+    "/neighbours": ("POST", _Service.neighbours),
+    "/feedback": ("POST", _Service.feedback),
 }
 
 
@@ -208,10 +247,13 @@ def _predict(scorer: Scorer, body: bytes, kind: str, stop: threading.Event) -> t
     return predictions, json.dumps({"predictions": [vars(prediction) for prediction in predictions]})
 
 
-def _json(text: str, served: Served | None = None) -> Response:
+def _json(
+    text: str, served: Served | None = None, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     from starlette.responses import Response
 
-    return Response(text, media_type="application/json", headers=served.headers if served else None)
+    said = {**(served.headers if served else {}), **(headers or {})}
+    return Response(text, status, said, "application/json")
 
 
 def _policy(page: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from frostline.serving.metrics import Metrics
+from frostline.serving.neighbours import Neighbours
 from frostline.serving.scoring import Scorer
 
 # The bytes of an image -> a PNG. Raises UnreadableImageError.
@@ -21,13 +22,14 @@ class Served:
     """A loaded model.
 
     name: the folder's, or the version's like `models:/pets/3`; digest: of the bundle, as MLflow has it in the tag
-    `frostline.bundle`; about: the answer to GET /about.
+    `frostline.bundle`; neighbours: the training images; about: the answer to GET /about.
     """
 
     scorer: Scorer
     explain: Explain
     name: str
     digest: str
+    neighbours: Neighbours
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
