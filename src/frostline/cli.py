@@ -179,12 +179,12 @@ def serve(
     max_megapixels: Annotated[float, typer.Option(help="Of one image.")] = 50.0,
     max_body: Annotated[float, typer.Option(help="MiB of one request.")] = 32.0,
     max_requests: Annotated[int, typer.Option(help="Requests at a time; more get 429.")] = 200,
-    max_seconds: Annotated[float, typer.Option(help="For a request to arrive, and again to answer it.")] = 60.0,
+    max_seconds: Annotated[float, typer.Option(help="For a body, then for its answer.")] = 60.0,
     access_log: Annotated[
-        str | None, typer.Option(metavar="FILE|-", help="One line of JSON for each request; - is standard error.")
+        str | None, typer.Option(metavar="FILE|-", help="A line of JSON a request; - for stderr.")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Serve the new version when the alias moves.")] = False,
-    follow_seconds: Annotated[float, typer.Option(help="Between two looks at the registry.")] = 10.0,
+    follow_seconds: Annotated[float, typer.Option(help="Between two looks.")] = 10.0,
     neighbours: Annotated[
         bool, typer.Option("--neighbours", help="Show training images to other machines too.")
     ] = False,

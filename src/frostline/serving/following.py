@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from frostline.core import machine
 from frostline.core.escaping import printable
 from frostline.serving.served import Current, Served
 
@@ -27,7 +27,7 @@ class Follower:
     ) -> None:
         """look: the name of the version that should answer, see `Served.name`; load: that version, from its name."""
         self.current, self._look, self._load, self._seconds = current, look, load, seconds
-        self._failures, self._said = 0, ""
+        self._failures, self._said, self._has_changed = 0, "", False
 
     @contextmanager
     def following(self) -> Iterator[None]:
@@ -48,11 +48,13 @@ class Follower:
         """Look once."""
         try:
             name = self._look()
-            if name == self.current.served.name:
-                gc.collect()  # a network is in cycles of references, and the version before may be large
-            else:
+            if name != self.current.served.name:
                 self.current.replace(self._load(name))
+                self._has_changed = True
                 print(f"serve: {printable(name)} answers from now on", flush=True)
+            elif self._has_changed:
+                self._has_changed = False  # by now the requests of the version before have been answered
+                machine.give_memory_back()
             self._failures, self._said = 0, ""
         except Exception as error:  # whatever it is, the old version can answer
             self._failures += 1
