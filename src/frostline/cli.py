@@ -12,7 +12,7 @@ import typer
 
 from frostline import paths
 from frostline.cli_app import AsJson, Ray, app, command, executor, params, params_here
-from frostline.core import temporary
+from frostline.core import machine, temporary
 from frostline.core.escaping import PlainText
 
 
@@ -193,6 +193,7 @@ def serve(
     max_feedback_mb: Annotated[float, typer.Option(help="MiB of images that are kept.")] = 1024.0,
 ) -> None:
     """Answer over HTTP, with a web page at /."""
+    machine.share_memory_between_threads()  # before NumPy is imported, which begins some
     from frostline.commands import serve as stage
 
     settings = stage.ServerSettings(

@@ -50,3 +50,16 @@ def give_memory_back() -> None:
     gc.collect()
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def share_memory_between_threads() -> None:
+    """Let threads that begin from now on use memory that others have freed. Call it before there are threads.
+
+    Else glibc gives each thread a reserve of its own (an arena, mallopt(3)), and a server whose threads have decoded
+    large images in turn keeps the memory of all of them.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
+
+
+_M_ARENA_MAX = -8  # in glibc's malloc.h
