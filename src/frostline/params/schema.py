@@ -21,16 +21,22 @@ from frostline.params.sweep import SweepSection
 
 
 class SplitSection(Section):
-    """The shares of the images that go to each split. They add up to 1."""
+    """The shares of the images that go to each split. They add up to 1.
+
+    `calibration`: of images that neither training nor a sweep sees, for `evaluate.sets` and `evaluate.unknown`; with 0
+    the validation images serve for these, which is less strict if training or a sweep chose by them.
+    """
 
     train: Annotated[float, Field(gt=0, lt=1)]
     val: Annotated[float, Field(gt=0, lt=1)]
     test: Annotated[float, Field(gt=0, lt=1)]
+    calibration: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if abs(self.train + self.val + self.test - 1) > 1e-6:
-            raise ValueError(f"the shares must add up to 1, not {self.train + self.val + self.test:g}")
+        total = self.train + self.val + self.test + self.calibration
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares must add up to 1, not {total:g}")
         return self
 
 
