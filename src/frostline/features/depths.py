@@ -23,7 +23,7 @@ from frostline.models import all_depths, backend, freezing, graph, heads, vision
 from frostline.models.backbones import Backbone
 from frostline.models.freezing import CutPoint
 
-Vectors = NDArray[np.float32]
+Pooled = NDArray[np.float32]
 Depths = Callable[[keras.Model], Sequence[CutPoint]]  # chooses depths of a body, from the bottom up
 
 CHUNK = 1536  # images whose vectors are in memory before they are stored
@@ -63,14 +63,14 @@ class Pass:
 
     def vectors(
         self, images: Shards, rows: NDArray[np.int64], store: Store, kept: Container[str] | None = None
-    ) -> dict[str, Vectors]:
+    ) -> dict[str, Pooled]:
         """The pooled activations of some images at all depths, float32 (len(rows), width) each, by the key of their
         entry. rows: int64, the numbers of the images.
 
         What the store lacks is computed, and stored if there is room. kept: keys of the entries that are stored, None
         for all.
         """
-        found: dict[str, Vectors] = {}
+        found: dict[str, Pooled] = {}
         missing: dict[str, Entry] = {}
         places = np.empty(0, np.int64)
         for entry in {depth.entry.key: depth.entry for depths in self.depths for depth in depths}.values():
@@ -87,7 +87,7 @@ class Pass:
 
     def _fill(
         self,
-        found: Mapping[str, Vectors],
+        found: Mapping[str, Pooled],
         missing: Mapping[str, Entry],
         places: NDArray[np.int64],
         images: Shards,

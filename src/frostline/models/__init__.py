@@ -23,6 +23,7 @@ __all__ = [
     "graph",
     "heads",
     "hub_presets",
+    "keras_internals",
     "layer_names",
     "made_from",
     "sklearn_fit",

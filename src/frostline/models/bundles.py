@@ -31,7 +31,7 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnswerNetwork:
     """The network behind a classifier that says its sets and what is unknown, and the facts that it rests on.
 
     network: see `answers`.
@@ -52,7 +52,7 @@ class Bundle:
     model: keras.Model
     layout: Layout
     made_from: MadeFrom
-    answer: Answer | None = None
+    answer: AnswerNetwork | None = None
 
     @property
     def temperature(self) -> float:
@@ -106,7 +106,7 @@ def load(folder: Path) -> Bundle:
         answer = None
         if record.answers is not None:
             network = keras.saving.load_model(folder / account.ANSWER, compile=False, safe_mode=True)
-            answer = Answer(network, record.answers)
+            answer = AnswerNetwork(network, record.answers)
     except Exception as error:  # Keras raises many kinds of errors for other archives
         raise account.unusable(folder, account.first_line(error)) from error
     return Bundle(model, record.layout, record.made_from, answer)

@@ -19,11 +19,10 @@ from frostline.models.answer_facts import SetFacts
 PENALTIES = (0.001, 0.01, 0.1, 0.2, 0.5)  # of RAPS, from which the one with the smallest sets is taken
 TUNED_ON = 0.2  # the share of the images that only chooses the penalty of RAPS
 
-Probabilities = NDArray[np.float32]
-Labels = NDArray[np.int64]
 
-
-def fit(score: str, probabilities: Probabilities, labels: Labels, coverage: float, seed: int) -> SetFacts:
+def fit(
+    score: str, probabilities: NDArray[np.float32], labels: NDArray[np.int64], coverage: float, seed: int
+) -> SetFacts:
     """The rule of the sets.
 
     score: `lac`, by the probability of a class (Sadinle, Lei & Wasserman, "Least Ambiguous Set-Valued Classifiers with
@@ -86,7 +85,7 @@ def _sums(probabilities: Any, free: int, penalty: float) -> tuple[Any, Any]:
     return ordered, scores
 
 
-def _penalty(probabilities: Probabilities, labels: Labels, coverage: float) -> tuple[int, float]:
+def _penalty(probabilities: NDArray[np.float32], labels: NDArray[np.int64], coverage: float) -> tuple[int, float]:
     """The rank from which RAPS adds a penalty, and the penalty, as the paper chooses them for small sets."""
     ranks = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1) + 1
     highest = threshold(ranks.astype(float), coverage)

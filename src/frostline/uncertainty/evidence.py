@@ -48,13 +48,13 @@ def of_outputs(logits: Any, probabilities: Any) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Score:
+class Strangeness:
     """A score, higher for strangers. scales: mean and deviation of each evidence over images of the classes."""
 
     scales: Mapping[str, tuple[float, float]]
 
     @classmethod
-    def fit(cls, name: str, known: Evidence) -> Score:
+    def fit(cls, name: str, known: Evidence) -> Strangeness:
         """name: one of SCORES; known: the evidence of images of the classes that the classifier was not trained on."""
         values = {each: known[each].astype(np.float64) for each in SCORES[name]}
         return cls({each: (float(of.mean()), float(of.std()) or 1.0) for each, of in values.items()})

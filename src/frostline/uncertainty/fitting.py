@@ -15,11 +15,11 @@ from frostline.features import depths, predictor
 from frostline.features.store import Store
 from frostline.models import all_depths, answers, bundles, freezing, heads, keras_internals, vision_transformer
 from frostline.models.answer_facts import AnswerFacts, LeftOut, SetFacts, UnknownFacts
-from frostline.models.bundles import Answer, Bundle
+from frostline.models.bundles import AnswerNetwork, Bundle
 from frostline.models.freezing import CutPoint
 from frostline.params.evaluate import EvaluateSection, UnknownSection
 from frostline.uncertainty import conformal, evidence, leaving_out, space
-from frostline.uncertainty.evidence import Score
+from frostline.uncertainty.evidence import Strangeness
 from frostline.uncertainty.leaving_out import Labelled
 from frostline.uncertainty.space import Space
 
@@ -55,7 +55,7 @@ def fit(bundle: Bundle, images: Images, settings: EvaluateSection, store: Store,
     facts = AnswerFacts(
         "calibration" if has_own else "val", len(known), known.source_digest(), sets, rule.facts if rule else None
     )
-    return replace(bundle, answer=Answer(_network(bundle, sets, rule), facts))
+    return replace(bundle, answer=AnswerNetwork(_network(bundle, sets, rule), facts))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _Rule:
     """How strangers are told: the facts, the score, and for a score of features their place and space."""
 
     facts: UnknownFacts
-    score: Score
+    score: Strangeness
     place: CutPoint | None
     space: Space | None
 
@@ -101,7 +101,7 @@ def _rule(
         at = next(cut for cut in places(body.model) if cut.layer == layer)
         of_known = validation if known is images.validation else features(known, rows)
         values = {**outputs, **fitted.distances(of_known.vectors[layer])}
-    rule = Score.fit(score, values)
+    rule = Strangeness.fit(score, values)
     limit = conformal.threshold(np.asarray(rule.of(values), np.float32), 1 - settings.false_alarms)
     bank = len(fitted.bank) if fitted is not None else 0
     facts = UnknownFacts(score, layer, settings.false_alarms, limit, bank, tuple(measured))

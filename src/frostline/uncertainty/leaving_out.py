@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from frostline.models import sklearn_fit
 from frostline.models.answer_facts import LeftOut
 from frostline.uncertainty import evidence, space
-from frostline.uncertainty.evidence import SCORES, Score
+from frostline.uncertainty.evidence import SCORES, Strangeness
 
 GROUPS = 10  # of classes, at most; each is left out once
 FEWEST = 3  # classes, so that two are left
 STRENGTH = 0.05  # C of the logistic regression, on features of variance 1
 
-Vectors = Mapping[
+ByDepth = Mapping[
     str, NDArray[np.float32]
 ]  # pooled features by the name of their layer; the last one is the body's end
 
@@ -34,7 +34,7 @@ Vectors = Mapping[
 class Labelled:
     """Features of images, (n, width) for each depth, and their labels, int (n,)."""
 
-    vectors: Vectors
+    vectors: ByDepth
     labels: NDArray[np.int64]
 
 
@@ -89,4 +89,4 @@ def _area(name: str, values: evidence.Evidence, is_stranger: NDArray[np.bool_]) 
     from sklearn.metrics import roc_auc_score
 
     known = {each: of[~is_stranger] for each, of in values.items()}
-    return float(roc_auc_score(is_stranger, Score.fit(name, known).of(values)))
+    return float(roc_auc_score(is_stranger, Strangeness.fit(name, known).of(values)))

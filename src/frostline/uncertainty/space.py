@@ -20,25 +20,22 @@ WIDEST = 128  # directions
 SHRINKAGE = 0.3  # of the covariance within the classes; 0.1 to 0.6 differ by less than 0.01 of AUROC
 FLOOR = 1e-9  # smallest variance of a direction, as a share of the largest
 
-Floats = NDArray[np.float32]
-Labels = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Space:
     """kernel (width, r), bias (r,): features -> the space; means (classes, r): of the classes that have images; bank
     (images, r): training images, each scaled to length 1. All float32."""
 
-    kernel: Floats
-    bias: Floats
-    means: Floats
-    bank: Floats
+    kernel: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    means: NDArray[np.float32]
+    bank: NDArray[np.float32]
 
-    def of(self, features: Floats) -> Floats:
+    def of(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Features (n, width) in the space, float32 (n, r)."""
         return features @ self.kernel + self.bias
 
-    def distances(self, features: Floats) -> dict[str, Floats]:
+    def distances(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """The distances of features (n, width): `mahalanobis`, at least 0, and `neighbour`, 1 minus the cosine of the
         angle to the nearest training image, 0 to 2; float32 (n,) each."""
         inside = self.of(features)
@@ -59,7 +56,7 @@ class Space:
         return {"mahalanobis": ops.sqrt(square), "neighbour": 1.0 - cosine}
 
 
-def fit(features: Floats, labels: Labels) -> Space:
+def fit(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Space:
     """The space of training images. features: (n, width); labels: (n,), of two classes or more."""
     from sklearn.utils.extmath import randomized_svd
 
