@@ -29,24 +29,38 @@ def fit(
     Bounded Error Levels", JASA 2019), which gives the smallest sets, and empty ones where no class is likely enough;
     `aps`, by the sum of the probabilities down to a class (Romano, Sesia & Candes, "Classification with Valid and
     Adaptive Coverage", NeurIPS 2020), or `raps`, the same with a penalty on long sets (Angelopoulos et al.,
-    "Uncertainty Sets for Image Classifiers using Conformal Prediction", ICLR 2021). The latter two are not randomised,
-    and each set has at least one class, so they cover more than is promised. probabilities: float32 (n, classes);
+    "Uncertainty Sets for Image Classifiers using Conformal Prediction", ICLR 2021). The sets of the latter two are not
+    random and have at least one class each, so they cover more than is promised. probabilities: float32 (n, classes);
     labels: int (n,), of images that the classifier was not trained on; coverage: the promise, in (0, 1); seed: of the
-    part of the images that chooses the penalty of RAPS.
+    part of the images that chooses the penalty of RAPS, and of the random part of the scores.
     """
-    free, penalty = 0, 0.0
+    free, penalty, rng = 0, 0.0, np.random.default_rng(seed)
     if score == "raps":
-        order = np.random.default_rng(seed).permutation(len(labels))
+        order = rng.permutation(len(labels))
         tuning, rest = np.split(order, [round(TUNED_ON * len(labels))])
-        free, penalty = _penalty(probabilities[tuning], labels[tuning], coverage)
+        free, penalty = _penalty(probabilities[tuning], labels[tuning], coverage, rng)
         probabilities, labels = probabilities[rest], labels[rest]
-    true = probabilities[np.arange(len(labels)), labels]
     if score == "lac":
-        lowest = -threshold(-true, coverage)
-        return SetFacts(score, coverage, max(lowest, 0.0) if len(true) else 0.0)
-    scores = np.asarray(_sums(probabilities, free, penalty)[1])
+        return SetFacts(score, coverage, max(0.0, -threshold(-probabilities[np.arange(len(labels)), labels], coverage)))
+    noise = rng.uniform(size=len(labels))
+    limit = threshold(sums_to_class(probabilities, labels, noise, free, penalty), coverage)
+    return SetFacts(score, coverage, limit, free, penalty)
+
+
+def sums_to_class(
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    noise: NDArray[np.float64],
+    free: int = 0,
+    penalty: float = 0.0,
+) -> NDArray[np.float64]:
+    """The scores of APS and RAPS, float (n,): the sum of the probabilities down to the class of the label, without a
+    random share of its own, in `noise`, float (n,) in [0, 1); with the penalty of its rank."""
+    rows = np.arange(len(labels))
+    true = probabilities[rows, labels]
     rank = (probabilities > true[:, None]).sum(axis=1)
-    return SetFacts(score, coverage, threshold(scores[np.arange(len(labels)), rank], coverage), free, penalty)
+    scores: NDArray[np.float64] = np.asarray(_sums(probabilities, free, penalty)[1])[rows, rank] - noise * true
+    return scores
 
 
 def threshold(scores: NDArray[np.floating[Any]], share: float) -> float:
@@ -80,20 +94,20 @@ def _sums(probabilities: Any, free: int, penalty: float) -> tuple[Any, Any]:
     ordered, _ = keras.ops.top_k(probabilities, classes)
     scores = keras.ops.cumsum(ordered, axis=-1)
     if penalty:
-        ranks = np.arange(1, classes + 1)
-        scores = scores + (penalty * np.maximum(ranks - free, 0)).astype(np.float32).tolist()
+        ranks = keras.ops.cumsum(keras.ops.ones_like(ordered), axis=-1)
+        scores = scores + penalty * keras.ops.maximum(ranks - float(free), 0.0)
     return ordered, scores
 
 
-def _penalty(probabilities: NDArray[np.float32], labels: NDArray[np.int64], coverage: float) -> tuple[int, float]:
+def _penalty(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], coverage: float, rng: np.random.Generator
+) -> tuple[int, float]:
     """The rank from which RAPS adds a penalty, and the penalty, as the paper chooses them for small sets."""
     ranks = (probabilities > probabilities[np.arange(len(labels)), labels][:, None]).sum(axis=1) + 1
-    highest = threshold(ranks.astype(float), coverage)
-    free = int(min(highest, probabilities.shape[1]))
-    sizes = {}
+    free = int(min(threshold(ranks.astype(float), coverage), probabilities.shape[1]))
+    noise, sizes = rng.uniform(size=len(labels)), {}
     for penalty in PENALTIES:
-        scores = np.asarray(_sums(probabilities, free, penalty)[1])
-        limit = threshold(scores[np.arange(len(labels)), ranks - 1], coverage)
+        limit = threshold(sums_to_class(probabilities, labels, noise, free, penalty), coverage)
         facts = SetFacts("raps", coverage, limit, free, penalty)
-        sizes[penalty] = float(np.asarray(sets(facts, probabilities)).sum(axis=1).mean()) if len(labels) else 0.0
+        sizes[penalty] = float(np.asarray(sets(facts, probabilities)).sum()) if len(labels) else 0.0
     return free, min(sizes, key=lambda penalty: sizes[penalty])
