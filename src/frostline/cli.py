@@ -188,12 +188,15 @@ def serve(
 def export(
     target: Annotated[Path, typer.Argument(help="A new folder.")],
     model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(paths.BUNDLE),
-    form: Annotated[str, typer.Option("--format", help="saved_model, litert or onnx.")] = "saved_model",
+    form: Annotated[str, typer.Option("--format", help="saved_model, onnx, litert or openvino.")] = "saved_model",
+    takes_bytes: Annotated[
+        bool, typer.Option("--bytes", help="Let it decode files of images too; saved_model and onnx.")
+    ] = False,
 ) -> None:
-    """Write the classifier's network for another runtime."""
+    """Write the classifier for another runtime."""
     from frostline.commands import export as stage
 
-    print(stage.run(params_here(), model, form, target))
+    print(stage.run(params_here(), model, form, target, takes_bytes))
 
 
 @command()

@@ -1,0 +1,91 @@
+"""The graph of an export: from an image of any size, or the bytes of its file, to the classifier's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from frostline.data.shards import Layout
+from frostline.exports import decoding, resizing
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from frostline.data.images import Resize
+
+Answers = dict[str, Any]  # of the graph: tensors by name; of a runtime: arrays by name
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What a graph takes: the name, the dtype and the shape of its input, and how an image is made of it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+    read: Callable[[Any, Layout], Any]
+
+
+PIXELS = Intake("image", "uint8", (None, None, 3), lambda image, layout: image)
+FILE = Intake("bytes", "string", (), decoding.own)
+OCTETS = Intake("bytes", "uint8", (None,), decoding.foreign)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What is exported.
+
+    module: holds the variables, and `serve`, a function of TensorFlow with an input signature; it gives the answers for
+    one image, without a batch axis: label int32 (), probabilities float32 (classes,) and, if the classifier has them,
+    set bool (classes,), unknown bool () and unknown_score float32 ().
+    """
+
+    module: Any
+    layout: Layout
+
+    @property
+    def serve(self) -> Any:
+        """The traced function."""
+        return self.module.serve.get_concrete_function()
+
+
+def of_bundle(folder: Path, intake: Intake) -> Graph:
+    """The graph of a bundle."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    network, layout, module.kept = _network(folder)
+    signature = tf.TensorSpec(intake.shape, intake.dtype, name=intake.name)
+
+    def serve(given: Any) -> Answers:
+        return answers(network, layout, intake.read(given, layout))
+
+    module.serve = tf.function(serve, input_signature=[signature])
+    return Graph(module, layout)
+
+
+def answers(network: Callable[[Any], Answers], layout: Layout, image: tf.Tensor) -> Answers:
+    """The answers for an upright image, uint8 (height, width, 3)."""
+    import tensorflow as tf
+
+    with tf.name_scope("resizing"):
+        pixels = resizing.resize(image, layout.image_size, cast("Resize", layout.resize))[None]
+    found = {name: tf.squeeze(value, 0) for name, value in network(pixels).items()}
+    return {"label": tf.argmax(found["probabilities"], output_type=tf.int32), **found}
+
+
+def _network(folder: Path) -> tuple[Callable[[Any], Answers], Layout, list[Any]]:
+    """A bundle's network, from uint8 (n, size, size, 3) to its answers for a batch; its layout and its variables."""
+    import tensorflow as tf
+
+    from frostline.models import bundles
+
+    bundle = bundles.load(folder)
+
+    def network(images: Any) -> Answers:
+        raw = tf.cast(bundle.model(images, training=False), tf.float32)
+        return {"probabilities": tf.concat([1 - raw, raw], axis=1) if raw.shape[1] == 1 else raw}
+
+    return network, bundle.layout, [each.value for each in bundle.model.variables]
