@@ -56,27 +56,27 @@ def of_bundle(folder: Path, intake: Intake) -> Graph:
     import tensorflow as tf
 
     module = tf.Module()
-    network, layout, module.kept = _network(folder)
+    answer, layout, module.kept = network(folder)
     signature = tf.TensorSpec(intake.shape, intake.dtype, name=intake.name)
 
     def serve(given: Any) -> Answers:
-        return answers(network, layout, intake.read(given, layout))
+        return answers(answer, layout, intake.read(given, layout))
 
     module.serve = tf.function(serve, input_signature=[signature])
     return Graph(module, layout)
 
 
-def answers(network: Callable[[Any], Answers], layout: Layout, image: tf.Tensor) -> Answers:
+def answers(answer: Callable[[Any], Answers], layout: Layout, image: tf.Tensor) -> Answers:
     """The answers for an upright image, uint8 (height, width, 3)."""
     import tensorflow as tf
 
     with tf.name_scope("resizing"):
         pixels = resizing.resize(image, layout.image_size, cast("Resize", layout.resize))[None]
-    found = {name: tf.squeeze(value, 0) for name, value in network(pixels).items()}
+    found = {name: tf.squeeze(value, 0) for name, value in answer(pixels).items()}
     return {"label": tf.argmax(found["probabilities"], output_type=tf.int32), **found}
 
 
-def _network(folder: Path) -> tuple[Callable[[Any], Answers], Layout, list[Any]]:
+def network(folder: Path) -> tuple[Callable[[Any], Answers], Layout, list[Any]]:
     """A bundle's network, from uint8 (n, size, size, 3) to its answers for a batch; its layout and its variables."""
     import tensorflow as tf
 
@@ -84,8 +84,8 @@ def _network(folder: Path) -> tuple[Callable[[Any], Answers], Layout, list[Any]]
 
     bundle = bundles.load(folder)
 
-    def network(images: Any) -> Answers:
+    def answer(images: Any) -> Answers:
         raw = tf.cast(bundle.model(images, training=False), tf.float32)
         return {"probabilities": tf.concat([1 - raw, raw], axis=1) if raw.shape[1] == 1 else raw}
 
-    return network, bundle.layout, [each.value for each in bundle.model.variables]
+    return answer, bundle.layout, [each.value for each in bundle.model.variables]

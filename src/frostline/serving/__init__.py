@@ -4,4 +4,4 @@ This package may use models, ingest and data. Start with scoring.py, images -> p
 application, packaging.py what goes into MLflow. Every registered model contains inputs.py, scoring.py and pyfunc.py.
 """
 
-__all__ = ["app", "batch", "guarding", "inputs", "listening", "loading", "packaging", "scoring"]
+__all__ = ["app", "batch", "guarding", "inputs", "listening", "loading", "originals", "packaging", "scoring"]
