@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from frostline.core import progress
 from frostline.data.images import Pixels
-from frostline.exports import graph
 from frostline.exports.formats import Runs
 from frostline.exports.graph import Answers
 from frostline.exports.samples import Sample, Samples
 from frostline.serving import loading
-from frostline.serving.scoring import BATCH
+from frostline.serving.scoring import BATCH, Prediction
 
 FLAGS = ("set", "unknown")  # answers of yes and no
 
@@ -88,7 +87,7 @@ def tried(files: Mapping[str, Runs], takes: str, folder: Path, samples: Samples)
 
     files: functions that run them, by name.
     """
-    predict = _predictor(folder)
+    scorer = loading.scorer_of(folder)
     answers: dict[str, list[Answers]] = {name: [] for name in files}
     whole: dict[str, list[Answers]] = {name: [] for name in files}
     seconds: dict[str, list[float]] = {name: [] for name in files}
@@ -107,7 +106,7 @@ def tried(files: Mapping[str, Runs], takes: str, folder: Path, samples: Samples)
             if rows[-1:] == [number]:
                 whole[name].append(run(sample.whole))
         if len(prepared) == BATCH or number == len(samples.labels) - 1:
-            predicted += predict(prepared)
+            predicted += map(_as_answers, scorer.predictions(prepared))
             prepared = []
     return Trial(
         samples.labels,
@@ -118,18 +117,14 @@ def tried(files: Mapping[str, Runs], takes: str, folder: Path, samples: Samples)
     )
 
 
-def _predictor(folder: Path) -> Callable[[list[Pixels]], list[Answers]]:
-    """A function from prepared images to the answers of `predict`: its probabilities, and the network's flags."""
-    scorer, (network, _, _) = loading.scorer_of(folder), graph.network(folder)
-    flags = [name for name in FLAGS if name in network(np.zeros((1, scorer.image_size, scorer.image_size, 3), np.uint8))]
-
-    def predict(prepared: list[Pixels]) -> list[Answers]:
-        answers = network(np.stack(prepared)) if flags else {}
-        columns = {name: np.asarray(answers[name]) for name in flags}
-        columns["probabilities"] = scorer.probabilities(prepared)
-        return [{name: column[row] for name, column in columns.items()} for row in range(len(prepared))]
-
-    return predict
+def _as_answers(prediction: Prediction) -> Answers:
+    """A prediction of `predict` as the arrays that a file gives."""
+    found: Answers = {"probabilities": np.array(list(prediction.probabilities.values()), np.float32)}
+    if prediction.set is not None:
+        found["set"] = np.array([name in prediction.set for name in prediction.probabilities])
+    if prediction.unknown is not None:
+        found["unknown"] = np.array(prediction.unknown)
+    return found
 
 
 def _given(sample: Sample, takes: str) -> Any:

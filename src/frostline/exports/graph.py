@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from frostline.data.shards import Layout
 from frostline.exports import decoding, resizing
+from frostline.models import account
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -56,36 +57,38 @@ def of_bundle(folder: Path, intake: Intake) -> Graph:
     import tensorflow as tf
 
     module = tf.Module()
-    answer, layout, module.kept = network(folder)
+    layout = account.read(folder).layout
+    answer, module.kept = _network(folder)
     signature = tf.TensorSpec(intake.shape, intake.dtype, name=intake.name)
 
     def serve(given: Any) -> Answers:
-        return answers(answer, layout, intake.read(given, layout))
+        return answered(answer, layout, intake.read(given, layout))
 
     module.serve = tf.function(serve, input_signature=[signature])
     return Graph(module, layout)
 
 
-def answers(answer: Callable[[Any], Answers], layout: Layout, image: tf.Tensor) -> Answers:
+def answered(answer: Callable[[Any], Answers], layout: Layout, image: tf.Tensor) -> Answers:
     """The answers for an upright image, uint8 (height, width, 3)."""
     import tensorflow as tf
 
     with tf.name_scope("resizing"):
         pixels = resizing.resize(image, layout.image_size, cast("Resize", layout.resize))[None]
-    found = {name: tf.squeeze(value, 0) for name, value in answer(pixels).items()}
+    with tf.name_scope("network"):
+        found = {name: tf.squeeze(value, 0) for name, value in answer(pixels).items()}
     return {"label": tf.argmax(found["probabilities"], output_type=tf.int32), **found}
 
 
-def network(folder: Path) -> tuple[Callable[[Any], Answers], Layout, list[Any]]:
-    """A bundle's network, from uint8 (n, size, size, 3) to its answers for a batch; its layout and its variables."""
-    import tensorflow as tf
+def _network(folder: Path) -> tuple[Callable[[Any], Answers], list[Any]]:
+    """A bundle's network, from uint8 (n, size, size, 3) to its answers for a batch; and its variables."""
+    from frostline.models import answers
 
-    from frostline.models import bundles
-
-    bundle = bundles.load(folder)
+    try:
+        model = answers.load(folder)
+    except Exception as error:  # Keras raises many kinds of errors for other archives
+        raise account.unusable(folder, account.first_line(error)) from error
 
     def answer(images: Any) -> Answers:
-        raw = tf.cast(bundle.model(images, training=False), tf.float32)
-        return {"probabilities": tf.concat([1 - raw, raw], axis=1) if raw.shape[1] == 1 else raw}
+        return dict(model(images, training=False))
 
-    return answer, bundle.layout, [each.value for each in bundle.model.variables]
+    return answer, [each.value for each in model.variables]

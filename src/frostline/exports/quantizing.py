@@ -17,7 +17,8 @@ from frostline.exports.graph import Graph
 CALIBRATION = 200  # images of the training split, whose activations give the ranges
 WEIGHTED = ("Conv", "Gemm", "MatMul")  # operations of ONNX that have stored weights
 IN_8_BITS = (*WEIGHTED, "Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool", "Clip", "Relu")
-LAST = ["SOFTMAX", "LOGISTIC"]  # operations of LiteRT that stay float, so that probabilities are not of 256 levels
+# Parts of the names in LiteRT that stay float: the resizing, and what makes probabilities, which would have 256 levels.
+IN_FLOAT = ("resizing/", "probabilities/")
 
 
 def calibration(training: Shards, seed: int) -> Pixels:
@@ -38,11 +39,12 @@ def litert(graph: Graph, path: Path, images: Pixels) -> None:
     with TemporaryDirectory() as folder:
         tf.saved_model.save(graph.module, folder, signatures=graph.serve)
         plain = tf.lite.Interpreter(model_content=tf.lite.TFLiteConverter.from_saved_model(folder).convert())
-        resizing = [each["name"] for each in plain.get_tensor_details() if "resizing/" in each["name"]]
+        names = [each["name"] for each in plain.get_tensor_details()]
+        kept = [name for name in names if any(part in name for part in IN_FLOAT)]
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = given
-        options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=resizing, denylisted_ops=LAST)
+        options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=kept)
         selective = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=given, debug_options=options
         )

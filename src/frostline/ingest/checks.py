@@ -52,7 +52,7 @@ class Findings:
 
     @property
     def counts(self) -> pd.DataFrame:
-        """Number of images by split (rows, all that there can be) and class (columns). The usable rows must have a split."""
+        """Number of images by split (rows, all four) and class (columns). The usable rows must have a split."""
         sizes = self.usable.groupby(["split", "label"]).size()
         return sizes.unstack(fill_value=0).reindex(splits.ALL, fill_value=0)
 

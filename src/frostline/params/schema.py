@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from frostline.core import plain_yaml
 from frostline.errors import ParamsError
 from frostline.params import messages
+from frostline.params.evaluate import EvaluateSection
 from frostline.params.finetune import FinetuneSection, HeadSection
 from frostline.params.section import Count, Fraction, OwnFunction, Positive, Section, pairs
 from frostline.params.sweep import SweepSection
@@ -148,20 +149,6 @@ class CacheSection(Section):
     disk_gb: Annotated[float, Field(gt=0)]
     memory_gb: Annotated[float, Field(gt=0)]
     dtype: Literal["float16", "float32"]
-
-
-class EvaluateSection(Section):
-    """Evaluation and calibration.
-
-    `metrics`: functions of one's own, whose values are in metrics.json beside the others;
-    `top_k`: k of the top-k accuracy; `bootstrap`: number of resamples for the 95% intervals; `calibrate`: what
-    `finetune` fits on the validation split and puts into the bundle.
-    """
-
-    top_k: Positive
-    bootstrap: Annotated[int, Field(ge=100)]
-    calibrate: Literal["none", "temperature"]
-    metrics: list[OwnFunction] | None = None
 
 
 class TrackingSection(Section):

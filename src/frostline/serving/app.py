@@ -151,7 +151,7 @@ class _Service:
     def _predict(self, body: bytes, kind: str, stop: threading.Event) -> str:
         table = payload.parse(body, kind, self.scorer.limits)
         predictions = self.scorer.rows(table.column, table.values, stop)
-        return json.dumps({"predictions": [vars(prediction) for prediction in predictions]})
+        return json.dumps({"predictions": [prediction.as_json() for prediction in predictions]})
 
     async def explanation(self, request: Request) -> Response:
         from starlette.responses import Response
