@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.core import progress
-from frostline.data.images import Pixels
 from frostline.exports.formats import Runs
 from frostline.exports.graph import Answers
 from frostline.exports.samples import Sample, Samples
@@ -91,7 +90,8 @@ def tried(files: Mapping[str, Runs], takes: str, folder: Path, samples: Samples)
     answers: dict[str, list[Answers]] = {name: [] for name in files}
     whole: dict[str, list[Answers]] = {name: [] for name in files}
     seconds: dict[str, list[float]] = {name: [] for name in files}
-    predicted, prepared, rows = [], [], []
+    predicted: list[Answers] = []
+    prepared, rows = [], []
     for number in progress.track(range(len(samples.labels)), len(samples.labels), "check"):
         sample = samples.read(number)
         prepared.append(sample.prepared)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from frostline.exports import onnx_operations
+from frostline.data.images import Pixels
+from frostline.exports import onnx_operations, quantizing
 from frostline.exports.graph import FILE, OCTETS, PIXELS, Answers, Graph, Intake
 from frostline.models import backend
 
@@ -26,7 +27,8 @@ class Format:
 
     file: the name of the file or folder; extra: of pip, with which its packages are installed; runtime: the package
     that runs it; takes: what its graph may take, by name; write: a graph to a new file; load: a file to a function that
-    runs it, as its users would.
+    runs it, as its users would; quantize: a graph, its file and calibration images to a new file in 8 bits; notes: what
+    its users must know, by what it takes.
     """
 
     file: str
@@ -35,6 +37,8 @@ class Format:
     takes: Mapping[str, Intake]
     write: Callable[[Graph, Path], None]
     load: Callable[[Path], Runs]
+    quantize: Callable[[Graph, Path, Path, Pixels], None] | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def version(self) -> str:
@@ -131,6 +135,14 @@ def _load_openvino(path: Path) -> Runs:
     return lambda given: dict(zip(names, model([given]).values(), strict=True))
 
 
+def _quantize_onnx(graph: Graph, source: Path, path: Path, images: Pixels) -> None:
+    quantizing.onnx(source, path, images)
+
+
+def _quantize_litert(graph: Graph, source: Path, path: Path, images: Pixels) -> None:
+    quantizing.litert(graph, path, images)
+
+
 def _named(*intakes: Intake) -> Mapping[str, Intake]:
     return {each.name: each for each in intakes}
 
@@ -139,7 +151,41 @@ FORMATS: Mapping[str, Format] = {
     "saved_model": Format(
         "saved_model", None, "tensorflow", _named(PIXELS, FILE), _write_saved_model, _load_saved_model
     ),
-    "onnx": Format("classifier.onnx", "onnx", "onnxruntime", _named(PIXELS, OCTETS), _write_onnx, _load_onnx),
-    "litert": Format("classifier.tflite", "litert", "ai-edge-litert", _named(PIXELS), _write_litert, _load_litert),
-    "openvino": Format("classifier.xml", "openvino", "openvino", _named(PIXELS), _write_openvino, _load_openvino),
+    "onnx": Format(
+        "classifier.onnx",
+        "onnx",
+        "onnxruntime",
+        _named(PIXELS, OCTETS),
+        _write_onnx,
+        _load_onnx,
+        _quantize_onnx,
+        {
+            "bytes": "It needs the operations of onnxruntime-extensions. Their decoder gives other pixels than Pillow "
+            "where a JPEG has halved colours. Grey and CMYK JPEGs, PNGs with transparency or grey of 16 bits, "
+            "and other files are refused (`Reshape`). A damaged JPEG can end the process: give it only files you trust."
+        },
+    ),
+    "litert": Format(
+        "classifier.tflite",
+        "litert",
+        "ai-edge-litert",
+        _named(PIXELS),
+        _write_litert,
+        _load_litert,
+        _quantize_litert,
+        {"image": "`get_signature_runner()` resizes the input; `resize_tensor_input` does so by hand."},
+    ),
+    "openvino": Format(
+        "classifier.xml",
+        "openvino",
+        "openvino",
+        _named(PIXELS),
+        _write_openvino,
+        _load_openvino,
+        None,
+        {
+            "image": 'Compile it with `{"INFERENCE_PRECISION_HINT": "f32"}`: on processors with bfloat16 OpenVINO uses '
+            "that by default, which changes pixels and probabilities."
+        },
+    ),
 }

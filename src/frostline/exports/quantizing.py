@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +18,11 @@ from frostline.exports.graph import Graph
 CALIBRATION = 200  # images of the training split, whose activations give the ranges
 WEIGHTED = ("Conv", "Gemm", "MatMul")  # operations of ONNX that have stored weights
 IN_8_BITS = (*WEIGHTED, "Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool", "Clip", "Relu")
-# Parts of the names in LiteRT that stay float: the resizing, and what makes probabilities, which would have 256 levels.
-IN_FLOAT = ("resizing/", "probabilities/")
+# What stays float in LiteRT, by the names of its tensors: the resizing, and what follows the logits. In 8 bits there
+# would be 256 probabilities, and distances that no threshold fits.
+IN_FLOAT = re.compile(
+    r"(^|/)((resizing|probabilities|answer)(_\d+)?/|(subtract|concatenate)(_\d+)?/|StatefulPartitioned)"
+)
 
 
 def calibration(training: Shards, seed: int) -> Pixels:
@@ -40,7 +44,7 @@ def litert(graph: Graph, path: Path, images: Pixels) -> None:
         tf.saved_model.save(graph.module, folder, signatures=graph.serve)
         plain = tf.lite.Interpreter(model_content=tf.lite.TFLiteConverter.from_saved_model(folder).convert())
         names = [each["name"] for each in plain.get_tensor_details()]
-        kept = [name for name in names if any(part in name for part in IN_FLOAT)]
+        kept = [name for name in names if IN_FLOAT.search(name)]
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = given

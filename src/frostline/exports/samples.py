@@ -58,7 +58,9 @@ def of_split(test: Shards, originals: Originals | None, layout: Layout, seed: in
     if originals is None:
         require_alike(test.layout, layout)
         return Samples(labels, "prepared test images", lambda number: _prepared(test, rows[number]))
-    return Samples(labels, "test images as their source has them", lambda number: of_row(originals, rows[number], layout))
+    return Samples(
+        labels, "test images as their source has them", lambda number: of_row(originals, rows[number], layout)
+    )
 
 
 def require_alike(prepared: Layout, layout: Layout) -> None:
