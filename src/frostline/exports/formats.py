@@ -85,6 +85,7 @@ def _load_onnx(path: Path) -> Runs:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads would slow down others
     with suppress(ImportError):  # only a file that takes bytes needs it
         import onnxruntime_extensions
 

@@ -18,7 +18,7 @@ from frostline.exports.graph import Graph
 CALIBRATION = 200  # images of the training split, whose activations give the ranges
 WEIGHTED = ("Conv", "Gemm", "MatMul")  # operations of ONNX that have stored weights
 IN_8_BITS = (*WEIGHTED, "Add", "Mul", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool", "Clip", "Relu")
-# What stays float in LiteRT, by the names of its tensors: the resizing, and what follows the logits. In 8 bits there
+# What stays float, by the names of tensors and nodes: the resizing, and what follows the logits. In 8 bits there
 # would be 256 probabilities, and distances that no threshold fits.
 IN_FLOAT = re.compile(
     r"(^|/)((resizing|probabilities|answer)(_\d+)?/|(subtract|concatenate)(_\d+)?/|StatefulPartitioned)"
@@ -85,7 +85,7 @@ def onnx(source: Path, path: Path, images: Pixels) -> None:
 
 
 def _network(model: Any) -> list[str]:
-    """The names of the network's nodes: the first with stored weights, and all that depend on it."""
+    """The names of the nodes to quantise: the first with stored weights and all that depend on it, up to the logits."""
     stored = {each.name for each in model.graph.initializer}
     reached: set[str] = set()
     names = []
@@ -94,4 +94,4 @@ def _network(model: Any) -> list[str]:
         if is_first or reached & set(node.input):
             reached |= set(node.output)
             names.append(node.name)
-    return names
+    return [name for name in names if not IN_FLOAT.search(name)]
