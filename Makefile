@@ -47,6 +47,8 @@ bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
 	python benchmarks/plans.py
 	python benchmarks/memory.py
 	python benchmarks/serving.py
+	python benchmarks/serving_load.py
+	python benchmarks/soak.py
 	python benchmarks/onednn.py
 	python benchmarks/hostile.py
 

@@ -228,6 +228,8 @@ def _images() -> list[Case]:
         Case("an explanation of nothing", 400, "not an image", path="/explain"),
         Case("an explanation of a page", 400, "not an image", b"<html>", path="/explain", headers={}),
         Case("an explanation of half a JPEG", 400, "truncated", photo("JPEG")[:1500], path="/explain", headers={}),
+        Case("neighbours of a page", 400, "not an image", b"<html>", path="/neighbours", headers={}),
+        Case("an answer nobody asked for", 404, "keeps no answers", photo(), path="/feedback?label=cat", headers={}),
         Case("an explanation of 51 megapixels", 400, pixels, png(8500, 6000), path="/explain", headers={}),
     ]
 
@@ -306,6 +308,14 @@ def _http() -> list[Case]:
         Case("an empty host", 421, here, method="GET", path="/ping", headers={"Host": ""}),
         Case("a broken host", 421, here, method="GET", path="/nowhere", headers={"Host": "[::1"}),
         Case("HTTP/1.0 without a host", 421, here, raw=b"GET /ping HTTP/1.0\r\n\r\n"),
+        Case(
+            "a page of another site",
+            403,
+            "--allow-host",
+            split(photo()),
+            headers={**JSON, "Origin": "http://evil.example"},
+        ),
+        Case("a page that hides its site", 403, "--allow-host", split(photo()), headers={**JSON, "Origin": "null"}),
         Case("two hosts", 400, "Invalid HTTP", raw=b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n"),
         Case("no host", 400, "Invalid HTTP", raw=b"GET / HTTP/1.1\r\n\r\n"),
         Case("no HTTP", 400, "Invalid HTTP", raw=b"hello\r\n\r\n"),

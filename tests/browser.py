@@ -15,6 +15,7 @@ from typing import Any
 
 MISSING = "chromium and chromedriver are not installed: apt-get install chromium chromium-driver"
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Down": "\ue015"}
 
 
 def is_there() -> bool:
@@ -98,6 +99,11 @@ class Browser:
         """Choose a file in an <input type=file>."""
         found = self._send("POST", "/element", {"using": "css selector", "value": selector})
         self._send("POST", f"/element/{found[ELEMENT]}/value", {"text": str(path)})
+
+    def press(self, *keys: str) -> None:
+        """Press keys one after another, as on a keyboard."""
+        strokes = [{"type": kind, "value": KEYS.get(key, key)} for key in keys for kind in ("keyDown", "keyUp")]
+        self._send("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]})
 
     def screenshot(self, path: Path) -> None:
         """Save what is seen as a PNG."""

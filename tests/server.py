@@ -11,21 +11,31 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import browser
 
 from frostline.commands import serve
-from frostline.serving import app, listening
+from frostline.serving import app, listening, metrics, served
+from frostline.serving.bounds import Bounds
 
 JSON = {"Content-Type": "application/json"}
 
 
 @contextmanager
-def in_thread(bundle: Path, settings: serve.ServerSettings, bounds: app.Bounds | None = None) -> Iterator[int]:
+def in_thread(bundle: Path, settings: serve.ServerSettings, bounds: Bounds | None = None) -> Iterator[int]:
     """The port of a server that is what `serve.run` would start."""
+    current = served.Current(serve.load(bundle, "models:/pets/3", settings), metrics.Metrics(app.ROUTES))
+    application = serve.application(current, settings, bounds or settings.bounds)
+    with of(application) as port:
+        yield port
+
+
+@contextmanager
+def of(application: Any) -> Iterator[int]:
+    """The port of a server with a web application."""
     port = browser.free_port()
-    application = serve.application(bundle, "models:/pets@champion", settings.hosts, settings.limits, bounds)
-    with listening.listening(application, settings.host, port):
+    with listening.listening(application, "127.0.0.1", port):
         yield port
 
 

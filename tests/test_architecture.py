@@ -139,7 +139,7 @@ def test_every_dependency_is_used():
     declared = re.search(r"^dependencies = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.S | re.M)
     names = re.findall(r'"([a-z0-9.-]*[a-z0-9])', declared.group(1))
     source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    modules = {"pillow": "PIL", "scikit-learn": "sklearn"}
+    modules = {"pillow": "PIL", "prometheus-client": "prometheus_client", "scikit-learn": "sklearn"}
     indirect = {"dvc", "pyarrow"}  # dvc runs the stages, pyarrow is pandas' engine for Parquet
     unused = [n for n in names if n not in indirect and not re.search(rf"(import|from) {modules.get(n, n)}\b", source)]
     assert unused == []

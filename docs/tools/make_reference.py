@@ -23,6 +23,7 @@ from frostline.evaluation.scores import CI95, Scores
 from frostline.project import json_schema, template
 from frostline.serving import app as server
 from frostline.serving import inputs, payload
+from frostline.serving.bounds import MEBIBYTE, Bounds
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "reference"
@@ -176,12 +177,31 @@ VARIABLES = {
 
 ADDRESSES = {
     "GET /": "a web page: drop images on it, see labels, probabilities and the heat map",
-    "GET /about": "JSON: the model's name, its classes, the image size and how images are resized",
+    "GET /about": "JSON: the model that answers, the digest of its bundle, its classes, and how images are resized",
     "GET /ping": "200 if the network answers within {health:g} seconds, else 503; the same as MLflow's",
-    "GET /health": "the same as `/ping`",
+    "GET /health": "200: the process lives",
+    "GET /ready": "200 if requests should be sent here; 503 if the server is stopping, or its network does not answer",
+    "GET /metrics": "what the server counts, in the format of Prometheus",
     "GET /version": "the version of MLflow whose addresses these are",
     "POST /invocations": "predictions of one or more images",
     "POST /explain": "the body is the bytes of one image; the answer is a PNG with the heat map of its label",
+    "POST /neighbours": "the body is the bytes of one image; the answer is JSON with the nearest training images, if "
+    "the server has and shows them",
+    "POST /feedback?label=NAME": "the body is the bytes of one image, which is kept with what a person says it is; "
+    "only with `--feedback`",
+}
+
+STATUSES = {
+    "400": "an input is no image, or the body is no table",
+    "403": "the request comes from a page of another site",
+    "404, 405": "there is no such address, or not for this method",
+    "408, 504": "the body, or the answer, took too long",
+    "413": "the body is too large",
+    "415": "the header Content-Type names a kind of body that is not read",
+    "421": "the header Host names another server",
+    "429": "more requests at a time than allowed; the header Retry-After says after how many seconds to try again",
+    "500": "a fault of the server; its log says more",
+    "503": "the server is stopping, is short of memory, or its network does not answer; with Retry-After",
 }
 
 
@@ -432,10 +452,9 @@ def metrics() -> str:
 
 def http() -> str:
     """The addresses of `frostline serve`."""
-    guard: Any = server.application(None, {}, None, None)  # type: ignore[arg-type]
-    known = {f"{method} {route.path}" for route in guard.app.routes for method in route.methods - {"HEAD"}}
-    _require_same(known, set(ADDRESSES), "ADDRESSES")
-    bounds = server.Bounds()
+    bounds = Bounds()
+    known = {f"{method} {address}" for address, (method, _) in server.ROUTES.items()}
+    _require_same(known, {name.partition("?")[0] for name in ADDRESSES}, "ADDRESSES")
     addresses = [[f"`{name}`", said.format(health=bounds.health_seconds)] for name, said in ADDRESSES.items()]
     bodies = [
         [f"`{payload.IMAGE}*`", "the bytes of one image", "`--data-binary @photo.jpg -H 'Content-Type: image/jpeg'`"],
@@ -456,9 +475,10 @@ def http() -> str:
     limits = [
         ["rows of one request", f"{inputs.ROWS:,}", "400"],
         ["size of one image", f"{inputs.MEGAPIXELS:g} megapixels; `--max-megapixels` changes it", "400"],
-        ["bytes of one body", f"{bounds.body // 2**20} MiB", "413"],
-        ["bytes of all bodies at a time", f"{bounds.bodies // 2**20} MiB", "503"],
-        ["time for a body, and again for its answer", f"{bounds.seconds:g} s", "408, 504"],
+        ["bytes of one body", f"{bounds.body // MEBIBYTE} MiB; `--max-body` changes it", "413"],
+        ["bytes of all bodies at a time", f"{bounds.bodies // MEBIBYTE} MiB", "503"],
+        ["requests with a body at a time", f"{bounds.requests}; `--max-requests` changes it", "429"],
+        ["time for a body, and again for its answer", f"{bounds.seconds:g} s; `--max-seconds` changes it", "408, 504"],
     ]
     return "\n".join(
         [
@@ -475,15 +495,16 @@ def http() -> str:
             "## Answers\n\nPredictions come in the order of the images:\n",
             '```json\n{"predictions": [{"label": "dress", "probability": 0.93, "probabilities": {"dress": 0.93, '
             '"skirt": 0.07}}]}\n```\n',
-            "A refusal is JSON too, with the status as HTTP has it: 400 for an input that is no image, 404 and "
-            "405 for an "
-            "unknown address or method, 415 for another Content-Type, 500 for a fault of the server.\n",
+            "A refusal is JSON too, with its reason and a status of HTTP:\n",
+            _markdown(("status", "reason"), [[status, said] for status, said in STATUSES.items()]),
             '```json\n{"error_code": "INVALID_PARAMETER_VALUE", "message": "row 0, image: is not base64"}\n```\n',
             "## Limits\n",
             _markdown(("limit", "value", "status if it is passed"), limits),
             "On a loopback address the header `Host` must be a name of this machine or one that `--allow-host` "
-            "names: a "
-            "hostile web page in a browser on this machine gets no answer.\n",
+            "names: a hostile web page in a browser on this machine gets no answer. A browser also says in the header "
+            "`Origin` which site's page sends a request: pages of other sites than the server's own are refused "
+            "unless `--allow-host` names them. Behind a proxy that gives the server another `Host` than the browser "
+            "sent, name the site by `--allow-host`. Programs send no `Origin`.\n",
         ]
     )
 

@@ -82,6 +82,7 @@ def test_the_help_fits_on_a_screen_and_imports_no_heavy_library(tmp_path):
     [
         (["--max-megapixels", "0"], "--max-megapixels: 0 megapixels; give a number above 0 and up to 178"),
         (["--max-megapixels", "nan"], "--max-megapixels: nan megapixels; give a number above 0 and up to 178"),
+        (["--max-body", "0"], "--max-body: 0; give a number from 0.01 to 4096"),
         (["--allow-host", "http://a/"], "--allow-host http://a/: is not a host name; write it like example.org"),
         (["--host", "192.0.2.1"], "192.0.2.1:8000: listening is not possible"),
         (["--host", "no such name"], "no such name:8000: listening is not possible"),

@@ -2,6 +2,7 @@
 
 import base64
 import ctypes
+import http.client
 import io
 import json
 import os
@@ -29,7 +30,9 @@ from server import ask
 from frostline.commands import serve
 from frostline.data.images import NOT_AN_IMAGE
 from frostline.errors import StateError, UserError
+from frostline.ingest import tables
 from frostline.serving import app, guarding, listening
+from frostline.serving.bounds import Bounds
 from frostline.serving.scoring import Scorer
 
 pytestmark = pytest.mark.process
@@ -56,7 +59,7 @@ def port(bundle):
 @pytest.fixture(scope="module")
 def open_port(bundle):
     """A server that reads paths, and whose time limits are at most two seconds."""
-    bounds = app.Bounds(bodies=2**25, seconds=2.0, health_seconds=1.0)
+    bounds = Bounds(bodies=2**25, seconds=2.0, health_seconds=1.0)
     with server.in_thread(
         bundle, serve.ServerSettings(allow_paths=True, allow_hosts=("pets.example",)), bounds
     ) as number:
@@ -163,12 +166,20 @@ def test_a_refusal_is_one_sentence_in_mlflows_form(port):
     expected = {"error_code": "INVALID_PARAMETER_VALUE", "message": f"row 0, image: {NOT_AN_IMAGE}"}
     assert (status, json.loads(answer)) == (400, expected)
     assert ask(port, None, "/version", method="GET")[1] == __import__("mlflow").__version__.encode()
-    about = {"model": "models:/pets@champion", "classes": list(CLASSES), "image_size": 32, "resize": "stretch"}
-    assert json.loads(ask(port, None, "/about", method="GET")[1]) == about
+    assert b'frostline_model{bundle="' in ask(port, None, "/metrics", method="GET")[1]
+    about = json.loads(ask(port, None, "/about", method="GET")[1])
+    assert re.fullmatch("[0-9a-f]{64}", about.pop("bundle"))
+    assert about == {
+        "model": "models:/pets/3",
+        "classes": list(CLASSES),
+        "image_size": 32,
+        "resize": "stretch",
+        "feedback": False,
+    }
 
 
-def test_about_tells_only_the_name_of_a_folder(bundle):
-    assert serve.about(bundle, str(bundle))["model"] == "bundle"
+def test_a_folder_is_shown_by_its_name_only(bundle):
+    assert serve.shown_name(bundle, str(bundle)) == "bundle"
 
 
 def test_only_regular_files_are_read_and_only_if_paths_are_allowed(port, open_port, tmp_path):
@@ -212,11 +223,11 @@ def test_only_the_names_of_this_machine_are_hosts_unless_others_are_given(port, 
         assert status(port, host) == 421
     assert status(open_port, "pets.example:8000") == 200
     assert status(open_port, "dogs.example") == 421
-    assert serve.ServerSettings(host="0.0.0.0").hosts is None
-    assert serve.ServerSettings(host="0.0.0.0", allow_hosts=("Pets.Example:80",)).hosts == {"pets.example"}
-    assert serve.ServerSettings(host="127.0.0.2").hosts == {"127.0.0.2", *guarding.LOOPBACK}
+    assert serve.ServerSettings(host="0.0.0.0").allowed.hosts is None
+    assert serve.ServerSettings(host="0.0.0.0", allow_hosts=("Pets.Example:80",)).allowed.hosts == {"pets.example"}
+    assert serve.ServerSettings(host="127.0.0.2").allowed.hosts == {"127.0.0.2", *guarding.LOOPBACK}
     with pytest.raises(UserError, match="--allow-host a b: is not a host name"):
-        assert serve.ServerSettings(allow_hosts=("a b",)).hosts
+        assert serve.ServerSettings(allow_hosts=("a b",)).allowed
     loopback = {"127.0.0.1": True, "localhost": True, "::1": True, "0.0.0.0": False, "example.org": False}
     assert {host: serve.is_loopback(host) for host in loopback} == loopback
 
@@ -246,14 +257,16 @@ def test_an_explanation_is_an_image(port):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the test ends the thread
 def test_health_depends_on_the_network(bundle):
     before = set(threading.enumerate())
-    with server.in_thread(bundle, serve.ServerSettings(), app.Bounds(health_seconds=0.5)) as port:
-        assert [ask(port, None, path, method="GET") for path in ("/ping", "/health")] == [(200, b"\n")] * 2
+    with server.in_thread(bundle, serve.ServerSettings(), Bounds(health_seconds=0.5)) as port:
+        paths = ("/ping", "/ready", "/health")
+        assert [ask(port, None, path, method="GET") for path in paths] == [(200, b"\n")] * 3
         (scoring,) = [each for each in set(threading.enumerate()) - before if each.name == "frostline-scoring"]
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(scoring.ident), ctypes.py_object(SystemExit))
         status, answer = ask(port, None, "/ping", method="GET")
         assert status == 503
         assert b"the network did not answer within 0.5 seconds" in answer
-        assert ask(port, None, "/health", method="GET")[0] == 503
+        assert ask(port, None, "/ready", method="GET")[0] == 503
+        assert ask(port, None, "/health", method="GET")[0] == 200  # the process lives
 
 
 def test_a_body_must_arrive_in_time(open_port):
@@ -277,7 +290,7 @@ def test_a_request_that_takes_too_long_is_stopped_and_frees_its_thread(open_port
 
 
 def test_the_bodies_in_memory_are_limited(bundle):
-    bounds = app.Bounds(bodies=1_000_000)
+    bounds = Bounds(bodies=1_000_000)
     with server.in_thread(bundle, serve.ServerSettings(), bounds) as port:
         body = split(b"\0" * 300_000)  # 400 kB in base64
         for _ in range(50):  # the later one of the two clients is refused, and either can be later
@@ -331,6 +344,41 @@ def test_a_stopped_server_ends_in_time_and_leaves_nothing(bundle, tmp_path, numb
     assert [*scratch.iterdir(), *home.iterdir()] == []
 
 
+def test_no_request_is_lost_when_the_server_is_told_to_stop(bundle, tmp_path):
+    """Clients that keep their connections, and one that comes after the signal, which a proxy may still send here."""
+    told, log = threading.Event(), tmp_path / "access.log"
+    with server.as_process(tmp_path, str(bundle), "--access-log", str(log)) as (process, port):
+
+        def work(number):
+            statuses = []
+            while not told.is_set() or not statuses:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+                while not told.is_set():
+                    connection.request("POST", "/invocations", split(photo(seed=number)), server.JSON)
+                    answer = connection.getresponse()
+                    answer.read()
+                    statuses.append(answer.status)
+                    if answer.headers["Connection"] == "close":
+                        break
+                connection.close()
+            return statuses
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = [pool.submit(work, number) for number in range(8)]
+            time.sleep(1)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            assert ask(port, None, "/ready", method="GET")[0] == 503
+            assert ask(port, split(photo()))[0] == 200
+            told.set()
+            statuses = [status for each in answers for status in each.result()]
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert set(statuses) == {200}
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert sum(each["status"] == 200 and each["images"] == 1 for each in lines) == len(statuses) + 1
+
+
 def test_a_port_in_use_is_an_error_of_one_line(port):
     with pytest.raises(StateError, match=rf"127.0.0.1:{port}: listening is not possible .*--port"):
         serve.run(None, "nowhere", serve.ServerSettings(port=port))
@@ -345,18 +393,29 @@ def test_a_person_drops_an_image(bundle, port, tmp_path):
     with browser.Browser(tmp_path) as page:
         page.open(f"http://127.0.0.1:{port}/")
         page.wait("document.getElementById('about').textContent")
-        assert "models:/pets@champion: 4 classes, images of 32 pixels" in page.text()
+        assert "models:/pets/3: 4 classes, images of 32 pixels" in page.text()
         page.choose("#file", tmp_path / "a.png")
         page.wait("document.getElementById('map').naturalWidth")
-        assert f"{answer.label} ({answer.probability:.4f})" in page.text()
+        assert f"{answer.label} ({answer.probability:.1%})" in page.text()
         for name, share in answer.probabilities.items():  # names that look like HTML and script are text
             assert name in page.text()
-            assert f"{share:.4f}" in page.text()
+            assert f"{share:.1%}" in page.text()
         assert page.script("return document.querySelectorAll('script').length") == 1
         assert page.script("return document.querySelectorAll('img').length") == 2
         assert page.script("return document.title") == "frostline"
         page.screenshot(tmp_path / "page.png")
-        assert page.errors() == []
+        assert all(
+            "neighbours" in each and "404" in each for each in page.errors()
+        )  # it was not trained on images here
+        page.script(
+            "show({label: 'unknown', unknown: true, set: [], probability: 0.4, probabilities: {cat: 0.4, dog: 0.2}})"
+        )
+        assert "None of these\n" in page.text()
+        assert "Of its classes, cat comes nearest (40.0%)." in page.text()
+        page.script(
+            "show({label: 'cat', unknown: false, set: ['cat', 'dog'], probability: 0.6, probabilities: {cat: 0.6}})"
+        )
+        assert "cat (60.0%)\n\nIt may be cat or dog." in page.text()
         # Even if a name was inserted as HTML, the page's policy would not run its script.
         page.script("document.getElementById('bars').innerHTML = arguments[0]", CLASSES[3])
         page.wait("document.querySelectorAll('img').length === 3")
@@ -367,8 +426,8 @@ def test_a_person_drops_an_image(bundle, port, tmp_path):
         page.wait("document.getElementById('error').textContent")
         assert "b.txt: not an image" in page.text()
         assert answer.label not in page.text()
-        assert "Drop an image here, or click" in page.text()
-        assert "Tap" not in page.text()
+        assert "Drop an image here, paste one, or click" in page.text()
+        assert "photo" not in page.text()
     assert re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write", app.PAGE.read_text()) is None
 
 
@@ -380,7 +439,8 @@ def test_a_person_taps_on_a_phone(bundle, port, tmp_path):
     with browser.Browser(tmp_path, is_phone=True) as page:
         page.open(f"http://127.0.0.1:{port}/")
         page.wait("document.getElementById('about').textContent")
-        assert "Tap to choose an image" in page.text()
+        assert "Choose an image" in page.text()
+        assert "Take a photo" in page.text()
         assert re.search("click|drop", page.text(), re.IGNORECASE) is None
         page.choose("#file", tmp_path / name)
         page.wait("document.getElementById('map').naturalWidth")
@@ -402,4 +462,65 @@ def test_a_person_taps_on_a_phone(bundle, port, tmp_path):
         page.screenshot(tmp_path / "error.png")
         assert page.script("return document.getElementById('error').textContent").startswith("empty.png: ")
         assert page.script(f"{edges} return bottom", "#error") < 844
-        assert all("400" in each for each in page.errors())  # the answer to the empty file
+        assert all("400" in each or "neighbours" in each for each in page.errors())  # the answer to the empty file
+
+
+@pytest.mark.skipif(not browser.is_there(), reason=browser.MISSING)
+def test_a_person_says_by_the_keyboard_what_an_image_is(bundle, tmp_path):
+    (tmp_path / "a.png").write_bytes(photo(seed=7))
+    focus = "const {id, textContent} = document.activeElement; return id || textContent"
+    table = tmp_path / "kept" / "feedback.csv"
+    with (
+        server.in_thread(bundle, serve.ServerSettings(feedback=table)) as port,
+        browser.Browser(tmp_path) as page,
+    ):
+        page.open(f"http://127.0.0.1:{port}/")
+        page.wait("document.getElementById('about').textContent")
+        page.press("Tab")
+        assert page.script(focus) == "file"
+        assert page.script("return getComputedStyle(document.getElementById('drop')).outlineStyle") == "solid"
+        page.choose("#file", tmp_path / "a.png")
+        page.wait("document.getElementById('map').naturalWidth")
+        page.press("Tab")
+        assert page.script(focus) == "truth"
+        names = page.script("return [...document.getElementById('truth').options].map(each => each.text)")
+        assert names == ["choose …", *CLASSES, "none of these"]
+        page.press("Down", "Down", "Tab")
+        assert page.script(focus) == "Send"
+        page.press("Enter")
+        page.wait("document.getElementById('thanks').textContent")
+        assert "Thank you, the answer is kept." in page.text()
+    (row,) = tables.listed(table).rows
+    assert row.label == CLASSES[1]
+    assert (table.parent / row.path).read_bytes() == photo(seed=7)
+
+
+def test_what_people_say_is_kept_only_if_it_is_wanted_and_makes_sense(bundle, port, tmp_path):
+    status, answer = ask(port, photo(), "/feedback?label=cat", headers={})
+    assert (status, json.loads(answer)["message"][:27]) == (404, "this server keeps no answer")
+    assert json.loads(ask(port, None, "/about", method="GET")[1])["feedback"] is False
+    settings = serve.ServerSettings(feedback=tmp_path / "feedback.csv", max_feedback=1, megapixels=0.01)
+    with server.in_thread(bundle, settings) as keeping:
+        for image, label, expected, reason in (
+            (photo(), "unknown", 200, ""),
+            (photo(), "dog", 400, "label=dog: give one of the classes of /about, or unknown"),
+            (photo(), "", 400, "give one of the classes"),
+            (b"hello", "cat", 400, "not an image"),
+            (photo(width=101, height=100), "cat", 400, "too many pixels"),
+            (photo(seed=1), "cat", 507, "keeps no more answers"),
+        ):
+            status, answer = ask(keeping, image, f"/feedback?label={label}", headers={})
+            assert status == expected
+            assert reason in answer.decode()
+        assert json.loads(ask(keeping, None, "/about", method="GET")[1])["feedback"] is True
+    assert [row.label for row in tables.listed(tmp_path / "feedback.csv").rows] == ["unknown"]
+
+
+def test_training_images_are_shown_to_this_machine_only_unless_the_owner_wants_it(port):
+    assert serve.ServerSettings().training_images == Path("data/prepared/train")
+    assert serve.ServerSettings(host="0.0.0.0").training_images is None
+    assert serve.ServerSettings(host="0.0.0.0", neighbours=True).training_images == Path("data/prepared/train")
+    end = time.monotonic() + 30
+    while (status := ask(port, photo(), "/neighbours", headers={})[0]) == 202:
+        assert time.monotonic() < end
+    assert status == 404

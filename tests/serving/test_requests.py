@@ -6,7 +6,8 @@ import server
 from conftest import make_bundle
 
 from frostline.commands import serve
-from frostline.serving import app, inputs
+from frostline.serving import inputs
+from frostline.serving.bounds import Bounds
 
 pytestmark = pytest.mark.process
 
@@ -21,7 +22,7 @@ def port(tmp_path_factory):
 
 
 def test_the_table_knows_the_limits_of_the_server():
-    assert app.Bounds().body == hostile_requests.LIMIT
+    assert Bounds().body == hostile_requests.LIMIT
     assert inputs.MEGAPIXELS == hostile_requests.MEGAPIXELS
     assert len({case.name for case in CASES}) == len(CASES) > 60
     assert all(400 <= case.status < 500 for case in CASES)

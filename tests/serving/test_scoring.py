@@ -2,10 +2,13 @@
 
 import base64
 import contextlib
+import gc
 import io
 import json
 import os
 import threading
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +27,8 @@ from frostline.models import assembly
 from frostline.serving import inputs, listening, packaging
 from frostline.serving.inputs import Limits, UnusableInputError
 from frostline.serving.scoring import Scorer, StoppedError
+
+ROUNDING = 5e-6  # between Keras's function and the one with constants for weights
 
 
 def encode(pixels, kind="PNG"):
@@ -69,17 +74,17 @@ def test_all_forms_of_an_image_give_the_prediction_of_the_bundle(bundle, scorer,
         "path": files,
         "pixels": photos,
     }.items():
-        np.testing.assert_allclose(shares(scorer.rows(column, values)), expected, atol=1e-6)
+        np.testing.assert_allclose(shares(scorer.rows(column, values)), expected, atol=ROUNDING)
     lists = [photo.tolist() for photo in photos]
     nested = [np.array([[np.array(pixel) for pixel in row] for row in photo], object) for photo in photos]
     wide = [photo.astype(np.int64) for photo in photos]
     for values in (texts, [text.encode() for text in texts], lists, nested, wide):
         column = "image" if isinstance(values[0], str | bytes) else "pixels"
-        np.testing.assert_allclose(shares(scorer.rows(column, values)), expected, atol=1e-6)
+        np.testing.assert_allclose(shares(scorer.rows(column, values)), expected, atol=ROUNDING)
     answer = scorer.rows("pixels", photos)[3]
     assert answer.label == ("cat", "dog")[expected[3].argmax()]
-    assert answer.probability == pytest.approx(expected[3].max())
-    assert answer.probabilities == pytest.approx(dict(zip(("cat", "dog"), expected[3], strict=True)))
+    assert answer.probability == pytest.approx(expected[3].max(), abs=ROUNDING)
+    assert answer.probabilities == pytest.approx(dict(zip(("cat", "dog"), expected[3], strict=True)), abs=ROUNDING)
     assert scorer.predictions([]) == []
 
 
@@ -172,6 +177,22 @@ def test_an_error_in_the_network_is_raised_and_the_next_request_is_answered(scor
     with pytest.raises(ValueError, match=r"(?i)shape"):
         scorer.probabilities([np.zeros((5, 5), np.uint8)])
     assert len(scorer.rows("pixels", photos[:2])) == 2
+
+
+def test_a_scorer_that_nobody_has_any_more_ends_its_thread_and_frees_its_network(bundle):
+    def threads():
+        return [each for each in threading.enumerate() if each.name == "frostline-scoring"]
+
+    before = len(threads())
+    other = Scorer(bundle)
+    network = weakref.ref(other.network)
+    assert len(threads()) == before + 1
+    del other
+    end = time.monotonic() + 10
+    while len(threads()) > before and time.monotonic() < end:
+        time.sleep(0.01)
+    gc.collect()
+    assert (len(threads()), network()) == (before, None)
 
 
 def test_cancelled_requests_do_not_end_the_scoring(scorer, photos):

@@ -28,14 +28,20 @@ def load(folder: Path) -> keras.Model:
     `set`: bool (n, classes), whether a class is in the prediction set; `unknown_score`: float32 (n,), higher for images
     that are less like those of the classes; `unknown`: bool (n,). Raises OSError or ValueError if it is not a bundle.
     """
+    return networks(folder)[1]
+
+
+def networks(folder: Path) -> tuple[keras.Model, keras.Model]:
+    """The classifier of a bundle's folder, uint8 images -> softmax (n, classes) or sigmoid (n, 1), and the whole
+    network of `load`. They share their layers."""
     import keras
 
     about = json.loads((folder / ACCOUNT).read_text(encoding="utf-8")).get("answers")
     model = keras.saving.load_model(folder / MODEL, compile=False, safe_mode=True)
     if about is None:
-        return keras.Model(model.input, {PROBABILITIES: by_class(model.output)}, name="answers")
+        return model, keras.Model(model.input, {PROBABILITIES: by_class(model.output)}, name="answers")
     answer = keras.saving.load_model(folder / ANSWER, compile=False, safe_mode=True)
-    return whole(model, answer, (about.get("unknown") or {}).get("layer"))
+    return model, whole(model, answer, (about.get("unknown") or {}).get("layer"))
 
 
 def whole(model: keras.Model, answer: keras.Model, layer: str | None) -> keras.Model:

@@ -13,14 +13,18 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from frostline.errors import StateError
+from frostline.serving.bounds import Bounds
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-CONNECTIONS = 200  # at a time; more are answered 503
+CONNECTIONS = 100  # at a time, besides those of the requests that are answered; more are answered 503
 IDLE = 10.0  # seconds that a connection may stay open without a request that is being answered
+DRAIN = 1.0  # seconds after SIGTERM in which requests are still taken, so that a proxy sees `/ready` and clients leave
 GRACE = 3  # seconds for the open requests when the server stops
-HARD = 6.0  # seconds after which the process ends even if requests are still open
+HARD = 7.0  # seconds after which the process ends even if requests are still open
+
+STOPPING = "stopping"  # whether the server stops, in the state of a request
 
 
 def require_free(host: str, port: int) -> None:
@@ -40,9 +44,9 @@ def _listening_error(host: str, port: int, reason: str | None) -> StateError:
 
 
 @contextmanager
-def listening(application: ASGIApp, host: str, port: int) -> Iterator[Listener]:
-    """A server that answers until the block ends. Raises StateError if it cannot listen."""
-    listener = Listener(application, host, port)
+def listening(application: ASGIApp, host: str, port: int, requests: int = Bounds.requests) -> Iterator[Listener]:
+    """A server that answers until the block ends. requests: as in `Bounds`. Raises StateError if it cannot listen."""
+    listener = Listener(application, host, port, requests)
     listener.thread.start()
     try:
         while not listener.server.started:
@@ -58,22 +62,26 @@ def listening(application: ASGIApp, host: str, port: int) -> Iterator[Listener]:
 class Listener:
     """A server in its own thread, so that the main thread is free for signals."""
 
-    def __init__(self, application: ASGIApp, host: str, port: int) -> None:
+    def __init__(self, application: ASGIApp, host: str, port: int, requests: int) -> None:
         import uvicorn
 
+        self.is_stopping = False
+        self._application = application
         self.server = uvicorn.Server(
             uvicorn.Config(
-                application,
+                self._answer,
                 host=host,
                 port=port,
+                interface="asgi3",
                 http=_protocol(),
                 ws="none",
                 lifespan="off",
                 loop="asyncio",
+                log_config=None,  # uvicorn's own would close the streams of all other logs of this process
                 log_level="warning",
                 proxy_headers=False,
                 server_header=False,
-                limit_concurrency=CONNECTIONS,
+                limit_concurrency=requests + CONNECTIONS,
                 timeout_graceful_shutdown=GRACE,
             )
         )
@@ -83,26 +91,43 @@ class Listener:
         with suppress(SystemExit):  # it could not listen, and its log says so
             self.server.run()
 
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell the application whether the server stops; then each client is told to close its connection too."""
+
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
+        scope.setdefault("state", {})[STOPPING] = self.is_stopping
+        await self._application(scope, receive, closing if self.is_stopping else send)
+
     def stop(self) -> None:
         """Refuse new requests and wait up to GRACE seconds for the open ones."""
-        self.server.should_exit = True
+        self.is_stopping = self.server.should_exit = True
 
     def wait(self) -> None:
-        """Wait for SIGINT (Ctrl-C) or SIGTERM, or for the end of the server. After the signal, the process ends within
-        HARD seconds, even if a thread still works on a request."""
+        """Wait for SIGINT (Ctrl-C) or SIGTERM, or for the end of the server. After SIGTERM, requests are still answered
+        for DRAIN seconds. After either signal, the process ends within HARD seconds, even if a thread still works on a
+        request."""
+        drain = 0.0
 
         def handle(number: int, frame: Any) -> None:
-            if self.server.should_exit:  # the second time
+            nonlocal drain
+            if self.is_stopping:  # the second time
                 os._exit(128 + number)
-            self.stop()
+            drain = DRAIN if number == signal.SIGTERM else 0.0
+            self.is_stopping = True
 
         before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            while self.thread.is_alive() and not self.server.should_exit:
+            while self.thread.is_alive() and not self.is_stopping:
                 self.thread.join(0.2)
             timer = threading.Timer(HARD, _end)
             timer.daemon = True  # it does not keep the process alive
             timer.start()
+            self.thread.join(drain)
+            self.stop()
             self.thread.join()
         finally:
             for number, handler in before.items():

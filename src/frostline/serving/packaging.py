@@ -28,7 +28,7 @@ SOURCES = Path(__file__).parents[1]
 COPIED_FILES = (
     *(f"data/{name}.py" for name in ("deep_grey", "dicom", "images", "memory_budget")),
     "models/answers.py",
-    *(f"serving/{name}.py" for name in ("inputs", "pyfunc", "scoring")),
+    *(f"serving/{name}.py" for name in ("batching", "inputs", "pyfunc", "scoring")),
 )
 
 

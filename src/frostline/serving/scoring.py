@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +21,7 @@ from ..data import deep_grey, images  # relative: inside a registered model the 
 from ..data.images import Pixels
 from ..models import answers
 from . import inputs
-
-if TYPE_CHECKING:
-    import keras
+from .batching import Batcher, Row
 
 BATCH = 32  # images that go through the network at once
 UNKNOWN = "unknown"  # the label of an image that shows none of the classes
@@ -57,7 +54,9 @@ class Prediction:
 class Scorer:
     """A loaded bundle, which any number of threads can use.
 
-    Images that several threads ask for at the same time go through the network in one batch.
+    Images that several threads ask for at the same time go through the network in one batch. network: the classifier,
+    uint8 (n, size, size, 3) -> softmax (n, classes) or sigmoid (n, 1); says: what a prediction has besides label and
+    probabilities, `set`, `unknown`, both or nothing.
     """
 
     def __init__(self, bundle: Path, limits: inputs.Limits | None = None) -> None:
@@ -69,15 +68,22 @@ class Scorer:
         self.grey_range = deep_grey.recorded(about.get("grey_range"))
         self.limits = limits or inputs.Limits()
         self._reader = inputs.CellReader(self.image_size, self.resize, self.grey_range, self.limits.pixels)
-        network = answers.load(bundle)
-        # What the bundle says besides label and probabilities: `set`, `unknown`, both or neither.
+        self.network, network = answers.networks(bundle)
         self.says = tuple(name for name in (answers.SET, answers.UNKNOWN) if name in network.output)
-        self._batcher = _Batcher(answers.joined(network))
+        self._batcher = Batcher(answers.joined(network), BATCH)
         self.probe().result()  # compile now, not at the first request
 
-    def probe(self) -> Future[NDArray[np.float32]]:
+    def probe(self) -> Future[Row]:
         """The future answer of the network for a black image, which shows whether it still works."""
         return self._batcher.ask(np.zeros((self.image_size, self.image_size, 3), np.uint8))
+
+    def waiting(self) -> int:
+        """The number of images that wait for the network."""
+        return self._batcher.waiting()
+
+    def watch(self, observe: Callable[[int], None]) -> None:
+        """Call a function with the number of images of each batch of the network."""
+        self._batcher.watch(observe)
 
     def prepare(self, source: Path | bytes) -> Pixels:
         """Decode and resize the bytes of an image, or a regular file: uint8 (size, size, 3).
@@ -98,7 +104,7 @@ class Scorer:
         """The columns of `answers.joined`, float32 (n, columns)."""
         if len(pixels) == 0:
             return np.empty((0, len(self.classes)), np.float32)
-        return np.array([each.result() for each in [self._batcher.ask(row) for row in pixels]], np.float32)
+        return _results([self._batcher.ask(row) for row in pixels])
 
     def _prediction(self, row: NDArray[np.float32]) -> Prediction:
         """The prediction by a row of `answers.joined`."""
@@ -122,54 +128,23 @@ class Scorer:
         names the row.
         """
         self.limits.require(column, len(values))
-        predictions = []
+        predictions: list[Prediction] = []
         for start in range(0, len(values), BATCH):
-            pixels = []
-            for row, value in enumerate(values[start : start + BATCH], start):
-                if stop and stop.is_set():
-                    raise StoppedError
-                pixels.append(self._reader.cell(column, value, row))
-            predictions += self.predictions(pixels)
+            futures: list[Future[Row]] = []
+            try:
+                for row, value in enumerate(values[start : start + BATCH], start):
+                    if stop and stop.is_set():
+                        raise StoppedError
+                    with self._batcher.coming():
+                        pixels = self._reader.cell(column, value, row)
+                    futures.append(self._batcher.ask(pixels))
+                predictions += map(self._prediction, _results(futures))
+            finally:
+                for each in futures:  # after an error, nobody waits for the images before it
+                    each.cancel()
         return predictions
 
 
-class _Batcher:
-    """Runs a model in one thread, on all images that are waiting, at most BATCH at a time."""
-
-    def __init__(self, model: keras.Model) -> None:
-        self.model = model
-        self._waiting: SimpleQueue[tuple[Pixels, Future[NDArray[np.float32]]]] = SimpleQueue()
-        threading.Thread(target=self._work, daemon=True, name="frostline-scoring").start()
-
-    def ask(self, pixels: Pixels) -> Future[NDArray[np.float32]]:
-        answer: Future[NDArray[np.float32]] = Future()
-        self._waiting.put((pixels, answer))
-        return answer
-
-    def _work(self) -> None:
-        while True:
-            batch = [self._waiting.get()]
-            try:
-                while len(batch) < BATCH:
-                    batch.append(self._waiting.get_nowait())
-            except Empty:
-                pass
-            # Drop the cancelled requests; the others cannot be cancelled from here on.
-            active = [(pixels, answer) for pixels, answer in batch if answer.set_running_or_notify_cancel()]
-            if not active:
-                continue
-            try:
-                raw = self._predict(np.stack([pixels for pixels, _ in active]))
-                results = list(zip(raw, active, strict=True))
-            except Exception as error:
-                for _, answer in active:
-                    answer.set_exception(error)
-                continue
-            for row, (_, answer) in results:
-                answer.set_result(row)
-
-    def _predict(self, pixels: Pixels) -> NDArray[np.float32]:
-        """The outputs of the model. The batch is padded to a power of two, so that few sizes are compiled."""
-        size = 1 << (len(pixels) - 1).bit_length()
-        batch = np.resize(pixels, (size, *pixels.shape[1:]))
-        return np.asarray(self.model.predict_on_batch(batch))[: len(pixels)]
+def _results(futures: Sequence[Future[Row]]) -> NDArray[np.float32]:
+    """The rows of the network, float32 (n, columns); n is at least 1."""
+    return np.array([each.result() for each in futures], np.float32)

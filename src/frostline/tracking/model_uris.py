@@ -21,6 +21,8 @@ from frostline.tracking.contact import reachable
 MOST_FETCHED = 8  # models that are kept on this machine
 MOST_NAMED = 10  # models or versions in a message
 
+ALIASED = re.compile(r"models:/([^/:@]+)@([^/:@]+)")
+
 # MLflow's codes for a model or version that does not exist, and for an alias that does not.
 NOT_FOUND = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
@@ -33,12 +35,44 @@ def bundle_folder(settings: TrackingSection | None, model: str) -> Path:
     """
     if not model.startswith("models:/"):
         return Path(model)
+    with reachable(_connected(settings, model).uri):
+        return fetch(model)
+
+
+def pointer(settings: TrackingSection | None, model: str) -> Callable[[], str]:
+    """A function that asks the registry for the version that an alias names now: `models:/NAME@ALIAS` is
+    `models:/NAME/3`, and any other name is itself.
+
+    Raises StateError, as the function does, if there is no such alias or the registry does not answer.
+    """
+    parts = ALIASED.fullmatch(model)
+    if parts is None:
+        return lambda: model
+    name, alias = parts.groups()
+    uri = _connected(settings, model).uri
+
+    def look() -> str:
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        with reachable(uri):
+            try:
+                return f"models:/{name}/{MlflowClient().get_model_version_by_alias(name, alias).version}"
+            except MlflowException as error:
+                if error.error_code in NOT_FOUND:
+                    raise not_registered(model) from error
+                raise
+
+    return look
+
+
+def _connected(settings: TrackingSection | None, model: str) -> tracking.Tracker:
+    """The tracker with the registry of a model."""
     tracker = tracking.tracker(settings) if settings else None
     if tracker is None or tracker.uri == "none":
         raise StateError(f"{model}: tracking.uri in params.yaml is none, so nothing is registered; name a folder")
     tracker.connect()
-    with reachable(tracker.uri):
-        return fetch(model)
+    return tracker
 
 
 def locator(settings: TrackingSection) -> Callable[[str], str]:

@@ -26,6 +26,7 @@ SCORES: dict[str, tuple[str, ...]] = {
     "mahalanobis": ("mahalanobis",),
     "combined": ("msp", "neighbour", "mahalanobis"),
 }
+FLOOR = 1e-3  # smallest deviation, so that no evidence that is always the same outweighs the others by its rounding
 OF_OUTPUTS = ("msp", "energy")  # evidence that needs no features
 
 Evidence = Mapping[str, NDArray[np.float32]]
@@ -57,7 +58,7 @@ class Strangeness:
     def fit(cls, name: str, known: Evidence) -> Strangeness:
         """name: one of SCORES; known: the evidence of images of the classes that the classifier was not trained on."""
         values = {each: known[each].astype(np.float64) for each in SCORES[name]}
-        return cls({each: (float(of.mean()), float(of.std()) or 1.0) for each, of in values.items()})
+        return cls({each: (float(of.mean()), max(float(of.std()), FLOOR)) for each, of in values.items()})
 
     def of(self, evidence: Mapping[str, Any]) -> Any:
         """The score, (n,), of arrays or of tensors."""
