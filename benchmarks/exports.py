@@ -2,16 +2,17 @@
 
     FROSTLINE_TEST_ASSETS=.../assets python benchmarks/exports.py
 
-Two classifiers: frostnet on digits with the project's params.yaml, and a frozen MobileNet (alpha 0.25) on photos of sign
-language digits. Each export is made by `frostline export`, which compares it with `predict` on all test images. Then each
-runs in a process of its own: the files of odd_files.py, and in three rounds, one after the other, 200 test images. The
-scorer is what `frostline serve` and `predict` use; it gets the same decoded images.
+Two classifiers: frostnet on digits with the project's params.yaml, and a frozen MobileNet (alpha 0.25) on photos of
+sign language digits. Each export is made by `frostline export`, which compares it with `predict` on all test images.
+Then each has a process of its own. In three rounds, one process after the other, they answer 200 test images; then each
+gets the files of odd_files.py. The scorer is what `frostline serve` and `predict` use, with the same decoded images.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,15 +27,18 @@ import numpy as np
 import odd_files
 from PIL import Image
 from table import show
-from workspace import params, workspace
+from workspace import ROOT, params, workspace
 
 from frostline import paths
 from frostline.data import images, shards
 from frostline.params.schema import Params
 
 ROUNDS, TIMED = 3, 200
+PICTURE = 96, 72  # pixels, of which the odd files are made
 CLOSE = 1e-5  # of probabilities
 SCORER = "predict"
+DIED = "died"
+ANSWER = "answer: "  # how the lines of a process begin that are not a library's
 
 
 @dataclass(frozen=True)
@@ -77,31 +81,29 @@ def main() -> None:
     if not assets:
         sys.exit("FROSTLINE_TEST_ASSETS is not set: the photos and weights are not part of this repository")
     jobs = {"frostnet, digits": ({}, 0), "MobileNet 0.25, sign language": (photos(Path(assets)), 3)}
-    rows, odd = [], []
+    rows, odd, tested = [], [], []
     for job, (changes, picture) in jobs.items():
         with workspace() as folder:
             settings = params(changes)
             trained(settings, folder)
             coded = test_files(settings, folder)
-            corpus = odd_files.corpus(Image.open(BytesIO(coded[picture])).convert("RGB"))
+            corpus = odd_files.corpus(Image.open(BytesIO(coded[picture])).convert("RGB").resize(PICTURE))
+            tested.append(len(coded))
             found, differing = measured(settings, folder, coded, corpus)
             rows += [(job, *row) for row in found]
             odd += [(job, *row) for row in differing]
-    show(
-        "exports",
-        "Exports against `predict`. Same label, set and unknown: share of all test images, 705 and "
-        f"{len(coded)}, as their source has them. Odd files: {len(corpus)} of odd_files.py, of which `predict` answers all "
-        f"but 5. Times: medians of {ROUNDS} rounds in turn, one image a call, decoded before unless it takes bytes; the "
-        "machine was shared with others.",
-        HEADER,
-        rows,
+    caption = (
+        "Exports against `predict`. Same label, set and unknown: share of all test images, as their source has them: "
+        f"{' and '.join(map(str, tested))}. Odd files: the {len(corpus)} of odd_files.py; `predict` answers all but 5. "
+        f"Times: medians of {ROUNDS} rounds in turn, one image a call, already decoded unless the export takes "
+        "bytes. The machine was shared with others, so only the order of magnitude counts."
     )
-    show(
-        "exports_odd",
-        f"Odd files that an export answers otherwise than `predict`: another label, or a difference of more than {CLOSE:g}.",
-        ("classifier", "export", "file", "what happens"),
-        odd,
+    show("exports", caption, HEADER, rows)
+    odd_caption = (
+        "Odd files that an export answers otherwise than `predict`: another label, or a probability that "
+        f"differs by more than {CLOSE:g}."
     )
+    show("exports_odd", odd_caption, ("classifier", "export", "file", "what happens"), odd)
 
 
 def photos(assets: Path) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def trained(settings: Params, folder: Path) -> None:
     from frostline.stages import augment, finetune, prepare
 
     (folder / "data").mkdir()
-    (folder / "data" / "digits.yaml").write_text("kind: digits\n")
+    shutil.copy(ROOT / "data" / "digits.yaml", folder / "data")
     for stage in (prepare, augment, finetune):
         print(stage.run(settings), flush=True)
 
@@ -143,25 +145,21 @@ def measured(settings: Params, folder: Path, coded: list[bytes], corpus: Mapping
     from frostline.commands import export
     from frostline.serving.scoring import Scorer
 
-    np.save(folder / "timed.npy", np.array([np.frombuffer(each, np.uint8) for each in coded[:TIMED]], object))
-    np.save(folder / "odd.npy", np.array([np.frombuffer(each, np.uint8) for each in corpus.values()], object))
-    scorer = Scorer(paths.BUNDLE)
-    expected = [predicted(scorer, each) for each in corpus.values()]
+    keep(folder / "timed.npy", coded[:TIMED])
+    keep(folder / "odd.npy", list(corpus.values()))
     for variant in VARIANTS:
         wishes = export.Wishes(variant.takes == "bytes", variant.int8, True, 1.0)
         print(export.run(settings, str(paths.BUNDLE), folder / variant.name, variant.form, wishes), flush=True)
-    times = {variant.name: [] for variant in VARIANTS} | {SCORER: []}
-    for _ in range(ROUNDS):
-        for variant in (None, *VARIANTS):
-            (line,) = child("times", folder, variant)
-            times[variant.name if variant else SCORER].append(line)
+    times = timed(folder)
+    scorer = Scorer(paths.BUNDLE)
+    expected = [predicted(scorer, each) for each in corpus.values()]
     rows, odd = [], []
     for variant in VARIANTS:
         report = json.loads((folder / variant.name / "export.json").read_text())["checked"]
         outcomes = odd_outcomes(folder, variant, len(corpus))
         differences = list(zip(corpus, map(difference, outcomes, expected), strict=True))
         odd += [(variant.name, name, text) for name, text in differences if text]
-        answered = [pair for pair in zip(outcomes, expected, strict=True) if None not in pair and "died" not in pair]
+        answered = [pair for pair in zip(outcomes, expected, strict=True) if None not in pair and DIED not in pair]
         same = sum(int(np.argmax(one) == np.argmax(other)) for one, other in answered)
         one = report["int8" if variant.int8 else "float"]
         agreed = one["agreement"]
@@ -169,9 +167,29 @@ def measured(settings: Params, folder: Path, coded: list[bytes], corpus: Mapping
         refused = sum(each is None and other is not None for each, other in zip(outcomes, expected, strict=True))
         cells = [variant.name, f"{agreed['labels']:.2%}", *flags, f"{agreed['largest']:.1e}"]
         cells += [f"{same} of {len(answered)}", str(refused), f"{one['bytes'] / 1e6:.2f} MB"]
-        rows.append((*cells, *speed(times[variant.name])))
-    rows.append((SCORER, "", "", "", "", "", "", "", *speed(times[SCORER])))
+        rows.append((*cells, *speed(times[variant])))
+    rows.append((SCORER, "", "", "", "", "", "", "", *speed(times[None])))
     return rows, odd
+
+
+def keep(path: Path, files: list[bytes]) -> None:
+    """Write the bytes of files as one file, for the processes."""
+    rows = np.empty(len(files), object)
+    rows[:] = [np.frombuffer(each, np.uint8) for each in files]
+    np.save(path, rows)
+
+
+def timed(folder: Path) -> dict[Variant | None, list[dict[str, float]]]:
+    """The times of each variant, and of `predict` under None, in rounds: one process at a time."""
+    children = {variant: Child(folder, variant) for variant in (None, *VARIANTS)}
+    times: dict[Variant | None, list[dict[str, float]]] = {variant: [] for variant in children}
+    for _ in range(ROUNDS):
+        for variant, child in children.items():
+            (found,) = child.ask("times", 1)
+            times[variant].append(found)
+    for child in children.values():
+        child.close()
+    return times
 
 
 def speed(rounds: list[dict[str, float]]) -> tuple[str, str]:
@@ -189,7 +207,7 @@ def predicted(scorer: Any, data: bytes) -> list[float] | None:
 
 def difference(found: Any, expected: list[float] | None) -> str:
     """How an outcome differs from that of `predict`, as words; empty if it does not."""
-    if found == "died":
+    if found == DIED:
         return "its process ends"
     if found is None or expected is None:
         return "" if found is expected else "is refused" if found is None else "is answered, and `predict` refuses it"
@@ -199,34 +217,64 @@ def difference(found: Any, expected: list[float] | None) -> str:
 
 
 def odd_outcomes(folder: Path, variant: Variant, count: int) -> list[Any]:
-    """What a variant answers for each odd file: probabilities, None if it is refused, `died` if its process ends."""
+    """What a variant answers for each odd file: probabilities, None if it is refused, DIED if its process ends."""
     outcomes: list[Any] = []
     while len(outcomes) < count:
-        outcomes += child("odd", folder, variant, len(outcomes))
+        child = Child(folder, variant)
+        outcomes += child.ask(f"odd {len(outcomes)}", count - len(outcomes))
+        child.close()
         if len(outcomes) < count:
-            outcomes.append("died")
+            outcomes.append(DIED)
     return outcomes
 
 
-def child(task: str, folder: Path, variant: Variant | None, start: int = 0) -> list[Any]:
-    """What a process of its own prints, a line of JSON each."""
-    named = [variant.form, variant.takes, str(folder / variant.name)] if variant else ["", "image", str(paths.BUNDLE)]
-    command = [sys.executable, __file__, task, str(folder), *named, str(start)]
-    output = subprocess.run(command, capture_output=True, text=True, timeout=600).stdout
-    return [json.loads(line) for line in output.splitlines() if line.startswith(("[", "{", "null"))]
+class Child:
+    """A process that runs one variant, or `predict` for None. It answers tasks with lines of JSON."""
+
+    def __init__(self, folder: Path, variant: Variant | None) -> None:
+        named = [variant.form, variant.takes, variant.name] if variant else ["", "image", str(paths.BUNDLE)]
+        command = [sys.executable, __file__, str(folder), *named]
+        quiet = subprocess.DEVNULL
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet, text=True)
+
+    def ask(self, task: str, count: int) -> list[Any]:
+        """The answers to a task, fewer than `count` if the process ends."""
+        print(task, file=self.process.stdin, flush=True)
+        found = []
+        for line in self.process.stdout:
+            if line.startswith(ANSWER):
+                found.append(json.loads(line.removeprefix(ANSWER)))
+            if len(found) == count:
+                break
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.stdin.close()
+        self.process.wait()
 
 
-def work(task: str, folder: Path, form: str, takes: str, path: Path, start: int) -> None:
-    """The work of `child`."""
+def work(folder: Path, form: str, takes: str, path: Path) -> None:
+    """The work of `Child`."""
     run, given = runner(form, path), (lambda data: data) if takes == "bytes" else images.decode
-    if task == "odd":
-        for row in np.load(folder / "odd.npy", allow_pickle=True)[start:]:
+    timed = [given(row.tobytes()) for row in np.load(folder / "timed.npy", allow_pickle=True)]
+    for task in sys.stdin:
+        if task.strip() == "times":
+            say(rate(run, timed))
+            continue
+        for row in np.load(folder / "odd.npy", allow_pickle=True)[int(task.split()[1]) :]:
             try:
-                print(json.dumps(np.asarray(run(given(row.tobytes()))["probabilities"]).tolist()), flush=True)
+                say(np.asarray(run(given(row.tobytes()))["probabilities"]).tolist())
             except Exception:  # each runtime has its own errors
-                print("null", flush=True)
-        return
-    files = [given(row.tobytes()) for row in np.load(folder / "timed.npy", allow_pickle=True)]
+                say(None)
+
+
+def say(answer: Any) -> None:
+    print(ANSWER + json.dumps(answer), flush=True)
+
+
+def rate(run: Callable[[Any], Any], files: list[Any]) -> dict[str, float]:
+    """The median of one image in seconds, and images a second."""
     for file in files[:5]:
         run(file)
     seconds = []
@@ -234,7 +282,7 @@ def work(task: str, folder: Path, form: str, takes: str, path: Path, start: int)
         begin = time.perf_counter()
         run(file)
         seconds.append(time.perf_counter() - begin)
-    print(json.dumps({"p50": statistics.median(seconds), "rate": len(seconds) / sum(seconds)}))
+    return {"p50": statistics.median(seconds), "rate": len(seconds) / sum(seconds)}
 
 
 def runner(form: str, path: Path) -> Callable[[Any], Any]:
@@ -251,7 +299,7 @@ def runner(form: str, path: Path) -> Callable[[Any], Any]:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        task, folder, form, takes, path, start = sys.argv[1:]
-        work(task, Path(folder), form, takes, Path(path), int(start))
+        place, form, takes, name = sys.argv[1:]
+        work(Path(place), form, takes, Path(name))
     else:
         main()

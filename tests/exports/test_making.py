@@ -135,7 +135,9 @@ def test_a_saved_model_answers_odd_files_as_predict_does(bundle, corpus, tmp_pat
         except images.UnreadableImageError:
             expected = None
         if expected is None or not name.endswith((".jpg", ".png")):
-            with pytest.raises(Exception, match=r"not a JPEG or PNG file|Invalid JPEG|Invalid PNG|contents are unknown"):
+            with pytest.raises(
+                Exception, match=r"not a JPEG or PNG file|Invalid JPEG|Invalid PNG|contents are unknown"
+            ):
                 run(data)
         elif name not in UNLIKE:
             np.testing.assert_allclose(run(data)["probabilities"], expected, rtol=0, atol=1e-6, err_msg=name)
@@ -153,6 +155,14 @@ def test_onnx_answers_files_or_refuses_them(bundle, corpus, tmp_path):
     for name in ("plain.png", "palette.png", "1 bit.png", "31x33.png", "400x1.png", *exact):
         expected = scorer.probabilities([scorer.prepare(corpus[name])])[0]
         np.testing.assert_allclose(run(corpus[name])["probabilities"], expected, rtol=0, atol=1e-5, err_msg=name)
-    for name in ("grey.jpg", "CMYK.jpg", "alpha.png", "transparent colour.png", "16-bit grey.png", "plain.gif", "text.jpg"):
+    for name in (
+        "grey.jpg",
+        "CMYK.jpg",
+        "alpha.png",
+        "transparent colour.png",
+        "16-bit grey.png",
+        "plain.gif",
+        "text.jpg",
+    ):
         with pytest.raises(Exception, match="Reshape"):
             run(corpus[name])
