@@ -18,7 +18,7 @@ GIVES = {
 
 
 @dataclass(frozen=True)
-class Variant:
+class MeasuredFile:
     """A file as it was measured: bytes; the median time of one image in milliseconds; the accuracy, if the classes of
     the test images are known; how far it answers as `predict`."""
 
@@ -35,13 +35,13 @@ class Checked:
 
     text: str
     runtime: str
-    float: Variant
-    int8: Variant | None = None
+    float: MeasuredFile
+    int8: MeasuredFile | None = None
     lost: Comparison | None = None
 
 
 @dataclass(frozen=True)
-class Card:
+class ExportCard:
     """file: its name; about: format, what it takes, the digest of its bundle; takes, note: for people; gives: the names
     of the answers; checked: None if it was not compared."""
 
@@ -75,7 +75,7 @@ class Card:
         return "\n".join(lines) + "\n"
 
 
-def _rows(variants: list[Variant]) -> list[tuple[str, list[str]]]:
+def _rows(variants: list[MeasuredFile]) -> list[tuple[str, list[str]]]:
     """The rows of the table, without those that have no numbers."""
     agreed = [each.agreement for each in variants]
     rows = [("the same label", [f"{each.labels:.2%}" for each in agreed])]

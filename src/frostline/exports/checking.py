@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from frostline.core import progress
 from frostline.exports.formats import Runs
-from frostline.exports.graph import Answers
-from frostline.exports.samples import Sample, Samples
+from frostline.exports.graph import Outputs
+from frostline.exports.samples import TrialImage, TrialImages
 from frostline.serving import loading
 from frostline.serving.scoring import BATCH, Prediction
 
@@ -81,16 +81,16 @@ class Trial:
         )
 
 
-def tried(files: Mapping[str, Runs], takes: str, folder: Path, samples: Samples) -> Trial:
+def tried(files: Mapping[str, Runs], takes: str, folder: Path, samples: TrialImages) -> Trial:
     """Give the same images to `predict` with a bundle, and to files, which take `takes`.
 
     files: functions that run them, by name.
     """
     scorer = loading.scorer_of(folder)
-    answers: dict[str, list[Answers]] = {name: [] for name in files}
-    whole: dict[str, list[Answers]] = {name: [] for name in files}
+    answers: dict[str, list[Outputs]] = {name: [] for name in files}
+    whole: dict[str, list[Outputs]] = {name: [] for name in files}
     seconds: dict[str, list[float]] = {name: [] for name in files}
-    predicted: list[Answers] = []
+    predicted: list[Outputs] = []
     prepared, rows = [], []
     for number in progress.track(range(len(samples.labels)), len(samples.labels), "check"):
         sample = samples.read(number)
@@ -117,9 +117,9 @@ def tried(files: Mapping[str, Runs], takes: str, folder: Path, samples: Samples)
     )
 
 
-def _as_answers(prediction: Prediction) -> Answers:
+def _as_answers(prediction: Prediction) -> Outputs:
     """A prediction of `predict` as the arrays that a file gives."""
-    found: Answers = {"probabilities": np.array(list(prediction.probabilities.values()), np.float32)}
+    found: Outputs = {"probabilities": np.array(list(prediction.probabilities.values()), np.float32)}
     if prediction.set is not None:
         found["set"] = np.array([name in prediction.set for name in prediction.probabilities])
     if prediction.unknown is not None:
@@ -127,11 +127,11 @@ def _as_answers(prediction: Prediction) -> Answers:
     return found
 
 
-def _given(sample: Sample, takes: str) -> Any:
+def _given(sample: TrialImage, takes: str) -> Any:
     return sample.coded if takes == "bytes" else sample.image
 
 
-def _stacked(answers: list[Answers], seconds: Sequence[float] = ()) -> Answered:
+def _stacked(answers: list[Outputs], seconds: Sequence[float] = ()) -> Answered:
     flags = {name: np.array([each[name] for each in answers]) for name in FLAGS if answers and name in answers[0]}
     probabilities = np.array([each["probabilities"] for each in answers], np.float32)
     return Answered(probabilities, flags, 1000 * float(np.median(seconds)) if seconds else 0.0)

@@ -15,10 +15,10 @@ import numpy as np
 
 from frostline.data.images import Pixels
 from frostline.exports import onnx_operations, quantizing
-from frostline.exports.graph import FILE, OCTETS, PIXELS, Answers, Graph, Intake
+from frostline.exports.graph import FILE, OCTETS, PIXELS, Graph, GraphInput, Outputs
 from frostline.models import backend
 
-Runs = Callable[[Any], Answers]  # one image, uint8 (height, width, 3), or the bytes of its file, to arrays by name
+Runs = Callable[[Any], Outputs]  # one image, uint8 (height, width, 3), or the bytes of its file, to arrays by name
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Format:
     file: str
     extra: str | None
     runtime: str
-    takes: Mapping[str, Intake]
+    takes: Mapping[str, GraphInput]
     write: Callable[[Graph, Path], None]
     load: Callable[[Path], Runs]
     quantize: Callable[[Graph, Path, Path, Pixels], None] | None = None
@@ -71,7 +71,7 @@ def _load_saved_model(path: Path) -> Runs:
     serve = tf.saved_model.load(str(path)).signatures["serving_default"]
     (name,) = serve.structured_input_signature[1]
 
-    def run(given: Any) -> Answers:
+    def run(given: Any) -> Outputs:
         return {key: value.numpy() for key, value in serve(**{name: tf.constant(given)}).items()}
 
     return run
@@ -93,7 +93,7 @@ def _load_onnx(path: Path) -> Runs:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name, names = session.get_inputs()[0].name, [each.name for each in session.get_outputs()]
 
-    def run(given: Any) -> Answers:
+    def run(given: Any) -> Outputs:
         array = np.frombuffer(given, np.uint8) if isinstance(given, bytes) else given
         return dict(zip(names, session.run(None, {name: array}), strict=True))
 
@@ -144,7 +144,7 @@ def _quantize_litert(graph: Graph, source: Path, path: Path, images: Pixels) -> 
     quantizing.litert(graph, path, images)
 
 
-def _named(*intakes: Intake) -> Mapping[str, Intake]:
+def _named(*intakes: GraphInput) -> Mapping[str, GraphInput]:
     return {each.name: each for each in intakes}
 
 

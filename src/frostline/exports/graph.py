@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from frostline.data.images import Resize
 
-Answers = dict[str, Any]  # of the graph: tensors by name; of a runtime: arrays by name
+Outputs = dict[str, Any]  # of the graph: tensors by name; of a runtime: arrays by name
 
 
 @dataclass(frozen=True)
-class Intake:
+class GraphInput:
     """What a graph takes: the name, the dtype and the shape of its input, and how an image is made of it."""
 
     name: str
@@ -29,9 +29,9 @@ class Intake:
     read: Callable[[Any, Layout], Any]
 
 
-PIXELS = Intake("image", "uint8", (None, None, 3), lambda image, layout: image)
-FILE = Intake("bytes", "string", (), decoding.own)
-OCTETS = Intake("bytes", "uint8", (None,), decoding.foreign)
+PIXELS = GraphInput("image", "uint8", (None, None, 3), lambda image, layout: image)
+FILE = GraphInput("bytes", "string", (), decoding.own)
+OCTETS = GraphInput("bytes", "uint8", (None,), decoding.foreign)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Graph:
         return self.module.serve.get_concrete_function()
 
 
-def of_bundle(folder: Path, intake: Intake) -> Graph:
+def of_bundle(folder: Path, intake: GraphInput) -> Graph:
     """The graph of a bundle."""
     import tensorflow as tf
 
@@ -61,14 +61,14 @@ def of_bundle(folder: Path, intake: Intake) -> Graph:
     answer, module.kept = _network(folder)
     signature = tf.TensorSpec(intake.shape, intake.dtype, name=intake.name)
 
-    def serve(given: Any) -> Answers:
+    def serve(given: Any) -> Outputs:
         return answered(answer, layout, intake.read(given, layout))
 
     module.serve = tf.function(serve, input_signature=[signature])
     return Graph(module, layout)
 
 
-def answered(answer: Callable[[Any], Answers], layout: Layout, image: tf.Tensor) -> Answers:
+def answered(answer: Callable[[Any], Outputs], layout: Layout, image: tf.Tensor) -> Outputs:
     """The answers for an upright image, uint8 (height, width, 3)."""
     import tensorflow as tf
 
@@ -79,7 +79,7 @@ def answered(answer: Callable[[Any], Answers], layout: Layout, image: tf.Tensor)
     return {"label": tf.argmax(found["probabilities"], output_type=tf.int32), **found}
 
 
-def _network(folder: Path) -> tuple[Callable[[Any], Answers], list[Any]]:
+def _network(folder: Path) -> tuple[Callable[[Any], Outputs], list[Any]]:
     """A bundle's network, from uint8 (n, size, size, 3) to its answers for a batch; and its variables."""
     from frostline.models import answers
 
@@ -88,7 +88,7 @@ def _network(folder: Path) -> tuple[Callable[[Any], Answers], list[Any]]:
     except Exception as error:  # Keras raises many kinds of errors for other archives
         raise account.unusable(folder, account.first_line(error)) from error
 
-    def answer(images: Any) -> Answers:
+    def answer(images: Any) -> Outputs:
         return dict(model(images, training=False))
 
     return answer, [each.value for each in model.variables]

@@ -14,7 +14,7 @@ from frostline.data.shards import Layout, Shards
 from frostline.errors import DataError, RefusedError, StateError, UserError
 from frostline.evaluation import gate
 from frostline.exports import checking, formats, graph, quantizing, samples
-from frostline.exports.card import Card, Checked, Variant
+from frostline.exports.card import Checked, ExportCard, MeasuredFile
 from frostline.exports.checking import Trial
 from frostline.exports.formats import FORMATS, Format
 from frostline.models import account
@@ -79,7 +79,7 @@ def make(folder: Path, order: Order, target: Path, bench: Bench | None) -> str:
         files = _written(form, order, made, bench, output, Path(scratch))
         checked = _checked(form, order, files, folder, layout, bench) if bench else None
         note = form.notes.get(order.takes, "")
-        card = Card(form.file, about, TAKES[order.takes], note, tuple(made.serve.structured_outputs), checked)
+        card = ExportCard(form.file, about, TAKES[order.takes], note, tuple(made.serve.structured_outputs), checked)
         atomic.write_json(output / LABELS, layout.recorded() | about)
         atomic.write_json(output / REPORT, card.as_json())
         (output / CARD).write_text(card.as_markdown(), encoding="utf-8")
@@ -160,12 +160,12 @@ def _checked(
     return Checked(images.text, form.version, found["float"], found.get("int8"), lost)
 
 
-def _variant(trial: Trial, name: str, path: Path) -> Variant:
+def _variant(trial: Trial, name: str, path: Path) -> MeasuredFile:
     answered = trial.answered[name]
     is_known = bool((trial.labels >= 0).all())
     accuracy = float((answered.probabilities.argmax(1) == trial.labels).mean()) if is_known else None
     size = sum(each.stat().st_size for each in path.parent.rglob("*") if each.is_file())
-    return Variant(size, answered.milliseconds, accuracy, trial.agreement(name))
+    return MeasuredFile(size, answered.milliseconds, accuracy, trial.agreement(name))
 
 
 def _lost(trial: Trial, bench: Bench) -> gate.Comparison:

@@ -21,7 +21,7 @@ MOST = 5000  # images that are compared; of more, so many by chance
 
 
 @dataclass(frozen=True)
-class Sample:
+class TrialImage:
     """One test image.
 
     image: what `predict` resizes, uint8 (height, width, 3); prepared: what it gives to the network, uint8 (size, size,
@@ -35,16 +35,16 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Samples:
+class TrialImages:
     """Test images. labels: int (n,), in the order of the classifier's classes, -1 for a class that it does not know;
     text: what they are; read: a number, from 0 to n - 1, to its image."""
 
     labels: NDArray[np.int64]
     text: str
-    read: Callable[[int], Sample]
+    read: Callable[[int], TrialImage]
 
 
-def of_split(test: Shards, originals: Originals | None, layout: Layout, seed: int) -> Samples:
+def of_split(test: Shards, originals: Originals | None, layout: Layout, seed: int) -> TrialImages:
     """The images of a test split: the originals, or without them the prepared ones.
 
     layout: the classifier's. Raises StateError if the prepared ones are not what the classifier takes.
@@ -57,8 +57,8 @@ def of_split(test: Shards, originals: Originals | None, layout: Layout, seed: in
     labels = numbers[test.labels[rows]]
     if originals is None:
         require_alike(test.layout, layout)
-        return Samples(labels, "prepared test images", lambda number: _prepared(test, rows[number]))
-    return Samples(
+        return TrialImages(labels, "prepared test images", lambda number: _prepared(test, rows[number]))
+    return TrialImages(
         labels, "test images as their source has them", lambda number: of_row(originals, rows[number], layout)
     )
 
@@ -72,7 +72,7 @@ def require_alike(prepared: Layout, layout: Layout) -> None:
         )
 
 
-def of_row(originals: Originals, row: int, layout: Layout) -> Sample:
+def of_row(originals: Originals, row: int, layout: Layout) -> TrialImage:
     """The image of a row of a split."""
     found = originals.read(int(row), layout.image_size, layout.grey_range)
     is_reduced = found.image.size != found.size
@@ -80,12 +80,12 @@ def of_row(originals: Originals, row: int, layout: Layout) -> Sample:
     return of_image(found.image, originals.coded(int(row)), layout, whole)
 
 
-def of_image(image: Image.Image, coded: bytes, layout: Layout, whole: Image.Image | None = None) -> Sample:
+def of_image(image: Image.Image, coded: bytes, layout: Layout, whole: Image.Image | None = None) -> TrialImage:
     """A sample of an image that was decoded as `predict` decodes it."""
     prepared = images.fit(image, layout.image_size, cast("Resize", layout.resize))
-    return Sample(np.asarray(image), np.asarray(prepared), coded, None if whole is None else np.asarray(whole))
+    return TrialImage(np.asarray(image), np.asarray(prepared), coded, None if whole is None else np.asarray(whole))
 
 
-def _prepared(test: Shards, row: int) -> Sample:
+def _prepared(test: Shards, row: int) -> TrialImage:
     (pixels,) = test.take(np.array([row]))
-    return Sample(pixels, pixels, reading.as_png(Image.fromarray(pixels)))
+    return TrialImage(pixels, pixels, reading.as_png(Image.fromarray(pixels)))
