@@ -77,10 +77,6 @@ def _load_saved_model(path: Path) -> Runs:
     return run
 
 
-def _write_onnx(graph: Graph, path: Path) -> None:
-    onnx_operations.write(graph, path)
-
-
 def _load_onnx(path: Path) -> Runs:
     import onnxruntime
 
@@ -157,7 +153,7 @@ FORMATS: Mapping[str, Format] = {
         "onnx",
         "onnxruntime",
         _named(PIXELS, OCTETS),
-        _write_onnx,
+        onnx_operations.write,
         _load_onnx,
         _quantize_onnx,
         {
