@@ -14,17 +14,15 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import odd_files
+from export_processes import Child, Variant
 from PIL import Image
 from table import show
 from workspace import ROOT, params, workspace
@@ -37,21 +35,7 @@ ROUNDS, TIMED = 3, 200
 PICTURE = 96, 72  # pixels, of which the odd files are made
 CLOSE = 1e-5  # of probabilities
 SCORER = "predict"
-DIED = "died"
-ANSWER = "answer: "  # how the lines of a process begin that are not a library's
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way of exporting."""
-
-    form: str
-    takes: str = "image"
-    int8: bool = False
-
-    @property
-    def name(self) -> str:
-        return " ".join([self.form, *(["INT8"] if self.int8 else []), *(["bytes"] if self.takes == "bytes" else [])])
+DIED, HUNG = "its process ends", "it never ends"
 
 
 VARIANTS = (
@@ -159,7 +143,9 @@ def measured(settings: Params, folder: Path, coded: list[bytes], corpus: Mapping
         outcomes = odd_outcomes(folder, variant, len(corpus))
         differences = list(zip(corpus, map(difference, outcomes, expected), strict=True))
         odd += [(variant.name, name, text) for name, text in differences if text]
-        answered = [pair for pair in zip(outcomes, expected, strict=True) if None not in pair and DIED not in pair]
+        answered = [
+            (one, other) for one, other in zip(outcomes, expected, strict=True) if isinstance(one, list) and other
+        ]
         same = sum(int(np.argmax(one) == np.argmax(other)) for one, other in answered)
         one = report["int8" if variant.int8 else "float"]
         agreed = one["agreement"]
@@ -207,8 +193,8 @@ def predicted(scorer: Any, data: bytes) -> list[float] | None:
 
 def difference(found: Any, expected: list[float] | None) -> str:
     """How an outcome differs from that of `predict`, as words; empty if it does not."""
-    if found == DIED:
-        return "its process ends"
+    if found in (DIED, HUNG):
+        return str(found)
     if found is None or expected is None:
         return "" if found is expected else "is refused" if found is None else "is answered, and `predict` refuses it"
     largest = float(np.abs(np.subtract(found, expected)).max())
@@ -217,89 +203,16 @@ def difference(found: Any, expected: list[float] | None) -> str:
 
 
 def odd_outcomes(folder: Path, variant: Variant, count: int) -> list[Any]:
-    """What a variant answers for each odd file: probabilities, None if it is refused, DIED if its process ends."""
+    """What a variant answers for each odd file: probabilities, None if it is refused, DIED or HUNG."""
     outcomes: list[Any] = []
     while len(outcomes) < count:
         child = Child(folder, variant)
         outcomes += child.ask(f"odd {len(outcomes)}", count - len(outcomes))
         child.close()
         if len(outcomes) < count:
-            outcomes.append(DIED)
+            outcomes.append(HUNG if child.is_hung else DIED)
     return outcomes
 
 
-class Child:
-    """A process that runs one variant, or `predict` for None. It answers tasks with lines of JSON."""
-
-    def __init__(self, folder: Path, variant: Variant | None) -> None:
-        named = [variant.form, variant.takes, variant.name] if variant else ["", "image", str(paths.BUNDLE)]
-        command = [sys.executable, __file__, str(folder), *named]
-        quiet = subprocess.DEVNULL
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet, text=True)
-
-    def ask(self, task: str, count: int) -> list[Any]:
-        """The answers to a task, fewer than `count` if the process ends."""
-        print(task, file=self.process.stdin, flush=True)
-        found = []
-        for line in self.process.stdout:
-            if line.startswith(ANSWER):
-                found.append(json.loads(line.removeprefix(ANSWER)))
-            if len(found) == count:
-                break
-        return found
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def work(folder: Path, form: str, takes: str, path: Path) -> None:
-    """The work of `Child`."""
-    run, given = runner(form, path), (lambda data: data) if takes == "bytes" else images.decode
-    timed = [given(row.tobytes()) for row in np.load(folder / "timed.npy", allow_pickle=True)]
-    for task in sys.stdin:
-        if task.strip() == "times":
-            say(rate(run, timed))
-            continue
-        for row in np.load(folder / "odd.npy", allow_pickle=True)[int(task.split()[1]) :]:
-            try:
-                say(np.asarray(run(given(row.tobytes()))["probabilities"]).tolist())
-            except Exception:  # each runtime has its own errors
-                say(None)
-
-
-def say(answer: Any) -> None:
-    print(ANSWER + json.dumps(answer), flush=True)
-
-
-def rate(run: Callable[[Any], Any], files: list[Any]) -> dict[str, float]:
-    """The median of one image in seconds, and images a second."""
-    for file in files[:5]:
-        run(file)
-    seconds = []
-    for file in files:
-        begin = time.perf_counter()
-        run(file)
-        seconds.append(time.perf_counter() - begin)
-    return {"p50": statistics.median(seconds), "rate": len(seconds) / sum(seconds)}
-
-
-def runner(form: str, path: Path) -> Callable[[Any], Any]:
-    """A function from what is given to the answers. form: empty for `predict`."""
-    if form:
-        from frostline.exports.formats import FORMATS
-
-        return FORMATS[form].load(path / FORMATS[form].file)
-    from frostline.serving.scoring import Scorer
-
-    scorer = Scorer(path)
-    return lambda image: scorer.predictions([images.resize(image, scorer.image_size, scorer.resize)])
-
-
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        place, form, takes, name = sys.argv[1:]
-        work(Path(place), form, takes, Path(name))
-    else:
-        main()
+    main()

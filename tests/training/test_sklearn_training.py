@@ -16,6 +16,7 @@ from frostline.commands import export, features, predict, serve, sweep
 from frostline.errors import ParamsError
 from frostline.exports.formats import FORMATS
 from frostline.features import store
+from frostline.models import bundles
 from frostline.serving import loading
 from frostline.stages import augment, evaluate, finetune, prepare
 
@@ -99,7 +100,8 @@ def test_a_classifier_works_in_all_stages_and_commands(project, kind, tmp_path, 
     np.testing.assert_allclose(probabilities, np.stack(predictions["probabilities"]), atol=2e-3)
 
     scorer = loading.scorer_of(paths.BUNDLE)
-    heat_map = serve.explainer(paths.BUNDLE, scorer)((project / "images" / predictions["path"][0]).read_bytes())
+    explain = serve.explainer(bundles.load(paths.BUNDLE), scorer)
+    heat_map = explain((project / "images" / predictions["path"][0]).read_bytes())
     assert Image.open(io.BytesIO(heat_map)).size == (32, 32)
 
     export.run(settings, str(paths.BUNDLE), tmp_path / "out", "litert")
