@@ -50,6 +50,7 @@ bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
 	python benchmarks/serving_load.py
 	python benchmarks/soak.py
 	python benchmarks/onednn.py
+	python benchmarks/exports.py
 	python benchmarks/hostile.py
 
 bench-faults: $(VENV)/.ready  ## every command killed, every server restarted, a bit flipped in every file; half an hour

@@ -27,10 +27,10 @@ import numpy as np
 import pandas as pd
 from table import show
 
-from frostline.choice import depths
 from frostline.core.mapped import Memory
 from frostline.data import images, shards
 from frostline.data.shards import Shards
+from frostline.features import depths
 from frostline.features.store import Store
 from frostline.ingest.folders import IMAGES
 from frostline.models import backbones, backend, freezing, graph
@@ -81,7 +81,7 @@ def seconds(function: Callable[[], Any]) -> float:
 def all_depths(photos: Shards, folder: Path, name: str, alpha: float | None) -> list[str]:
     """A row of the table: seconds of three ways to get features of a body."""
     backbone = backbones.build(name, "none", SIDE, alpha=alpha)
-    one_pass = depths.Pass([backbone])
+    one_pass = depths.Pass([backbone], "choose")
     rows = backend.batch_rows()
 
     def predicted(model: keras.Model) -> None:
@@ -135,7 +135,7 @@ def bound(bodies: Sequence[Backbone], shared: float) -> float:
 def twice(bodies: Sequence[Backbone], photos: Shards, folder: Path) -> tuple[float, float]:
     """Seconds to measure bodies with an empty store, from built models on, and again with compiled networks."""
     start = time.perf_counter()
-    one_pass = depths.Pass(bodies)
+    one_pass = depths.Pass(bodies, "choose")
     one_pass.vectors(photos, np.arange(len(photos)), new_store(folder))
     first = time.perf_counter() - start
     return first, seconds(lambda: one_pass.vectors(photos, np.arange(len(photos)), new_store(folder)))

@@ -490,7 +490,7 @@ def start_engine() -> None:
     with backend.quiet():
         import tensorflow as tf
 
-        import frostline.choice.depths
+        import frostline.features.depths
         import frostline.search.worker
         import frostline.training.trainer  # noqa: F401
     tf.constant(0)

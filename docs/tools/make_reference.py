@@ -85,6 +85,22 @@ METRICS = {
     "temperature": ("above 0", "only with `evaluate.calibrate: temperature`: what the logits are divided by"),
     "ece_uncalibrated": ("0 to 1", "only with calibration: `ece` without it"),
     "log_loss_uncalibrated": ("0 and more", "only with calibration: `log_loss` without it"),
+    "aurc": (
+        "0 to 1",
+        "area under the risk-coverage curve: mean error of the surest answers, over all numbers of them",
+    ),
+    "set_promise": ("0 to 1", "only with `evaluate.sets`: `evaluate.sets.coverage` of the training"),
+    "set_coverage": (
+        "0 to 1",
+        "only with `evaluate.sets`: share of images whose set has their class; Wilson's interval",
+    ),
+    "set_size": ("0 to classes", "only with `evaluate.sets`: classes in a set, on average"),
+    "unknown_promise": ("0 to 1", "only with `evaluate.unknown`: `evaluate.unknown.false_alarms` of the training"),
+    "unknown_rate": (
+        "0 to 1",
+        "only with `evaluate.unknown`: share of these images, which all show a class, that is called unknown",
+    ),
+    "accuracy_known": ("0 to 1", "only with `evaluate.unknown`: accuracy of the other images"),
     "own": ("any number", "for each function of `evaluate.metrics`, with its name instead of NAME"),
     "test_digest": ("text", "digest of the test images; `promote` compares only models with the same one"),
 }

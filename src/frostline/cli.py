@@ -220,12 +220,20 @@ def serve(
 def export(
     target: Annotated[Path, typer.Argument(help="A new folder.")],
     model: Annotated[str, typer.Option(help="A bundle's folder or models:/NAME@ALIAS.")] = str(paths.BUNDLE),
-    form: Annotated[str, typer.Option("--format", help="saved_model, litert or onnx.")] = "saved_model",
+    form: Annotated[str, typer.Option("--format", help="saved_model, onnx, litert or openvino.")] = "saved_model",
+    takes_bytes: Annotated[
+        bool, typer.Option("--bytes", help="It decodes JPEG and PNG files; saved_model, onnx.")
+    ] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="The network in 8 bits; onnx, litert.")] = False,
+    check: Annotated[
+        bool | None, typer.Option("--check/--no-check", help="Compare it with predict; default: if data is here.")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(min=0, max=1, help="Share of test images whose label may differ.")] = 0.0,
 ) -> None:
-    """Write the classifier's network for another runtime."""
+    """Write the classifier for another runtime."""
     from frostline.commands import export as stage
 
-    print(stage.run(params_here(), model, form, target))
+    print(stage.run(params_here(), model, target, form, stage.Wishes(takes_bytes, int8, check, tolerance)))
 
 
 @command()

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from frostline.errors import DataError
-from frostline.ingest.splits import SPLITS, Shares, assign, few_labels, position
+from frostline.ingest.splits import ALL, SPLITS, Shares, assign, few_labels, position
 
 SHARES = Shares(0.5, 0.1, 0.4)
 SEED = 7
@@ -192,3 +192,18 @@ def test_few_labels_depends_on_the_pixels_not_the_order() -> None:
 def test_too_few_labels_name_the_class_and_the_key() -> None:
     with pytest.raises(DataError, match=r"class 'b' has 4 training images, fewer than data\.train_per_class = 5"):
         few_labels(images({"a": 9, "b": 4}, split="train"), 5, SEED)
+
+
+def test_calibration_images_come_from_train_alone() -> None:
+    """With a share for calibration, test and val keep their images, and no split shares one with another."""
+    table = images({"ant": 200, "bee": 300})
+    without = split_by_digest(table, Shares(0.6, 0.2, 0.2))
+    with_share = split_by_digest(table, Shares(0.4, 0.2, 0.2, 0.2))
+    assert set(with_share.values()) == set(ALL)
+    changed = {sha for sha in without if without[sha] != with_share[sha]}
+    assert {(without[sha], with_share[sha]) for sha in changed} == {("train", "calibration")}
+    assert 60 < len(changed) < 140
+    given = concat(images({"ant": 100}, split="train"), images({"ant": 20}, 1, "val"), images({"ant": 20}, 2, "test"))
+    splits = assign(given, Shares(0.7, 0.1, 0.1, 0.1), SEED)
+    assert set(splits[given["split"] != "train"]) == {"val", "test"}
+    assert set(splits[given["split"] == "train"]) == {"train", "calibration"}

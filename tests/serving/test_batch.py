@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import workspace
 
+from frostline.data.shards import Layout
 from frostline.errors import DataError
+from frostline.models.account import Account
 from frostline.serving import batch
 from frostline.serving.scoring import Prediction
 
@@ -42,8 +45,6 @@ def test_one_name_that_is_not_utf_8_leaves_the_others_names(monkeypatch):
 @pytest.mark.parametrize("form", ["json", "csv", "table"])
 def test_a_name_that_is_not_utf_8_is_valid_output(form):
     class Scorer:
-        classes = ("cat", "dog")
-
         def prepare(self, source):
             return source
 
@@ -51,7 +52,7 @@ def test_a_name_that_is_not_utf_8_is_valid_output(form):
             return [Prediction("cat", 0.75, {"cat": 0.75, "dog": 0.25}) for _ in images]
 
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    writer = batch.WRITERS[form](out, Scorer.classes)
+    writer = batch.WRITERS[form](out, Account(Layout(("cat", "dog"), 32, "crop"), workspace.made_from()))
     for answer in batch.answers(Scorer(), [(ODD, Path(ODD))]):
         writer.row(answer)
     writer.end()

@@ -46,7 +46,11 @@ def test_a_fresh_clone_trains_evaluates_and_tracks(project):
         "learning_curves.png",
         "confusion.png",
         "mistakes.png",
-        *(f"{name}.{kind}" for name in ("reliability", "roc", "precision_recall") for kind in ("csv", "png")),
+        *(
+            f"{name}.{kind}"
+            for name in ("reliability", "risk_coverage", "roc", "precision_recall")
+            for kind in ("csv", "png")
+        ),
     }
     card = (project.folder / "reports/model_card.md").read_text()
     assert f"{metrics['accuracy']:.4f}" in card

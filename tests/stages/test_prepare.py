@@ -94,7 +94,7 @@ def refusal(settings: Params) -> str:
 def test_a_folder_becomes_shards_and_a_report() -> None:
     text = prepare.run(params())
     sets = prepared()
-    assert sorted(path.name for path in paths.PREPARED.iterdir()) == ["test", "train", "val"]
+    assert sorted(path.name for path in paths.PREPARED.iterdir()) == ["calibration", "test", "train", "val"]
     assert list(paths.PREPARED.parent.iterdir()) == [paths.PREPARED]
     for name, split in sets.items():
         assert split.layout == shards.Layout(("ant", "bee", "cat"), 16, "stretch")
@@ -495,7 +495,7 @@ def test_an_archive_is_a_source_and_leaves_nothing_behind(project: Path, images:
     shutil.make_archive("packed", "gztar", images)
     prepare.run(params("packed.tar.gz"))
     assert digest.of_folder(paths.PREPARED) == before
-    assert sorted(path.name for path in paths.PREPARED.iterdir()) == ["test", "train", "val"]
+    assert sorted(path.name for path in paths.PREPARED.iterdir()) == ["calibration", "test", "train", "val"]
 
 
 def test_a_class_without_training_images_is_left_out_and_one_without_validation_images_gives_a_warning() -> None:

@@ -14,7 +14,9 @@ from PIL import Image
 from frostline import paths
 from frostline.commands import export, features, predict, serve, sweep
 from frostline.errors import ParamsError
+from frostline.exports.formats import FORMATS
 from frostline.features import store
+from frostline.models import bundles
 from frostline.serving import loading
 from frostline.stages import augment, evaluate, finetune, prepare
 
@@ -98,18 +100,14 @@ def test_a_classifier_works_in_all_stages_and_commands(project, kind, tmp_path, 
     np.testing.assert_allclose(probabilities, np.stack(predictions["probabilities"]), atol=2e-3)
 
     scorer = loading.scorer_of(paths.BUNDLE)
-    heat_map = serve.explainer(paths.BUNDLE, scorer)((project / "images" / predictions["path"][0]).read_bytes())
+    explain = serve.explainer(bundles.load(paths.BUNDLE), scorer)
+    heat_map = explain((project / "images" / predictions["path"][0]).read_bytes())
     assert Image.open(io.BytesIO(heat_map)).size == (32, 32)
 
-    export.run(settings, str(paths.BUNDLE), "litert", tmp_path / "out")
-    import tensorflow as tf
-
-    network = tf.lite.Interpreter(str(tmp_path / "out" / "classifier.tflite"))
-    network.allocate_tensors()
-    network.set_tensor(network.get_input_details()[0]["index"], scorer.prepare(Path(names[0]))[None])
-    network.invoke()
-    output = network.get_tensor(network.get_output_details()[0]["index"])
-    np.testing.assert_allclose(output, probabilities[:1], atol=2e-3)
+    export.run(settings, str(paths.BUNDLE), tmp_path / "out", "litert")
+    run = FORMATS["litert"].load(tmp_path / "out" / "classifier.tflite")
+    output = run(scorer.prepare(Path(names[0])))["probabilities"]
+    np.testing.assert_allclose(output, probabilities[0], atol=2e-3)
 
 
 def test_the_features_of_the_training_are_used_for_the_table(project):

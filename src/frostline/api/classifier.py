@@ -44,18 +44,20 @@ def load(model: str | Path) -> Classifier:
 class Predictions(pd.DataFrame):
     """A table of predictions, which Jupyter shows with the images. Parts of it are plain tables.
 
-    Columns: image (the path, or the number of the image), label, probability, and the probability of each class.
+    Columns: image (the path, or the number of the image), label, probability, set (a list) and unknown if the bundle
+    says them, and the probability of each class. See `scoring.Prediction`.
     """
 
-    _metadata: ClassVar = ["pictures"]
+    _metadata: ClassVar = ["pictures", "classes"]
     pictures: Sequence[Pixels] = ()
+    classes: Sequence[str] = ()
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:
         return pd.DataFrame
 
     def _repr_html_(self) -> str:
-        return pages.predictions(self, self.pictures)
+        return pages.predictions(self, self.pictures, self.classes)
 
 
 @dataclass(frozen=True, repr=False)
@@ -108,18 +110,18 @@ class Classifier:
         """
         pictures = _listed(images)
         pixels = self._prepared(pictures)
-        probabilities = self._scorer.probabilities(pixels)
-        best = probabilities.argmax(axis=1) if len(pixels) else np.empty(0, np.int64)
+        found = self._scorer.predictions(pixels)
         names = [str(each) if isinstance(each, str | Path) else place for place, each in enumerate(pictures)]
         table = Predictions(
             {
                 "image": names,
-                "label": [self.classes[each] for each in best],
-                "probability": probabilities[np.arange(len(best)), best],
-                **{name: probabilities[:, number] for number, name in enumerate(self.classes)},
+                "label": [each.label for each in found],
+                "probability": np.array([each.probability for each in found], np.float32),
+                **{name: [getattr(each, name) for each in found] for name in self._scorer.says},
+                **{name: np.array([each.probabilities[name] for each in found], np.float32) for name in self.classes},
             }
         )
-        table.pictures = pixels
+        table.pictures, table.classes = pixels, self.classes
         return table
 
     def features(self, images: Picture | Sequence[Picture], layer: str | None = None) -> NDArray[np.float32]:

@@ -22,16 +22,22 @@ MOST = 50  # rows of a table
 BAR = "display:inline-block;height:0.8em;background:#4a90d9;vertical-align:baseline"
 
 
-def predictions(table: pd.DataFrame, pictures: Sequence[Pixels]) -> str:
-    """A row for each prediction: the image, its name, and a bar for each of the three likeliest classes."""
-    names = list(table.columns[3:])
+def predictions(table: pd.DataFrame, pictures: Sequence[Pixels], names: Sequence[str]) -> str:
+    """A row for each prediction: the image, its name, and a bar for each of the three likeliest classes.
+
+    names: of the classes, whose probabilities are the last columns.
+    """
+    probabilities = table.iloc[:, len(table.columns) - len(names) :].to_numpy(float)
+    is_unknown = table["unknown"].to_numpy() if len(table.columns) > 3 + len(names) and "unknown" in table else None
     rows = []
     for place, (name, *_) in enumerate(table.itertuples(index=False)):
         if place == MOST:
             break
-        shares = table.iloc[place, 3:].to_numpy(float)
+        shares = probabilities[place]
         best = np.argsort(-shares, kind="stable")[:3]
         bars = "<br>".join(_bar(names[each], shares[each]) for each in best)
+        if is_unknown is not None and is_unknown[place]:
+            bars = f"<b>unknown</b>; most like<br>{bars}"
         rows.append((_image(pictures[place]) if place < len(pictures) else "", escape(str(name)), bars))
     more = f"<p>and {len(table) - MOST} more</p>" if len(table) > MOST else ""
     return _table(("", "image", "label"), rows) + more

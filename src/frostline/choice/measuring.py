@@ -132,12 +132,12 @@ def _probed(
 ) -> list[BodyProbe]:
     """The probes of all depths of some bodies, in one pass over the first `count` images."""
     with backend.quiet():
-        from frostline.choice import depths
+        from frostline.features import depths
         from frostline.models import freezing
 
     size = sample.splits[0].layout.image_size
     built = [_built(each, locate, size, params.seed) for each in candidates]
-    one_pass = depths.Pass(built)
+    one_pass = depths.Pass(built, "choose")
     parts = [one_pass.vectors(images, rows, features) for images, rows in sample.parts(count)]
     rows = sample.rows(count)
     labels, fold = sample.labels[rows], sample.fold[rows]

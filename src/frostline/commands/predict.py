@@ -40,7 +40,7 @@ def run(
         answers = batch.answers_elsewhere(executor, folder, requests)
     else:
         answers = batch.answers(loading.scorer_of(folder), requests)
-    writer = batch.WRITERS[form](out, account.read(folder).layout.classes)
+    writer = batch.WRITERS[form](out, account.read(folder))
     errors = 0
     for answer in answers:
         if answer.error:

@@ -12,8 +12,9 @@ import pandas as pd
 
 from frostline.core.escaping import code, markdown
 from frostline.data.data_report import DataReport
-from frostline.evaluation import card_making
+from frostline.evaluation import answers_card, card_making
 from frostline.evaluation.scores import Score, Scores
+from frostline.models.answer_facts import AnswerFacts
 from frostline.models.made_from import BackboneOrigin, MadeFrom
 
 LISTED_CLASSES = 50  # at most, in a sentence
@@ -32,11 +33,17 @@ METRICS = {  # fields of Scores, in the order of the table
     "ece": "expected calibration error",
     "ece_uncalibrated": "expected calibration error without the temperature",
     "top_k_accuracy": "top-{k} accuracy",
+    "aurc": "area under the risk-coverage curve",
+    "set_coverage": "share of images whose set has their class",
+    "set_size": "classes in a set, on average",
+    "unknown_rate": "share of these images that is called unknown",
+    "accuracy_known": "accuracy of the others",
 }
 
 
 def write(
     made_from: MadeFrom,
+    answers: AnswerFacts | None,
     bundle_digest: str,
     data: DataReport,
     scores: Scores,
@@ -45,17 +52,19 @@ def write(
 ) -> str:
     """The card as Markdown.
 
-    data: the report of `prepare`; per_class: one row for each class, with class,
-    precision, recall, f1, support; confusions: true and predicted (class numbers) and count, most frequent first.
+    answers: of the bundle, None if it gives probabilities alone; data: the report of `prepare`; per_class: one row for
+    each class, with class, precision, recall, f1, support; confusions: true and predicted (class numbers) and count,
+    most frequent first.
     """
     sections = [
         _front_matter(made_from, data, scores),
-        _details(made_from, data, scores),
-        _uses(data, scores),
+        _details(made_from, answers, data, scores),
+        _uses(answers, data, scores),
         _limits(made_from, data, scores, per_class),
         _start(made_from, data),
         card_making.training(made_from, data),
         _evaluation(data, scores, per_class),
+        answers_card.section(made_from, answers, scores),
         _examination(data, confusions),
         card_making.specifications(made_from, bundle_digest, data),
     ]
@@ -80,7 +89,7 @@ def _front_matter(made_from: MadeFrom, data: DataReport, scores: Scores) -> str:
     return f"---\n{card_making.as_yaml(matter)}---\n"
 
 
-def _details(made_from: MadeFrom, data: DataReport, scores: Scores) -> str:
+def _details(made_from: MadeFrom, answers: AnswerFacts | None, data: DataReport, scores: Scores) -> str:
     backbone, audit = made_from.backbone, made_from.audit
     low, high = scores.accuracy.interval or (0.0, 1.0)
     return f"""# Model Card for {markdown(_title(made_from, data))}
@@ -95,14 +104,14 @@ images, which were not used in training, is **{scores.accuracy.value:.3f}** (95%
 - **Model type:** image classifier; {backbone.name} with a new head, trained by frostline
 - **Finetuned from:** {_origin(backbone)}
 - **Input:** uint8 RGB images of {data.image_size}x{data.image_size} pixels, resized by `{data.resize}`
-- **Output:** a probability for each class{_calibration(made_from)}
+- **Output:** a probability for each class{_calibration(made_from)}{answers_card.outputs(answers)}
 - **Classes, in label order:** {_list_names(data.classes)}
 - **Parameters:** {audit.trainable_parameters:,} were trained, {audit.frozen_parameters:,} were not \
 ({audit.frozen_layers} of {audit.layers} backbone layers are frozen)
 """
 
 
-def _uses(data: DataReport, scores: Scores) -> str:
+def _uses(answers: AnswerFacts | None, data: DataReport, scores: Scores) -> str:
     return f"""## Uses
 
 ### Direct Use
@@ -111,7 +120,7 @@ Images like those of {code(data.source)}; each image must show exactly one of th
 
 ### Out-of-Scope Use
 
-- Images of anything else: the model still answers with one of these classes, often with a high probability.
+- Images of anything else: {answers_card.strangers(answers)}
 - Images from another camera, place or time than the training data: the accuracy on them was not measured.
 - Decisions about people, or decisions that can do harm, that no person checks: about \
 {_one_in(1 - scores.accuracy.value)}.

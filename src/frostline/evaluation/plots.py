@@ -152,6 +152,19 @@ def precision_recall(precisions: Curves, grid: Curves, names: list[str], areas: 
     return fig
 
 
+def risk_coverage(curve: pd.DataFrame, area: float) -> Figure:
+    """The error among the surest answers. curve: coverage and risk, see `promises.risk_coverage`; area: under it."""
+    fig = figure(5, 4)
+    axes = fig.add_subplot()
+    axes.plot(curve["coverage"], curve["risk"], color=FROST, lw=1.8, label=f"area {area:.4f}")
+    axes.axhline(curve["risk"].iat[-1], color=INK, lw=0.8, ls="--", label="all images answered")
+    axes.set(xlabel="share of images that are answered, the surest first", ylabel="share of wrong answers")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, max(0.02, 1.15 * curve["risk"].max()))
+    axes.legend(frameon=False)
+    return fig
+
+
 def mistakes(images: Pixels, overlays: Pixels, captions: list[str], title: str) -> Figure:
     """Images, each beside its overlay, from left to right, row by row.
 

@@ -14,10 +14,10 @@ from frostline.core import atomic
 from frostline.core.escaping import cells
 from frostline.data import shards
 from frostline.data.data_report import DataReport
-from frostline.evaluation import gallery, metrics, model_card, own_metrics, plots, ranking
-from frostline.evaluation.metrics import Probabilities
+from frostline.evaluation import gallery, metrics, model_card, own_metrics, plots, promises, ranking
 from frostline.evaluation.scores import Scores
 from frostline.models import calibration
+from frostline.models.answer_facts import Answers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def build(
     bundle: Bundle,
     digest: str,
     test: shards.Shards,
-    probabilities: Probabilities,
+    answers: Answers,
     data: DataReport,
     history: pd.DataFrame,
     top_k: int,
@@ -50,17 +50,21 @@ def build(
     seed: int,
     own: Sequence[str] = (),
 ) -> Report:
-    """Compare a bundle's probabilities for the test images with the labels.
+    """Compare a bundle's answers for the test images with the labels.
 
-    digest: of the bundle; probabilities: float32 (n, classes), in the order of `test`; data: the report of `prepare`;
+    digest: of the bundle; answers: in the order of `test`; data: the report of `prepare`;
     history: of the training; top_k, resamples, seed: see `metrics.compute`; own: metrics of one's own.
     """
-    classes, labels, predicted = test.layout.classes, test.labels, probabilities.argmax(axis=1)
+    classes, labels, probabilities = test.layout.classes, test.labels, answers.probabilities
+    predicted = probabilities.argmax(axis=1)
+    facts = bundle.answer.facts if bundle.answer else None
     rank_summary = ranking.summary(labels, probabilities)
     scores = replace(
         metrics.compute(labels, probabilities, top_k, resamples, seed),
         roc_auc=rank_summary.roc_auc,
         average_precision=rank_summary.average_precision,
+        aurc=promises.aurc(labels, probabilities),
+        **vars(promises.measure(labels, answers, facts)),
         test_digest=test.source_digest()[:16],  # `dvc metrics diff` shows it as a column
         own=own_metrics.compute(own, labels, probabilities),
     )
@@ -68,22 +72,27 @@ def build(
         scores = _with_uncalibrated(scores, labels, probabilities, bundle.temperature)
     confusion = metrics.confusion_matrix(labels, predicted, len(classes))
     per_class = metrics.per_class(labels, predicted, classes).join(rank_summary.areas.set_index("number"))
+    per_class = per_class.join(promises.by_class(labels, answers, len(classes)))
+    risks = promises.risk_coverage(labels, probabilities)
     reliability = metrics.reliability(labels, probabilities)
     names = np.asarray(classes, object)[rank_summary.areas["number"]].tolist()
     figures = {
         "learning_curves": plots.learning_curves(history),
         "confusion": plots.confusion(confusion, classes),
         "reliability": plots.reliability(reliability, scores.ece),
+        "risk_coverage": plots.risk_coverage(risks, promises.aurc(labels, probabilities)),
         **_ranking_figures(rank_summary, names, is_binary=len(classes) == 2),
         "mistakes": gallery.figure(bundle, test, probabilities),
     }
     tables = {
         "reliability": reliability,
+        "risk_coverage": risks,
         "roc": ranking.table(rank_summary.roc, "false_positive_rate", names),
         "precision_recall": ranking.table(rank_summary.precision_recall, "recall", names),
     }
-    card = model_card.write(bundle.made_from, digest, data, scores, per_class, metrics.confusions(confusion))
-    return Report(scores, _predictions(test, probabilities), per_class, figures, tables, card)
+    pairs = metrics.confusions(confusion)
+    card = model_card.write(bundle.made_from, facts, digest, data, scores, per_class, pairs)
+    return Report(scores, _predictions(test, answers), per_class, figures, tables, card)
 
 
 def write(report: Report) -> None:
@@ -105,8 +114,8 @@ def write(report: Report) -> None:
     atomic.write_json(paths.METRICS, report.scores.as_json())
 
 
-def _predictions(test: shards.Shards, probabilities: Probabilities) -> pd.DataFrame:
-    names = np.asarray(test.layout.classes, object)
+def _predictions(test: shards.Shards, answers: Answers) -> pd.DataFrame:
+    names, probabilities = np.asarray(test.layout.classes, object), answers.probabilities
     predictions = pd.DataFrame(
         {
             "path": test.index["path"],
@@ -117,6 +126,10 @@ def _predictions(test: shards.Shards, probabilities: Probabilities) -> pd.DataFr
             "probabilities": list(probabilities),
         }
     )
+    if answers.sets is not None:
+        predictions["set"] = [names[row].tolist() for row in answers.sets]
+    if answers.unknown is not None:
+        predictions["unknown"], predictions["unknown_score"] = answers.unknown, answers.unknown_score
     predictions.attrs["classes"] = list(test.layout.classes)
     return predictions
 
@@ -138,7 +151,7 @@ def _ranking_figures(summary: ranking.Summary, names: list[str], is_binary: bool
 
 
 def _with_uncalibrated(
-    scores: Scores, labels: metrics.Labels, probabilities: Probabilities, temperature: float
+    scores: Scores, labels: metrics.Labels, probabilities: metrics.Probabilities, temperature: float
 ) -> Scores:
     """The scores with the temperature, and with two metrics as they would be without it."""
     before = calibration.uncalibrated(probabilities, temperature)

@@ -25,12 +25,27 @@ def text(scores: Scores, report: Path, params: Params, view: str | None) -> str:
         [
             f"test accuracy {scores.accuracy.value:.4f} (95% interval {low:.4f} to {high:.4f}, n = {scores.n_test})",
             f"baseline      {scores.commonest_class:.4f} (always the commonest class)",
+            *_promises(scores),
             f"report        {report}",
             *([f"run           {view}"] if is_page else []),
             *(f"{'' if number else 'next':<13} {step}" for number, step in enumerate([*steps, experiment])),
             *([POOR] if low <= scores.commonest_class else []),
         ]
     )
+
+
+def _promises(scores: Scores) -> list[str]:
+    """What was promised of sets and of "none of these", and what was measured."""
+    lines = []
+    if scores.set_coverage is not None:
+        share, size = scores.set_coverage.value, scores.set_size
+        lines.append(
+            f"sets          {share:.4f} have the class (promised {scores.set_promise}); {size:.2f} classes in a set"
+        )
+    if scores.unknown_rate is not None:
+        share, most = scores.unknown_rate.value, scores.unknown_promise
+        lines.append(f"unknown       {share:.4f} are called so (promised: at most {most})")
+    return lines
 
 
 def _other(params: Params) -> str:

@@ -4,4 +4,4 @@ It may use models and data. Start with prefix.py, the frozen part of a network a
 disk, planning.py the decision.
 """
 
-__all__ = ["extraction", "planning", "predictor", "prefix", "store"]
+__all__ = ["depths", "extraction", "planning", "predictor", "prefix", "store"]

@@ -15,6 +15,7 @@ __all__ = [
     "gathering",
     "inspection",
     "listing",
+    "reading",
     "report",
     "sources",
     "splits",

@@ -14,7 +14,7 @@ from frostline.core import plain_yaml
 from frostline.data.deep_grey import GreyRange
 from frostline.data.images import Pixels
 from frostline.errors import DataError
-from frostline.ingest import synthetic
+from frostline.ingest import reading, synthetic
 from frostline.ingest.listing import ListedImage, ListedImages, Listing
 from frostline.ingest.reading import ReadImage
 from frostline.params.schema import SplitSection
@@ -30,7 +30,14 @@ class ArrayReader:
 
     def read(self, path: str, least: int | None, grey_range: GreyRange = None) -> ReadImage:
         """See `reading.SourceReader.read`."""
-        return ReadImage.of_pixels(Image.fromarray(self.pixels[int(path.rpartition("/")[2])]))
+        return ReadImage.of_pixels(self._image(path))
+
+    def coded(self, path: str) -> bytes:
+        """See `reading.SourceReader.coded`."""
+        return reading.as_png(self._image(path))
+
+    def _image(self, path: str) -> Image.Image:
+        return Image.fromarray(self.pixels[int(path.rpartition("/")[2])])
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,15 @@ class SyntheticReader:
 
     def read(self, path: str, least: int | None, grey_range: GreyRange = None) -> ReadImage:
         """See `reading.SourceReader.read`."""
+        return ReadImage.of_pixels(self._image(path))
+
+    def coded(self, path: str) -> bytes:
+        """See `reading.SourceReader.coded`."""
+        return reading.as_png(self._image(path))
+
+    def _image(self, path: str) -> Image.Image:
         label, _, number = path.rpartition("/")
-        return ReadImage.of_pixels(Image.fromarray(self.images.image(self.images.classes.index(label), int(number))))
+        return Image.fromarray(self.images.image(self.images.classes.index(label), int(number)))
 
 
 class _Card(BaseModel):

@@ -52,9 +52,9 @@ class Findings:
 
     @property
     def counts(self) -> pd.DataFrame:
-        """Number of images by split (rows, all three) and class (columns). The usable rows must have a split."""
+        """Number of images by split (rows, all four) and class (columns). The usable rows must have a split."""
         sizes = self.usable.groupby(["split", "label"]).size()
-        return sizes.unstack(fill_value=0).reindex(splits.SPLITS, fill_value=0)
+        return sizes.unstack(fill_value=0).reindex(splits.ALL, fill_value=0)
 
     def warn(self, kind: str, reason: str) -> None:
         """Add a warning about images that are kept."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -45,6 +46,10 @@ class SourceReader(Protocol):
         """Read the image with that path. least, grey_range: see `images.load`. Raises images.UnreadableImageError."""
         ...
 
+    def coded(self, path: str) -> bytes:
+        """The bytes of its file, or of a PNG if it has none. Raises images.UnreadableImageError."""
+        ...
+
 
 @dataclass(frozen=True)
 class FileReader:
@@ -54,8 +59,18 @@ class FileReader:
 
     def read(self, path: str, least: int | None, grey_range: GreyRange = None) -> ReadImage:
         """See `SourceReader.read`. A path that is not a regular file is not opened."""
-        data = images.read_file(os.path.join(self.root, path))  # noqa: PTH118  faster, and called a million times
-        return of_bytes(data, least, grey_range)
+        return of_bytes(self.coded(path), least, grey_range)
+
+    def coded(self, path: str) -> bytes:
+        """See `SourceReader.coded`."""
+        return images.read_file(os.path.join(self.root, path))  # noqa: PTH118  faster, and called a million times
+
+
+def as_png(image: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
+    file = BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def of_bytes(data: bytes, least: int | None, grey_range: GreyRange) -> ReadImage:

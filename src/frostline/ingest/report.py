@@ -30,6 +30,7 @@ def build(
 ) -> DataReport:
     """The report of a source. spare: number of images that `data.train_per_class` left unused."""
     counts = findings.counts
+    names = [name for name in splits.ALL if name in digests]
     problems, sets = in_order(findings.problems), findings.near_copies["set"]
     return DataReport(
         source=data.source,
@@ -37,8 +38,8 @@ def build(
         image_size=layout.image_size,
         resize=layout.resize,
         grey_range=layout.grey_range,
-        images={name: int(counts.loc[name].sum()) for name in splits.SPLITS},
-        images_per_class={name: {c: int(n) for c, n in counts.loc[name].items()} for name in splits.SPLITS},
+        images={name: int(counts.loc[name].sum()) for name in names},
+        images_per_class={name: {c: int(n) for c, n in counts.loc[name].items()} for name in names},
         left_out_by_train_per_class=spare,
         on_problem=data.on_problem,
         problem_counts=dict(Counter(problem.kind for problem in problems).most_common()),
@@ -123,7 +124,7 @@ def _is_whole(report: DataReport) -> bool:
 
 def drawn(report: DataReport, source_splits: set[str], shares: splits.Shares) -> str:
     """Which splits the source lacks and how they were drawn; empty if it has all. source_splits: those it names."""
-    missing = [name for name in splits.SPLITS if name not in source_splits]
+    missing = [name for name in report.images if name not in source_splits]
     if not missing:
         return ""
     if source_splits:

@@ -1,4 +1,4 @@
-"""Assign each image to a split: train, val or test.
+"""Assign each image to a split: train, val or test, and calibration if `data.split` gives it a share.
 
 The split depends on the content of the image and the seed, not on its name or the order of files, so an image keeps its
 split when files are added. Images that belong together, near-copies or those of a group, go to the same split.
@@ -17,24 +17,28 @@ from frostline.errors import DataError
 from frostline.params.schema import SplitSection
 
 SPLITS = ("train", "val", "test")
+CALIBRATION = "calibration"  # images that neither training nor a sweep sees; only where they are asked for
+ALL = (*SPLITS, CALIBRATION)
 AT_ONCE = 4096  # rows
 
 
 @dataclass(frozen=True)
 class Shares:
-    """The shares of a class that go to train, val and test; they add up to 1."""
+    """The shares of a class that go to each split; they add up to 1."""
 
     train: float = 0.8
     val: float = 0.1
     test: float = 0.1
+    calibration: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.train:.0%} train, {self.val:.0%} val, {self.test:.0%} test"
+        text = f"{self.train:.0%} train, {self.val:.0%} val, {self.test:.0%} test"
+        return f"{text}, {self.calibration:.0%} calibration" if self.calibration else text
 
     @classmethod
     def of(cls, section: SplitSection | None) -> Shares:
         """The shares of a section of params.yaml, the default ones for None."""
-        return cls(section.train, section.val, section.test) if section else cls()
+        return cls(section.train, section.val, section.test, section.calibration) if section else cls()
 
 
 def position(sha256: str, seed: int, purpose: str) -> float:
@@ -62,7 +66,8 @@ def assign(table: pd.DataFrame, shares: Shares, seed: int) -> pd.Series:
     first, then to test.
     """
     source_splits = set(table["split"].dropna())
-    missing_splits = [name for name in ("test", "val") if name not in source_splits]
+    drawn = ("test", "val", CALIBRATION) if shares.calibration else ("test", "val")
+    missing_splits = [name for name in drawn if name not in source_splits]
     result = table["split"].where(table["split"].notna(), "train").astype(object)
     pool = table.loc[result == "train", ["label", "sha256", "group", "together"]]
     if not missing_splits or pool.empty:

@@ -60,6 +60,10 @@ class TarReader:
 
     def read(self, path: str, least: int | None, grey_range: GreyRange = None) -> ReadImage:
         """See `reading.SourceReader.read`."""
+        return reading.of_bytes(self.coded(path), least, grey_range)
+
+    def coded(self, path: str) -> bytes:
+        """See `reading.SourceReader.coded`."""
         places, key = _places(self.index), _key(path)
         row = int(np.searchsorted(places["key"], key))
         if row == len(places) or places["key"][row] != key:
@@ -67,10 +71,9 @@ class TarReader:
         _, tar, start, size = places[row].item()
         try:
             with (self.root / self.tars[tar]).open("rb", buffering=0) as file:
-                data = os.pread(file.fileno(), size, start)
+                return os.pread(file.fileno(), size, start)
         except OSError as error:
             raise images.UnreadableImageError(f"{self.tars[tar]} can't be read ({error.strerror})") from None
-        return reading.of_bytes(data, least, grey_range)
 
 
 def in_folder(root: Path) -> list[str]:

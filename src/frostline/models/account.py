@@ -1,6 +1,6 @@
 """The description of a bundle, `bundle.json`, called its account. It is checked before the network is loaded.
 
-It ends with `digest`, over the rest of it and the bytes of `model.keras`, so that one changed bit is noticed.
+It ends with `digest`, over the rest of it and the bytes of the networks, so that one changed bit is noticed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 from frostline.core import digest
 from frostline.data.shards import Layout
 from frostline.errors import DataError
-from frostline.models import made_from, weight_files
+from frostline.models import answer_facts, made_from, weight_files
+from frostline.models.answer_facts import AnswerFacts
 from frostline.models.made_from import MadeFrom
 
-ACCOUNT, MODEL = "bundle.json", "model.keras"
+ACCOUNT, MODEL, ANSWER = "bundle.json", "model.keras", "answer.keras"
 LONGEST = 2**26  # bytes of an account
 SIDES = range(1, 8193)  # of images, in pixels
 RESIZES = ["crop", "pad", "stretch"]
@@ -28,16 +29,20 @@ RESIZES = ["crop", "pad", "stretch"]
 class Account:
     """The content of bundle.json.
 
-    layout: classes in label order, and how images are resized; made_from: all that the network was made from.
+    layout: classes in label order, and how images are resized; made_from: all that the network was made from; answers:
+    of `answer.keras`, None if there is none.
     """
 
     layout: Layout
     made_from: MadeFrom
+    answers: AnswerFacts | None = None
 
 
 def write(folder: Path, account: Account) -> None:
-    """Write the account of the network that is already in the folder."""
+    """Write the account of the networks that are already in the folder."""
     values = {**account.layout.recorded(), "made_from": account.made_from.recorded()}
+    if account.answers is not None:
+        values["answers"] = account.answers.recorded()
     whole = {**values, "digest": _digest(folder, values)}
     (folder / ACCOUNT).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -85,18 +90,27 @@ def _account(values: dict[str, Any]) -> Account:
         if is_wrong:
             raise ValueError(f"{reason} in {ACCOUNT}")
     try:
-        return Account(Layout.of(values), made_from.read(values["made_from"]))
+        facts = answer_facts.read(values.get("answers"))
+        return Account(Layout.of(values), made_from.read(values["made_from"]), facts)
     except ValueError as error:
         raise ValueError(f"{error} in {ACCOUNT}") from None
 
 
 def _check_model(folder: Path, values: dict[str, Any]) -> None:
-    if not stat.S_ISREG((folder / MODEL).stat().st_mode):
-        raise ValueError(f"{MODEL} is not a regular file")
+    names = _networks(values)
+    for name in names:
+        if not stat.S_ISREG((folder / name).stat().st_mode):
+            raise ValueError(f"{name} is not a regular file")
     rest = {key: value for key, value in values.items() if key != "digest"}
     if "digest" in values and values["digest"] != _digest(folder, rest):
-        raise ValueError(f"{ACCOUNT} or {MODEL} is damaged: their digest differs")
-    weight_files.require_safe(folder / MODEL)
+        raise ValueError(f"{ACCOUNT} or {' or '.join(names)} is damaged: their digest differs")
+    for name in names:
+        weight_files.require_safe(folder / name)
+
+
+def _networks(values: dict[str, Any]) -> list[str]:
+    """The files of the networks of an account with these values."""
+    return [MODEL, ANSWER] if values.get("answers") is not None else [MODEL]
 
 
 def _faults(values: dict[str, Any]) -> Iterator[tuple[bool, str]]:
@@ -111,4 +125,4 @@ def _faults(values: dict[str, Any]) -> Iterator[tuple[bool, str]]:
 
 
 def _digest(folder: Path, account: dict[str, Any]) -> str:
-    return digest.of_value([account, digest.of_file(folder / MODEL)])
+    return digest.of_value([account, *(digest.of_file(folder / name) for name in _networks(account))])

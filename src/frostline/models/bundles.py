@@ -2,6 +2,7 @@
 
 models/classifier/
 ├── model.keras    uint8 images (n, size, size, 3) -> probabilities; loads with plain Keras, safe mode on
+├── answer.keras   optional: sets of classes and "none of these", behind the former, see answers.py
 └── bundle.json    classes in label order, image_size, resize, and what the model was made from
 """
 
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frostline.data.shards import Layout, Shards
-from frostline.models import account, assembly, keras_internals
+from frostline.models import account, answers, assembly, keras_internals
+from frostline.models.answer_facts import AnswerFacts
 from frostline.models.backbones import Backbone
 from frostline.models.heads import Head
 from frostline.models.made_from import MadeFrom
@@ -29,15 +31,28 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
+class AnswerNetwork:
+    """The network behind a classifier that says its sets and what is unknown, and the facts that it rests on.
+
+    network: see `answers`.
+    """
+
+    network: keras.Model
+    facts: AnswerFacts
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A trained classifier.
 
-    model: images (n, size, size, 3) in [0, 255] -> softmax (n, classes) or sigmoid (n, 1).
+    model: images (n, size, size, 3) in [0, 255] -> softmax (n, classes) or sigmoid (n, 1); answer: None if the
+    classifier gives probabilities alone.
     """
 
     model: keras.Model
     layout: Layout
     made_from: MadeFrom
+    answer: AnswerNetwork | None = None
 
     @property
     def temperature(self) -> float:
@@ -51,7 +66,8 @@ class Bundle:
         return keras.Model(self.model.input, layers.get("temperature", layers["probabilities"]).input)
 
     def calibrated(self, temperature: float) -> Bundle:
-        """The same weights with this temperature, in (0, inf), instead of the one before."""
+        """The same weights with this temperature, in (0, inf), instead of the one before, and without an `answer`,
+        which is valid for one temperature."""
         model = assembly.squashed(self.logits, temperature)
         return Bundle(model, self.layout, replace(self.made_from, temperature=temperature))
 
@@ -64,8 +80,7 @@ def parts(bundle: Bundle) -> tuple[Backbone, Head]:
     """The backbone and head of a bundle. They share its weights."""
     origin = bundle.made_from.backbone
     model = bundle.model
-    others = ("head", "pool")
-    body = next(layer for layer in model.layers if isinstance(layer, keras.Model) and layer.name not in others)
+    body = next(layer for layer in model.layers if isinstance(layer, keras.Model) and layer.name not in answers.OTHERS)
     top = model.get_layer("head")
     # The bundle has its preprocessing, so the package that the body is from need not be installed.
     preprocess = partial(keras_internals.replay, keras.Model(model.input, model.get_layer("preprocess").output))
@@ -75,10 +90,12 @@ def parts(bundle: Bundle) -> tuple[Backbone, Head]:
 
 def save(folder: Path, bundle: Bundle) -> None:
     """Write a bundle into an existing folder. The bytes depend only on its content."""
-    path = folder / account.MODEL
-    bundle.model.save(path)
-    _make_reproducible(path)
-    account.write(folder, account.Account(bundle.layout, bundle.made_from))
+    networks = {account.MODEL: bundle.model} | ({account.ANSWER: bundle.answer.network} if bundle.answer else {})
+    for name, network in networks.items():
+        network.save(folder / name)
+        _make_reproducible(folder / name)
+    facts = bundle.answer.facts if bundle.answer else None
+    account.write(folder, account.Account(bundle.layout, bundle.made_from, facts))
 
 
 def load(folder: Path) -> Bundle:
@@ -86,9 +103,13 @@ def load(folder: Path) -> Bundle:
     record = account.read(folder)
     try:
         model = keras.saving.load_model(folder / account.MODEL, compile=False, safe_mode=True)
+        answer = None
+        if record.answers is not None:
+            network = keras.saving.load_model(folder / account.ANSWER, compile=False, safe_mode=True)
+            answer = AnswerNetwork(network, record.answers)
     except Exception as error:  # Keras raises many kinds of errors for other archives
         raise account.unusable(folder, account.first_line(error)) from error
-    return Bundle(model, record.layout, record.made_from)
+    return Bundle(model, record.layout, record.made_from, answer)
 
 
 def _make_reproducible(path: Path) -> None:

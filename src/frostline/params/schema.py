@@ -15,22 +15,29 @@ from pydantic import Field, ValidationError, model_validator
 from frostline.core import plain_yaml
 from frostline.errors import ParamsError
 from frostline.params import messages
+from frostline.params.evaluate import EvaluateSection
 from frostline.params.finetune import FinetuneSection, HeadSection
 from frostline.params.section import Count, Fraction, OwnFunction, Positive, Section, pairs
 from frostline.params.sweep import SweepSection
 
 
 class SplitSection(Section):
-    """The shares of the images that go to each split. They add up to 1."""
+    """The shares of the images that go to each split. They add up to 1.
+
+    `calibration`: of images that neither training nor a sweep sees, for `evaluate.sets` and `evaluate.unknown`; with 0
+    the validation images serve for these, which is less strict if training or a sweep chose by them.
+    """
 
     train: Annotated[float, Field(gt=0, lt=1)]
     val: Annotated[float, Field(gt=0, lt=1)]
     test: Annotated[float, Field(gt=0, lt=1)]
+    calibration: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if abs(self.train + self.val + self.test - 1) > 1e-6:
-            raise ValueError(f"the shares must add up to 1, not {self.train + self.val + self.test:g}")
+        total = self.train + self.val + self.test + self.calibration
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares must add up to 1, not {total:g}")
         return self
 
 
@@ -142,20 +149,6 @@ class CacheSection(Section):
     disk_gb: Annotated[float, Field(gt=0)]
     memory_gb: Annotated[float, Field(gt=0)]
     dtype: Literal["float16", "float32"]
-
-
-class EvaluateSection(Section):
-    """Evaluation and calibration.
-
-    `metrics`: functions of one's own, whose values are in metrics.json beside the others;
-    `top_k`: k of the top-k accuracy; `bootstrap`: number of resamples for the 95% intervals; `calibrate`: what
-    `finetune` fits on the validation split and puts into the bundle.
-    """
-
-    top_k: Positive
-    bootstrap: Annotated[int, Field(ge=100)]
-    calibrate: Literal["none", "temperature"]
-    metrics: list[OwnFunction] | None = None
 
 
 class TrackingSection(Section):

@@ -17,6 +17,7 @@ __all__ = [
     "loading",
     "metrics",
     "neighbours",
+    "originals",
     "packaging",
     "recording",
     "scoring",

@@ -246,7 +246,7 @@ def _predict(scorer: Scorer, body: bytes, kind: str, stop: threading.Event) -> t
     """The predictions for a body, and the text of the answer."""
     table = payload.parse(body, kind, scorer.limits)
     predictions = scorer.rows(table.column, table.values, stop)
-    return predictions, json.dumps({"predictions": [vars(prediction) for prediction in predictions]})
+    return predictions, json.dumps({"predictions": [prediction.as_json() for prediction in predictions]})
 
 
 def _json(

@@ -24,10 +24,11 @@ from frostline.errors import DataError
 from frostline.ingest.folders import IMAGES
 from frostline.ingest.listing import readable
 from frostline.serving import loading
-from frostline.serving.scoring import BATCH
+from frostline.serving.scoring import BATCH, UNKNOWN
 
 if TYPE_CHECKING:
     from frostline.data.images import Pixels
+    from frostline.models.account import Account
     from frostline.serving.scoring import Prediction, Scorer
 
 STDIN = "-"
@@ -35,6 +36,7 @@ SUFFIXES = {*IMAGES, ".dcm", ".heic", ".heif", ".pbm", ".pgm", ".ppm"}
 # Images in formats that are not read, of which a person should know.
 UNREAD = re.compile(r"\.(arw|cr[23]|dds|dng|eps|exr|hdr|ico|j2k|jp2|jxl|nef|orf|psd|raf|rw2|svg|tga|xcf)")
 Form = Literal["table", "json", "csv"]
+FACTS = {"set": "sets", "unknown": "unknown"}  # the fact in a bundle's account of what a prediction says
 
 # The name of a file, or `-`, and its path or bytes.
 Request = tuple[str, Path | bytes]
@@ -49,8 +51,8 @@ class Answer:
     error: str = ""
 
     def as_json(self) -> dict[str, object]:
-        """The keys path, label, probability and probabilities, or path and error."""
-        return {"path": self.path, **(vars(self.prediction) if self.prediction else {"error": self.error})}
+        """The keys path and those of `Prediction.as_json`, or path and error."""
+        return {"path": self.path, **(self.prediction.as_json() if self.prediction else {"error": self.error})}
 
 
 def find_images(names: Sequence[str]) -> list[Request]:
@@ -158,21 +160,30 @@ def _answered(scorer: Scorer, requests: Sequence[Request], pool: ThreadPoolExecu
 class Writer(Protocol):
     """Writes answers one by one."""
 
-    def __init__(self, out: IO[str], classes: Sequence[str]) -> None: ...
+    def __init__(self, out: IO[str], account: Account) -> None: ...
     def row(self, answer: Answer) -> None: ...
     def end(self) -> None: ...
 
 
 class Lines:
-    """Label, probability and path as text; errors are left to standard error."""
+    """Label, probability and path as text, and the set if it is not the label alone; errors are left to standard
+    error. An unknown image has no probability, but the class that it is most like."""
 
-    def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
-        self.out, self.width = out, max(len(printable(name)) for name in classes)
+    def __init__(self, out: IO[str], account: Account) -> None:
+        self.out, self.width = out, max(len(printable(name)) for name in (*account.layout.classes, UNKNOWN))
 
     def row(self, answer: Answer) -> None:
-        if answer.prediction:
-            label, path = printable(answer.prediction.label), printable(answer.path)
-            print(f"{label:<{self.width}}  {answer.prediction.probability:.4f}  {path}", file=self.out)
+        prediction = answer.prediction
+        if prediction is None:
+            return
+        label, path, note = printable(prediction.label), printable(answer.path), ""
+        if prediction.unknown:
+            likeliest = max(prediction.probabilities, key=prediction.probabilities.__getitem__)
+            note = f"  (of the classes most like {printable(likeliest)})"
+        elif prediction.set is not None and prediction.set != [prediction.label]:
+            note = f"  {{{', '.join(map(printable, prediction.set))}}}"
+        number = "-     " if prediction.unknown else f"{prediction.probability:.4f}"
+        print(f"{label:<{self.width}}  {number}  {path}{note}", file=self.out)
 
     def end(self) -> None: ...
 
@@ -180,7 +191,7 @@ class Lines:
 class JsonArray:
     """A JSON array with one object on each line."""
 
-    def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
+    def __init__(self, out: IO[str], account: Account) -> None:
         self.out, self.before = out, "["
 
     def row(self, answer: Answer) -> None:
@@ -195,17 +206,23 @@ class JsonArray:
 
 
 class Csv:
-    """The columns path, label, probability and error, and one column for the probability of each class."""
+    """The columns path, label, probability and error; set (a JSON list) and unknown if the bundle says them; and one
+    column for the probability of each class."""
 
-    def __init__(self, out: IO[str], classes: Sequence[str]) -> None:
-        self.writer, self.classes = csv.writer(out, lineterminator="\n"), classes
-        self.writer.writerow(["path", "label", "probability", "error", *(cell(f"p({name})") for name in classes)])
+    def __init__(self, out: IO[str], account: Account) -> None:
+        self.writer, self.classes = csv.writer(out, lineterminator="\n"), account.layout.classes
+        facts = account.answers
+        self.says = [name for name in ("set", "unknown") if facts and getattr(facts, FACTS[name]) is not None]
+        probabilities = (cell(f"p({name})") for name in self.classes)
+        self.writer.writerow(["path", "label", "probability", "error", *self.says, *probabilities])
 
     def row(self, answer: Answer) -> None:
         prediction = answer.prediction
         columns = [cell(prediction.label), prediction.probability] if prediction else ["", ""]
         probabilities = [prediction.probabilities[name] if prediction else "" for name in self.classes]
-        self.writer.writerow([cell(answer.path), *columns, cell(answer.error), *probabilities])
+        said = prediction.as_json() if prediction else {}
+        says = [cell(json.dumps(said[name], ensure_ascii=False)) if name in said else "" for name in self.says]
+        self.writer.writerow([cell(answer.path), *columns, cell(answer.error), *says, *probabilities])
 
     def end(self) -> None: ...
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from frostline import paths
 from frostline.core import atomic, digest
-from frostline.models import backend
+from frostline.models import account, backend
+from frostline.models.answer_facts import AnswerFacts
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 SOURCES = Path(__file__).parents[1]
 COPIED_FILES = (
     *(f"data/{name}.py" for name in ("deep_grey", "dicom", "images", "memory_budget")),
+    "models/answers.py",
     *(f"serving/{name}.py" for name in ("batching", "inputs", "pyfunc", "scoring")),
 )
 
@@ -110,7 +112,7 @@ def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
                     "python_model": str(script),
                     "artifacts": {"bundle": str(bundle)},
                     "code_paths": [str(package)],
-                    "signature": _signature(),
+                    "signature": _signature(account.read(bundle).answers),
                     # Without them, MLflow would load the model in a new process to find them out (15 s).
                     "pip_requirements": _requirements(),
                 }
@@ -118,13 +120,18 @@ def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
             sys.path.remove(str(scratch))
 
 
-def _signature() -> Any:
+def _signature(says: AnswerFacts | None) -> Any:
+    """The columns of a table of images and of the answers. says: what the bundle has besides probabilities."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import AnyType, Map
+    from mlflow.types.schema import AnyType, Array, Map
 
     inputs = {"image": DataType.binary, "path": DataType.string, "pixels": AnyType()}
     outputs = {"label": DataType.string, "probability": DataType.double, "probabilities": Map(DataType.double)}
+    if says is not None and says.sets is not None:
+        outputs["set"] = Array(DataType.string)
+    if says is not None and says.unknown is not None:
+        outputs["unknown"] = DataType.boolean
     return ModelSignature(
         Schema([ColSpec(kind, column, required=False) for column, kind in inputs.items()]),
         Schema([ColSpec(kind, column) for column, kind in outputs.items()]),

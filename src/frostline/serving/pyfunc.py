@@ -14,7 +14,7 @@ from .scoring import Scorer
 
 
 class RegisteredClassifier(PythonModel):
-    """Images in a table -> label, probability, probabilities by class name.
+    """Images in a table -> label, probability, probabilities by class name, and set and unknown if the bundle has them.
 
     The table has one of the columns `image` (encoded bytes; base64 in JSON), `path` (a regular file that the model can
     read) and `pixels` (uint8 (height, width, 3)). A model does not know whether its own program or a client over HTTP
@@ -37,5 +37,6 @@ class RegisteredClassifier(PythonModel):
             predictions = self.scorer.rows(column, list(model_input[column]))
         except UnusableInputError as reason:
             raise MlflowException.invalid_parameter_value(str(reason)) from None
-        columns = ["label", "probability", "probabilities"]
-        return pd.DataFrame(map(vars, predictions), index=model_input.index, columns=columns)
+        columns = ["label", "probability", "probabilities", *self.scorer.says]
+        rows = [each.as_json() for each in predictions]
+        return pd.DataFrame(rows, index=model_input.index, columns=columns)

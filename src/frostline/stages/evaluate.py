@@ -41,7 +41,7 @@ def run(params: Params, executor: Executor | None = None) -> str:
         bundle,
         bundle_digest,
         test,
-        predictor.probabilities(bundle, test, features, params.cache.mode),
+        predictor.answers(bundle, test, features, params.cache.mode),
         data=data_report.read(paths.DATA_REPORT),
         history=pd.read_csv(paths.HISTORY),
         top_k=settings.top_k,

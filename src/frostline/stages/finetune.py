@@ -66,7 +66,7 @@ def _train(params: Params, training_inputs: Inputs, locate: weights.Locate) -> s
         result = averaging.train(trainer, params, training_inputs.data, trainings.begin)
         if params.finetune.soup:
             log.epochs([result.final_row])  # which is that of no training
-        bundle = _calibrated(params, training_inputs, result.bundle)
+        bundle = _answering(params, training_inputs, _calibrated(params, training_inputs, result.bundle))
         with atomic.folder(paths.BUNDLE) as folder, atomic.file(paths.HISTORY) as table:
             bundles.save(folder, bundle)
             pd.DataFrame(result.history).to_csv(table, index=False, float_format=f"%.{DIGITS}g")
@@ -91,6 +91,14 @@ def _calibrated(params: Params, training_inputs: Inputs, bundle: Bundle) -> Bund
 
     logits = predictor.logits(bundle, training_inputs.validation, training_inputs.features, params.cache.mode)
     return bundle.calibrated(calibration.fit_temperature(logits, training_inputs.validation.labels))
+
+
+def _answering(params: Params, training_inputs: Inputs, bundle: Bundle) -> Bundle:
+    """The bundle with the sets and "none of these" that params.yaml asks for."""
+    from frostline.uncertainty import fitting
+
+    images = fitting.Images(training_inputs.train, training_inputs.validation, training_inputs.calibration)
+    return fitting.fit(bundle, images, params.evaluate, training_inputs.features, params.cache.mode, params.seed)
 
 
 class _Trainings:

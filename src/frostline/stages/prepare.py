@@ -63,13 +63,14 @@ def run(params: Params, executor: Executor | None = None) -> str:
         usable = usable.assign(together=duplicates.names_of_sets(usable))
         numbers = {name: number for number, name in enumerate(layout.classes)}
         digests_of = {}
-        for name in splits.SPLITS:
+        for name in splits.ALL:  # dvc.yaml names all four folders, so that of calibration exists without images too
             index = usable.loc[usable["split"] == name, ["path", "label", "sha256", "together"]]
             (folder / name).mkdir()
             index["label"] = index["label"].map(numbers).astype("int64")
             pixels, digests = decoder.pixels(index.index), decoder.digests(index.index)
             split = shards.write(folder / name, layout, index, pixels, digests, data.codec)
-            digests_of[name] = SplitDigests(split.source_digest(), split.digest)
+            if name in splits.SPLITS or len(split):
+                digests_of[name] = SplitDigests(split.source_digest(), split.digest)
         shutil.rmtree(work)
         result = report.build(data, findings, layout, spare, digests_of)
         report.write_tables(findings, PROBLEMS, NEAR_COPIES)

@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 
 from frostline import paths
 from frostline.core import atomic, progress
-from frostline.core.escaping import printable
 from frostline.data import images, shards
-from frostline.errors import DataError, StateError
+from frostline.errors import StateError
 from frostline.evaluation import gate
-from frostline.ingest import sources
-from frostline.ingest.structures import Structure
 from frostline.params.schema import Params
-from frostline.serving import loading
+from frostline.serving import loading, originals
 from frostline.tracking.registry import Registry, Version
 
 if TYPE_CHECKING:
@@ -89,24 +86,14 @@ def _predictions(params: Params, bundle: Path, test: shards.Shards) -> pd.DataFr
 def _decoder(
     params: Params, test: shards.Shards, scorer: Scorer, scratch: Path
 ) -> Callable[[NDArray[np.int64]], NDArray[np.uint8]]:
-    """A function that reads test images from the source again, in another size. scratch: for an unpacked archive.
-
-    The function raises DataError, naming the image, if it is not there any more or can't be read.
-    """
-    data = params.data
-    reader = sources.open_source(Path(data.source), scratch, Structure.of(data)).reader
-    names = test.index["path"]
+    """A function that reads test images from the source again, in another size. scratch: for an unpacked archive."""
+    from_source = originals.of_split(params.data, test, scratch)
 
     def read(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.stack([one(names[row]) for row in rows])
+        return np.stack([one(row) for row in rows])
 
-    def one(name: str) -> Pixels:
-        try:
-            image = reader.read(name, scorer.image_size, scorer.grey_range).image
-        except images.UnreadableImageError as reason:
-            raise DataError(
-                f"{data.source}/{printable(name)}: is in the test split, but {reason}; put it back, or run `dvc repro`"
-            ) from None
+    def one(row: np.int64) -> Pixels:
+        image = from_source.read(int(row), scorer.image_size, scorer.grey_range).image
         return np.asarray(images.fit(image, scorer.image_size, scorer.resize))
 
     return read

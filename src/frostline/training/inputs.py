@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """features: the activation store; train, validation: the prepared splits; variants: the training split first, then
-    its stored variants."""
+    """features: the activation store; train, validation, calibration: the prepared splits, the last one often without
+    images; variants: the training split first, then its stored variants."""
 
     features: store.Store
     train: shards.Shards
     validation: shards.Shards
+    calibration: shards.Shards
     variants: list[shards.Shards]
 
     @property
@@ -70,6 +71,9 @@ def open_all(params: Params, executor: Executor | None = None) -> Inputs:
     Raises DataError if `prepare` or `augment` has not run with these settings.
     """
     features = store.opened(params.cache, executor)
-    train, validation = (shards.open_folder(paths.PREPARED / name, features.memory) for name in ("train", "val"))
+    names = ("train", "val", "calibration")
+    train, validation, calibration = (shards.open_folder(paths.PREPARED / name, features.memory) for name in names)
     params.head.require_fit(len(train.layout.classes))
-    return Inputs(features, train, validation, [train, *variants.stored(paths.AUGMENTED, params.augment, train)])
+    return Inputs(
+        features, train, validation, calibration, [train, *variants.stored(paths.AUGMENTED, params.augment, train)]
+    )

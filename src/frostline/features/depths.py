@@ -16,13 +16,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline.choice.probes import Vectors
 from frostline.core import digest, progress
 from frostline.data.shards import Shards
 from frostline.features.store import Entry, Store
 from frostline.models import all_depths, backend, freezing, graph, heads, vision_transformer
 from frostline.models.backbones import Backbone
 from frostline.models.freezing import CutPoint
+
+Pooled = NDArray[np.float32]
+Depths = Callable[[keras.Model], Sequence[CutPoint]]  # chooses depths of a body, from the bottom up
 
 CHUNK = 1536  # images whose vectors are in memory before they are stored
 
@@ -48,24 +50,27 @@ class _Stop:
 
 
 class Pass:
-    """One pass over images for the pooled activations of all depths of several bodies.
+    """One pass over images for the pooled activations of many depths of several bodies.
 
-    depths: of each body, from the bottom up; the last one is its end. The weights are read when this is made.
+    depths: of each body, from the bottom up. The weights are read when this is made.
     """
 
-    def __init__(self, bodies: Sequence[Backbone]) -> None:
-        """bodies: at least one, all for images of one size."""
-        self._bodies = [(body, _stops(body)) for body in bodies]
+    def __init__(self, bodies: Sequence[Backbone], task: str, choose: Depths = all_depths.depths) -> None:
+        """bodies: at least one, all for images of one size; task: the word before the progress; choose: the depths."""
+        self._bodies, self._task = [(body, _stops(body, choose(body.model))) for body in bodies], task
         self.depths = [[stop.depth for stop in stops] for _, stops in self._bodies]
         self._networks: dict[frozenset[str], tuple[keras.Model, list[str]]] = {}
 
-    def vectors(self, images: Shards, rows: NDArray[np.int64], store: Store) -> dict[str, Vectors]:
+    def vectors(
+        self, images: Shards, rows: NDArray[np.int64], store: Store, kept: Container[str] | None = None
+    ) -> dict[str, Pooled]:
         """The pooled activations of some images at all depths, float32 (len(rows), width) each, by the key of their
         entry. rows: int64, the numbers of the images.
 
-        What the store lacks is computed, and stored if there is room.
+        What the store lacks is computed, and stored if there is room. kept: keys of the entries that are stored, None
+        for all.
         """
-        found: dict[str, Vectors] = {}
+        found: dict[str, Pooled] = {}
         missing: dict[str, Entry] = {}
         places = np.empty(0, np.int64)
         for entry in {depth.entry.key: depth.entry for depths in self.depths for depth in depths}.values():
@@ -77,17 +82,18 @@ class Pass:
                 missing[entry.key] = entry
                 places = np.union1d(places, stored.missing)
         if missing:
-            self._fill(found, missing, places, images, rows, store)
+            self._fill(found, missing, places, images, rows, store, kept)
         return found
 
     def _fill(
         self,
-        found: Mapping[str, Vectors],
+        found: Mapping[str, Pooled],
         missing: Mapping[str, Entry],
         places: NDArray[np.int64],
         images: Shards,
         rows: NDArray[np.int64],
         store: Store,
+        kept: Container[str] | None,
     ) -> None:
         """Compute the entries that are missing at some places of `rows`, and store them chunk by chunk."""
         wanted = frozenset(missing)
@@ -97,21 +103,20 @@ class Pass:
         ends = np.cumsum([missing[key].shape[0] for key in keys])
         batch_rows = backend.batch_rows()
         is_room = True
-        for start in progress.track(range(0, len(places), CHUNK), len(places), "choose", CHUNK):
+        for start in progress.track(range(0, len(places), CHUNK), len(places), self._task, CHUNK):
             chunk = places[start : start + CHUNK]
             batches = [rows[chunk[at : at + batch_rows]] for at in range(0, len(chunk), batch_rows)]
             joined = np.concatenate([backend.predict(network, images.take(each), batch_rows) for each in batches])
             for key, part in zip(keys, np.split(joined, ends[:-1], axis=1), strict=True):
                 found[key][chunk] = part
-                if is_room:  # one warning is enough
+                if is_room and (kept is None or key in kept):  # one warning is enough
                     identities = images.identities[rows[chunk]]
                     is_room = store.add(missing[key], identities, partial(map, part.__getitem__), len(chunk))
 
 
-def _stops(backbone: Backbone) -> list[_Stop]:
-    """The depths of a body that are measured; the last one is its end."""
+def _stops(backbone: Backbone, chosen: Sequence[CutPoint]) -> list[_Stop]:
+    """The chosen depths of a body."""
     body = backbone.model
-    chosen = all_depths.depths(body)
     shares = freezing.compute_below(body)
     images = keras.Input(body.input.shape[1:], dtype="uint8", name="images")
     prepared = backbone.preprocess(images)

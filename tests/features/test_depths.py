@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from conftest import make_shards
 
-from frostline.choice import depths
 from frostline.core.mapped import Memory
+from frostline.features import depths
 from frostline.features.prefix import FeatureSource
 from frostline.features.store import Store
 from frostline.models import backbones, backend, freezing, heads, vision_transformer
@@ -69,7 +69,7 @@ def plainly(backbone, layer, images):
 @pytest.mark.parametrize("make", [frostnet, transformer])
 def test_the_vectors_are_the_pooled_outputs_of_plain_models(make, images, store):
     body = make()
-    one_pass = depths.Pass([body])
+    one_pass = depths.Pass([body], "depths")
     found = one_pass.vectors(images, np.arange(len(images)), store)
     (places,) = one_pass.depths
     assert places[-1].layer == freezing.cut_points(body.model)[-1].layer
@@ -85,25 +85,25 @@ def test_the_vectors_are_the_pooled_outputs_of_plain_models(make, images, store)
 
 
 def test_a_second_pass_computes_nothing_and_more_images_only_theirs(images, store, computed, tmp_path):
-    first = depths.Pass([frostnet()]).vectors(images, np.arange(len(images)), store)
+    first = depths.Pass([frostnet()], "depths").vectors(images, np.arange(len(images)), store)
     assert [rows for _, rows in computed] == [20]
-    again = depths.Pass([frostnet()]).vectors(images, np.arange(len(images)), store)
+    again = depths.Pass([frostnet()], "depths").vectors(images, np.arange(len(images)), store)
     assert len(computed) == 1
     assert first.keys() == again.keys()
     assert all(np.array_equal(first[key], again[key]) for key in first)
     more = make_shards(tmp_path / "more", 24)
     assert set(images.identities) < set(more.identities)
-    extended = depths.Pass([frostnet()]).vectors(more, np.arange(len(more)), store)
+    extended = depths.Pass([frostnet()], "depths").vectors(more, np.arange(len(more)), store)
     assert [rows for _, rows in computed] == [20, 4]
     assert all(np.isin(first[key], extended[key]).all() for key in first)
 
 
 def test_what_two_bodies_share_is_computed_once(images, store, computed):
     bodies = [frostnet(), fine_tuned("block3_out")]
-    lower, other = (depths.Pass([body]).depths[0] for body in bodies)
+    lower, other = (depths.Pass([body], "depths").depths[0] for body in bodies)
     shared = {place.entry.key for place in lower} & {place.entry.key for place in other}
     assert 2 < len(shared) < len(lower)
-    both = depths.Pass(bodies)
+    both = depths.Pass(bodies, "depths")
     found = both.vectors(images, np.arange(len(images)), store)
     entries = {place.entry.key: place.entry for places in both.depths for place in places}
     assert len(found) == len(entries) == len(lower) + len(other) - len(shared)
@@ -115,9 +115,9 @@ def test_what_two_bodies_share_is_computed_once(images, store, computed):
 
 
 def test_of_a_body_whose_start_is_known_only_the_rest_is_computed(images, store, computed):
-    depths.Pass([frostnet()]).vectors(images, np.arange(len(images)), store)
+    depths.Pass([frostnet()], "depths").vectors(images, np.arange(len(images)), store)
     descendant = fine_tuned("block3_out")
-    one_pass = depths.Pass([descendant])
+    one_pass = depths.Pass([descendant], "depths")
     new = [place for place in one_pass.depths[0] if not store.count(place.entry, images.identities)]
     one_pass.vectors(images, np.arange(len(images)), store)
     assert computed[1] == (sum(place.entry.shape[0] for place in new), 20)
@@ -125,8 +125,8 @@ def test_of_a_body_whose_start_is_known_only_the_rest_is_computed(images, store,
 
 
 def test_without_room_in_the_store_the_vectors_are_the_same(images, store, tmp_path, capsys):
-    expected = depths.Pass([frostnet()]).vectors(images, np.arange(len(images)), store)
-    found = depths.Pass([frostnet()]).vectors(
+    expected = depths.Pass([frostnet()], "depths").vectors(images, np.arange(len(images)), store)
+    found = depths.Pass([frostnet()], "depths").vectors(
         images, np.arange(len(images)), Store(tmp_path / "none", 10.0, Memory(1e9))
     )
     assert all(np.array_equal(expected[key], found[key]) for key in expected)
@@ -135,8 +135,8 @@ def test_without_room_in_the_store_the_vectors_are_the_same(images, store, tmp_p
 
 def test_no_entry_is_one_of_training():
     body = frostnet()
-    ((*_, end),) = depths.Pass([body]).depths
+    ((*_, end),) = depths.Pass([body], "depths").depths
     head = heads.build(body.model.output.shape[1:], 3, "avg", [], "relu", False)
     of_training = {stop.entry.key for stop in FeatureSource(body, head).stops("float32")}
     assert end.entry.key not in of_training
-    assert not of_training & {place.entry.key for place in depths.Pass([body]).depths[0]}
+    assert not of_training & {place.entry.key for place in depths.Pass([body], "depths").depths[0]}

@@ -1,0 +1,218 @@
+"""Exports: do they answer as `predict`, on test images and on odd files, how large are they, and how fast.
+
+    FROSTLINE_TEST_ASSETS=.../assets python benchmarks/exports.py
+
+Two classifiers: frostnet on digits with the project's params.yaml, and a frozen MobileNet (alpha 0.25) on photos of
+sign language digits. Each export is made by `frostline export`, which compares it with `predict` on all test images.
+Then each has a process of its own. In three rounds, one process after the other, they answer 200 test images; then each
+gets the files of odd_files.py. The scorer is what `frostline serve` and `predict` use, with the same decoded images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import sys
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import odd_files
+from export_processes import Child, Variant
+from PIL import Image
+from table import show
+from workspace import ROOT, params, workspace
+
+from frostline import paths
+from frostline.data import images, shards
+from frostline.params.schema import Params
+
+ROUNDS, TIMED = 3, 200
+PICTURE = 96, 72  # pixels, of which the odd files are made
+CLOSE = 1e-5  # of probabilities
+SCORER = "predict"
+DIED, HUNG = "its process ends", "it never ends"
+
+
+VARIANTS = (
+    Variant("saved_model"),
+    Variant("onnx"),
+    Variant("litert"),
+    Variant("openvino"),
+    Variant("saved_model", "bytes"),
+    Variant("onnx", "bytes"),
+    Variant("onnx", int8=True),
+    Variant("litert", int8=True),
+)
+HEADER = (
+    "classifier",
+    "export",
+    "same label",
+    "same set",
+    "same unknown",
+    "largest difference",
+    "odd files: same label",
+)
+HEADER += ("refused", "size", "one image, p50", "images/s")
+
+
+def main() -> None:
+    assets = os.environ.get("FROSTLINE_TEST_ASSETS")
+    if not assets:
+        sys.exit("FROSTLINE_TEST_ASSETS is not set: the photos and weights are not part of this repository")
+    jobs = {"frostnet, digits": ({}, 0), "MobileNet 0.25, sign language": (photos(Path(assets)), 3)}
+    rows, odd, tested = [], [], []
+    for job, (changes, picture) in jobs.items():
+        with workspace() as folder:
+            settings = params(changes)
+            trained(settings, folder)
+            coded = test_files(settings, folder)
+            corpus = odd_files.corpus(Image.open(BytesIO(coded[picture])).convert("RGB").resize(PICTURE))
+            tested.append(len(coded))
+            found, differing = measured(settings, folder, coded, corpus)
+            rows += [(job, *row) for row in found]
+            odd += [(job, *row) for row in differing]
+    caption = (
+        "Exports against `predict`. Same label, set and unknown: share of all test images, as their source has them: "
+        f"{' and '.join(map(str, tested))}. Odd files: the {len(corpus)} of odd_files.py; `predict` answers all but 5. "
+        f"Times: medians of {ROUNDS} rounds in turn, one image a call, already decoded unless the export takes "
+        "bytes. The machine was shared with others, so only the order of magnitude counts."
+    )
+    show("exports", caption, HEADER, rows)
+    odd_caption = (
+        "Odd files that an export answers otherwise than `predict`: another label, or a probability that "
+        f"differs by more than {CLOSE:g}."
+    )
+    show("exports_odd", odd_caption, ("classifier", "export", "file", "what happens"), odd)
+
+
+def photos(assets: Path) -> dict[str, Any]:
+    """The settings for photos, where they differ from params.yaml."""
+    return {
+        "data.source": str(assets / "sign-digits"),
+        "data.image_size": 128,
+        "augment.copies": 0,
+        "backbone.name": "MobileNet",
+        "backbone.alpha": 0.25,
+        "backbone.weights": str(assets / "weights" / "mobilenet_2_5_224_tf_no_top.h5"),
+        "finetune.freeze": "all",
+        "finetune.head_epochs": 30,
+        "finetune.epochs": 0,
+    }
+
+
+def trained(settings: Params, folder: Path) -> None:
+    """A classifier in models/classifier."""
+    from frostline.stages import augment, finetune, prepare
+
+    (folder / "data").mkdir()
+    shutil.copy(ROOT / "data" / "digits.yaml", folder / "data")
+    for stage in (prepare, augment, finetune):
+        print(stage.run(settings), flush=True)
+
+
+def test_files(settings: Params, folder: Path) -> list[bytes]:
+    """The bytes of the files of all test images."""
+    from frostline.serving import originals
+
+    test = shards.open_folder(paths.PREPARED / "test")
+    found = originals.of_split(settings.data, test, folder)
+    return [found.coded(row) for row in range(len(test))]
+
+
+def measured(settings: Params, folder: Path, coded: list[bytes], corpus: Mapping[str, bytes]) -> tuple[list, list]:
+    """The rows of the two tables, without the classifier's name."""
+    from frostline.commands import export
+    from frostline.serving.scoring import Scorer
+
+    keep(folder / "timed.npy", coded[:TIMED])
+    keep(folder / "odd.npy", list(corpus.values()))
+    for variant in VARIANTS:
+        wishes = export.Wishes(variant.takes == "bytes", variant.int8, True, 1.0)
+        print(export.run(settings, str(paths.BUNDLE), folder / variant.name, variant.form, wishes), flush=True)
+    times = timed(folder)
+    scorer = Scorer(paths.BUNDLE)
+    expected = [predicted(scorer, each) for each in corpus.values()]
+    rows, odd = [], []
+    for variant in VARIANTS:
+        report = json.loads((folder / variant.name / "export.json").read_text())["checked"]
+        outcomes = odd_outcomes(folder, variant, len(corpus))
+        differences = list(zip(corpus, map(difference, outcomes, expected), strict=True))
+        odd += [(variant.name, name, text) for name, text in differences if text]
+        answered = [
+            (one, other) for one, other in zip(outcomes, expected, strict=True) if isinstance(one, list) and other
+        ]
+        same = sum(int(np.argmax(one) == np.argmax(other)) for one, other in answered)
+        one = report["int8" if variant.int8 else "float"]
+        agreed = one["agreement"]
+        flags = [f"{agreed['flags'][name]:.2%}" if name in agreed["flags"] else "" for name in ("set", "unknown")]
+        refused = sum(each is None and other is not None for each, other in zip(outcomes, expected, strict=True))
+        cells = [variant.name, f"{agreed['labels']:.2%}", *flags, f"{agreed['largest']:.1e}"]
+        cells += [f"{same} of {len(answered)}", str(refused), f"{one['bytes'] / 1e6:.2f} MB"]
+        rows.append((*cells, *speed(times[variant])))
+    rows.append((SCORER, "", "", "", "", "", "", "", *speed(times[None])))
+    return rows, odd
+
+
+def keep(path: Path, files: list[bytes]) -> None:
+    """Write the bytes of files as one file, for the processes."""
+    rows = np.empty(len(files), object)
+    rows[:] = [np.frombuffer(each, np.uint8) for each in files]
+    np.save(path, rows)
+
+
+def timed(folder: Path) -> dict[Variant | None, list[dict[str, float]]]:
+    """The times of each variant, and of `predict` under None, in rounds: one process at a time."""
+    children = {variant: Child(folder, variant) for variant in (None, *VARIANTS)}
+    times: dict[Variant | None, list[dict[str, float]]] = {variant: [] for variant in children}
+    for _ in range(ROUNDS):
+        for variant, child in children.items():
+            (found,) = child.ask("times", 1)
+            times[variant].append(found)
+    for child in children.values():
+        child.close()
+    return times
+
+
+def speed(rounds: list[dict[str, float]]) -> tuple[str, str]:
+    median, rate = (statistics.median(each[key] for each in rounds) for key in ("p50", "rate"))
+    return f"{1000 * median:.2f} ms", f"{rate:.0f}"
+
+
+def predicted(scorer: Any, data: bytes) -> list[float] | None:
+    """What `predict` says of a file, None if it refuses it."""
+    try:
+        return scorer.probabilities([scorer.prepare(data)])[0].tolist()
+    except images.UnreadableImageError:
+        return None
+
+
+def difference(found: Any, expected: list[float] | None) -> str:
+    """How an outcome differs from that of `predict`, as words; empty if it does not."""
+    if found in (DIED, HUNG):
+        return str(found)
+    if found is None or expected is None:
+        return "" if found is expected else "is refused" if found is None else "is answered, and `predict` refuses it"
+    largest = float(np.abs(np.subtract(found, expected)).max())
+    label = "" if np.argmax(found) == np.argmax(expected) else "another label, "
+    return f"{label}probabilities differ by {largest:.2g}" if label or largest > CLOSE else ""
+
+
+def odd_outcomes(folder: Path, variant: Variant, count: int) -> list[Any]:
+    """What a variant answers for each odd file: probabilities, None if it is refused, DIED or HUNG."""
+    outcomes: list[Any] = []
+    while len(outcomes) < count:
+        child = Child(folder, variant)
+        outcomes += child.ask(f"odd {len(outcomes)}", count - len(outcomes))
+        child.close()
+        if len(outcomes) < count:
+            outcomes.append(HUNG if child.is_hung else DIED)
+    return outcomes
+
+
+if __name__ == "__main__":
+    main()
