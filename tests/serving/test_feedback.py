@@ -7,8 +7,9 @@ from hostile_requests import photo
 
 from frostline.errors import UserError
 from frostline.ingest import tables
-from frostline.serving.feedback import UNKNOWN, Feedback, Kept
+from frostline.serving.feedback import Feedback, Kept
 from frostline.serving.payload import RefusedRequestError
+from frostline.serving.scoring import UNKNOWN
 
 CAT, DOG, OWL = photo(seed=1), photo("JPEG", seed=2), photo("TIFF", seed=3)
 

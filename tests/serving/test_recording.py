@@ -93,6 +93,10 @@ def test_labels_are_counted_from_zero_and_thousands_of_classes_share_a_counter()
     assert len([key for key in found if key[0] == "frostline_labels_total"]) == metrics.MOST_LABELS + 1
     assert found["frostline_images_total",] == 1001
     assert found["frostline_unknown_total",] == 0
+    requested([counted], "/", predictions=[Prediction("unknown", 0.3, {}, [], True)] * 2)
+    found = numbers(counted)
+    assert found["frostline_unknown_total",] == 2
+    assert ("frostline_labels_total", "unknown") not in found
     counted.model("models:/pets/4", "d2g", names[:2])
     found = numbers(counted)
     assert [key[1:] for key in found if key[0] == "frostline_model"] == [("d2g", "models:/pets/4")]

@@ -28,13 +28,13 @@ from frostline.core import machine
 from frostline.data.images import UnreadableImageError
 from frostline.serving import payload
 from frostline.serving.bounds import Bounds
-from frostline.serving.feedback import UNKNOWN, Feedback
+from frostline.serving.feedback import Feedback
 from frostline.serving.guarding import Allowed, Guard, Intake, refusal
 from frostline.serving.inputs import UnusableInputError
 from frostline.serving.listening import STOPPING
 from frostline.serving.payload import RefusedRequestError
 from frostline.serving.recording import PREDICTIONS, Observer, Recorder
-from frostline.serving.scoring import Prediction, Scorer
+from frostline.serving.scoring import UNKNOWN, Prediction, Scorer
 from frostline.serving.served import Current, Served
 
 if TYPE_CHECKING:

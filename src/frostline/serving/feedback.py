@@ -13,7 +13,6 @@ from frostline.errors import StateError, UserError, of_system
 from frostline.serving.payload import RefusedRequestError
 
 COLUMNS = ("path", "label")
-UNKNOWN = "unknown"  # the label of an image of none of the classes, as in predictions
 
 # How files of an image format begin; other formats get no suffix, and are known by their content too.
 SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp", b"BM": ".bmp"}

@@ -77,7 +77,7 @@ class Metrics:
         self._seconds.labels(address).observe(exchange.seconds)
         self._images.inc(len(exchange.predictions))
         for prediction in exchange.predictions:
-            if getattr(prediction, "unknown", None):
+            if prediction.unknown:
                 self._unknown.inc()
             else:
                 self._labels.labels(self._label(prediction.label)).inc()
