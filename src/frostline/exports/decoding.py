@@ -73,7 +73,7 @@ def _is_colour_jpeg(octets: tf.Tensor) -> tf.Tensor:
     places = 1 + tf.range(tf.size(octets))
     last_frame = tf.reduce_max(tf.where(is_frame, places, 0))
     last_end = tf.reduce_max(tf.where(is_marker & tf.equal(kind, 0xD9), places, 0))
-    return (0 < last_frame) & (last_frame < last_end) & ~tf.reduce_any(is_frame & (colours != 3))
+    return (last_frame > 0) & (last_frame < last_end) & ~tf.reduce_any(is_frame & (colours != 3))
 
 
 def _dot() -> tf.Tensor:
