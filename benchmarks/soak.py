@@ -16,6 +16,7 @@ import io
 import itertools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -275,8 +276,8 @@ def report(run: Soak, seconds: float, requests: int) -> None:
         "Meanwhile "
         f"{run.slow['right']:,} whole requests came a few bytes at a time and were answered right, {run.slow['wrong']} "
         f"wrong, and {run.slow['left']:,} clients left in the middle. Memory of the server after the warm-up (20%) and "
-        f"at the end: {before:.0f} MB, {after:.0f} MB ({after / before - 1:+.1%}). The server wrote "
-        f"{len(run.errors.splitlines())} lines of errors.",
+        f"at the end: {before:.0f} MB, {after:.0f} MB ({after / before - 1:+.1%}). In what the server "
+        f"wrote to standard error, {len(re.findall('Traceback|warning:|ERROR', run.errors))} lines are errors.",
         [
             "",
             "right, by version 1",

@@ -89,11 +89,13 @@ METRICS = {
         "0 to 1",
         "area under the risk-coverage curve: mean error of the surest answers, over all numbers of them",
     ),
+    "set_promise": ("0 to 1", "only with `evaluate.sets`: `evaluate.sets.coverage` of the training"),
     "set_coverage": (
         "0 to 1",
         "only with `evaluate.sets`: share of images whose set has their class; Wilson's interval",
     ),
     "set_size": ("0 to classes", "only with `evaluate.sets`: classes in a set, on average"),
+    "unknown_promise": ("0 to 1", "only with `evaluate.unknown`: `evaluate.unknown.false_alarms` of the training"),
     "unknown_rate": (
         "0 to 1",
         "only with `evaluate.unknown`: share of these images, which all show a class, that is called unknown",

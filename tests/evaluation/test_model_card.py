@@ -51,7 +51,7 @@ def card_of(labels, probabilities, names, binary=False, grey_range=None, soup=No
     predicted = probabilities.argmax(axis=1)
     ranks, scores = ranking.summary(labels, probabilities), evaluation.compute(labels, probabilities, 3, 100, 0)
     scores = replace(scores, roc_auc=ranks.roc_auc, average_precision=ranks.average_precision, test_digest="feed")
-    scores = replace(scores, **vars(promises.measure(labels, found))) if found else scores
+    scores = replace(scores, **vars(promises.measure(labels, found, facts))) if found else scores
     confusion = evaluation.confusion_matrix(labels, predicted, len(names))
     table = evaluation.per_class(labels, predicted, tuple(names))
     return model_card.write(made_from, facts, "b0b0", data, scores, table, evaluation.confusions(confusion))
@@ -167,6 +167,8 @@ def test_the_promises_by_class_know_which_class_has_no_images():
     assert table["set_size"].tolist()[::2] == [1.5, 3.0]
     assert table["unknown_rate"].tolist()[::2] == [0.5, 0.0]
     assert table.iloc[1].isna().all()
-    measured = promises.measure(labels, found)
+    facts = AnswerFacts("val", 9, "d", SetFacts("lac", 0.9, 0.1), UnknownFacts("msp", None, 0.05, 1.0, 0))
+    measured = promises.measure(labels, found, facts)
+    assert (measured.set_promise, measured.unknown_promise) == (0.9, 0.05)
     assert (measured.set_coverage.value, measured.unknown_rate.value) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
     assert measured.accuracy_known.value == 0.5

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from frostline import paths
-from frostline.core import digest
+from frostline.core import digest, machine
 from frostline.errors import UserError
 from frostline.models import account
 from frostline.params.schema import Params
@@ -170,7 +170,9 @@ def load(folder: Path, name: str, settings: ServerSettings) -> Served:
     shown, bundle_digest = shown_name(folder, name), digest.of_folder(folder)
     about = {"model": shown, "bundle": bundle_digest, **record.layout.recorded()}
     neighbours = Neighbours(bundle, settings.training_images)
-    return Served(scorer, explainer(bundle, scorer), shown, bundle_digest, neighbours, about)
+    explain = explainer(bundle, scorer)
+    machine.give_memory_back()  # what loading and compiling needed
+    return Served(scorer, explain, shown, bundle_digest, neighbours, about)
 
 
 def explainer(bundle: Bundle, scorer: scoring.Scorer) -> Explain:

@@ -7,6 +7,7 @@ Also how its errors fall if the least sure answers are left to people: the risk-
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,38 +15,43 @@ from numpy.typing import NDArray
 
 from frostline.evaluation.metrics import Labels, Probabilities, wilson
 from frostline.evaluation.scores import Score
-from frostline.models.answer_facts import Answers
+from frostline.models.answer_facts import AnswerFacts, Answers
 
 GRID = np.linspace(0.01, 1, 100)  # of coverages
 
 
 @dataclass(frozen=True)
 class Promises:
-    """What was measured; None where the bundle promises nothing.
+    """What was promised and measured; None where the bundle promises nothing.
 
-    set_coverage: the share of images whose set has their class; set_size: classes in a set, on average; unknown_rate:
-    the share of these images, which all show a class, that is called unknown; accuracy_known: of the other images. The
-    intervals are Wilson's, of a binomial proportion.
+    set_promise: the coverage that is promised; set_coverage: the share of images whose set has their class; set_size:
+    classes in a set, on average; unknown_promise: the largest rate that is promised; unknown_rate: the share of these
+    images, which all show a class, that is called unknown; accuracy_known: of the other images. The intervals are
+    Wilson's, of a binomial proportion.
     """
 
+    set_promise: float | None = None
     set_coverage: Score | None = None
     set_size: float | None = None
+    unknown_promise: float | None = None
     unknown_rate: Score | None = None
     accuracy_known: Score | None = None
 
 
-def measure(labels: Labels, answers: Answers) -> Promises:
-    """labels: int (n,), of images that nothing was fitted to."""
-    set_coverage = set_size = unknown_rate = accuracy_known = None
-    if answers.sets is not None:
-        set_coverage = _share(answers.sets[np.arange(len(labels)), labels])
-        set_size = float(answers.sets.sum(axis=1).mean())
-    if answers.unknown is not None:
-        unknown_rate = _share(answers.unknown)
+def measure(labels: Labels, answers: Answers, facts: AnswerFacts | None) -> Promises:
+    """labels: int (n,), of images that nothing was fitted to; facts: of the bundle that gave the answers."""
+    found: dict[str, Any] = {}
+    if facts is not None and facts.sets is not None and answers.sets is not None:
+        found["set_promise"] = facts.sets.coverage
+        found["set_coverage"] = _share(answers.sets[np.arange(len(labels)), labels])
+        found["set_size"] = float(answers.sets.sum(axis=1).mean())
+    if facts is not None and facts.unknown is not None and answers.unknown is not None:
+        found["unknown_promise"] = facts.unknown.false_alarms
+        found["unknown_rate"] = _share(answers.unknown)
         known = ~answers.unknown
         if known.any():
-            accuracy_known = _share((answers.probabilities.argmax(axis=1) == labels)[known])
-    return Promises(set_coverage, set_size, unknown_rate, accuracy_known)
+            found["accuracy_known"] = _share((answers.probabilities.argmax(axis=1) == labels)[known])
+    return Promises(**found)
 
 
 def by_class(labels: Labels, answers: Answers, classes: int) -> pd.DataFrame:

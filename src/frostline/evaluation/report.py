@@ -57,13 +57,14 @@ def build(
     """
     classes, labels, probabilities = test.layout.classes, test.labels, answers.probabilities
     predicted = probabilities.argmax(axis=1)
+    facts = bundle.answer.facts if bundle.answer else None
     rank_summary = ranking.summary(labels, probabilities)
     scores = replace(
         metrics.compute(labels, probabilities, top_k, resamples, seed),
         roc_auc=rank_summary.roc_auc,
         average_precision=rank_summary.average_precision,
         aurc=promises.aurc(labels, probabilities),
-        **vars(promises.measure(labels, answers)),
+        **vars(promises.measure(labels, answers, facts)),
         test_digest=test.source_digest()[:16],  # `dvc metrics diff` shows it as a column
         own=own_metrics.compute(own, labels, probabilities),
     )
@@ -89,7 +90,6 @@ def build(
         "roc": ranking.table(rank_summary.roc, "false_positive_rate", names),
         "precision_recall": ranking.table(rank_summary.precision_recall, "recall", names),
     }
-    facts = bundle.answer.facts if bundle.answer else None
     pairs = metrics.confusions(confusion)
     card = model_card.write(bundle.made_from, facts, digest, data, scores, per_class, pairs)
     return Report(scores, _predictions(test, answers), per_class, figures, tables, card)

@@ -35,7 +35,7 @@ class Scores:
 
     roc_auc and average_precision are None if no class can be ranked. temperature, ece_uncalibrated and
     log_loss_uncalibrated are None without calibration. commonest_class: the accuracy of always answering the class
-    that is the most frequent in the test split; aurc: the area under the risk-coverage curve; set_coverage to
+    that is the most frequent in the test split; aurc: the area under the risk-coverage curve; set_promise to
     accuracy_known: see `promises.Promises`; test_digest: the start of `Shards.source_digest` of the test images. own:
     metrics of one's own, by their functions' names.
     """
@@ -55,8 +55,10 @@ class Scores:
     ece_uncalibrated: float | None = None
     log_loss_uncalibrated: float | None = None
     aurc: float | None = None
+    set_promise: float | None = None
     set_coverage: Score | None = None
     set_size: float | None = None
+    unknown_promise: float | None = None
     unknown_rate: Score | None = None
     accuracy_known: Score | None = None
     test_digest: str = ""

@@ -25,7 +25,7 @@ def text(scores: Scores, report: Path, params: Params, view: str | None) -> str:
         [
             f"test accuracy {scores.accuracy.value:.4f} (95% interval {low:.4f} to {high:.4f}, n = {scores.n_test})",
             f"baseline      {scores.commonest_class:.4f} (always the commonest class)",
-            *_promises(scores, params),
+            *_promises(scores),
             f"report        {report}",
             *([f"run           {view}"] if is_page else []),
             *(f"{'' if number else 'next':<13} {step}" for number, step in enumerate([*steps, experiment])),
@@ -34,17 +34,17 @@ def text(scores: Scores, report: Path, params: Params, view: str | None) -> str:
     )
 
 
-def _promises(scores: Scores, params: Params) -> list[str]:
-    """What was promised of sets and of "none of these", and what was measured. params: of the training."""
-    lines, sets, unknown = [], params.evaluate.sets, params.evaluate.unknown
-    if scores.set_coverage is not None and sets is not None:
-        share, size = scores.set_coverage.value, scores.set_size or 0.0
+def _promises(scores: Scores) -> list[str]:
+    """What was promised of sets and of "none of these", and what was measured."""
+    lines = []
+    if scores.set_coverage is not None:
+        share, size = scores.set_coverage.value, scores.set_size
         lines.append(
-            f"sets          {share:.4f} have the class (promised {sets.coverage:g}); {size:.2f} classes in a set"
+            f"sets          {share:.4f} have the class (promised {scores.set_promise}); {size:.2f} classes in a set"
         )
-    if scores.unknown_rate is not None and unknown is not None:
-        share, most = scores.unknown_rate.value, unknown.false_alarms
-        lines.append(f"unknown       {share:.4f} are called so (promised: at most {most:g})")
+    if scores.unknown_rate is not None:
+        share, most = scores.unknown_rate.value, scores.unknown_promise
+        lines.append(f"unknown       {share:.4f} are called so (promised: at most {most})")
     return lines
 
 

@@ -38,7 +38,7 @@ class Shares:
     @classmethod
     def of(cls, section: SplitSection | None) -> Shares:
         """The shares of a section of params.yaml, the default ones for None."""
-        return cls(**section.model_dump()) if section else cls()
+        return cls(section.train, section.val, section.test, section.calibration) if section else cls()
 
 
 def position(sha256: str, seed: int, purpose: str) -> float:

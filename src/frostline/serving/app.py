@@ -34,7 +34,7 @@ from frostline.serving.inputs import UnusableInputError
 from frostline.serving.listening import STOPPING
 from frostline.serving.payload import RefusedRequestError
 from frostline.serving.recording import PREDICTIONS, Observer, Recorder
-from frostline.serving.scoring import BATCH, Prediction, Scorer
+from frostline.serving.scoring import Prediction, Scorer
 from frostline.serving.served import Current, Served
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 PAGE = Path(__file__).with_name("page.html")
+WAITING = 8  # threads that wait for the network besides one a core; with more of them batches are hardly cheaper, and
+# each keeps memory of the images it has decoded
 HUNG_UP = 499  # a status that HTTP does not have, as in the logs of nginx
 
 Output = TypeVar("Output")
@@ -111,7 +113,7 @@ class _Service:
     def __init__(self, current: Current, bounds: Bounds, feedback: Feedback | None) -> None:
         self.current, self.bounds, self.keeper = current, bounds, feedback
         self.intake = Intake(bounds.body, bounds.bodies, bounds.seconds)
-        self.workers = machine.cores() + BATCH  # as many as the network takes at once wait for it
+        self.workers = machine.cores() + WAITING
         self.pool = ThreadPoolExecutor(self.workers, "frostline-request")
         self.overdue = 0  # threads whose client no longer waits
         self.explaining = asyncio.Semaphore(1)  # one at a time; a waiting request uses no thread
