@@ -19,7 +19,7 @@ from frostline import paths
 from frostline.data import images
 
 ANSWER = "answer: "  # how the lines of a process begin that are not a library's
-LONGEST = 60  # seconds for an answer
+STARTING, LONGEST = 300, 120  # seconds for the start of a process, and for an answer
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,24 @@ class Child:
         command = [sys.executable, __file__, str(folder), *named]
         quiet, self.is_hung = subprocess.DEVNULL, False
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet, text=True)
+        self.answers(1, STARTING)  # it says that it is ready
 
     def ask(self, task: str, count: int) -> list[Any]:
         """The answers to a task, fewer than `count` if the process ends or hangs."""
         print(task, file=self.process.stdin, flush=True)
+        return self.answers(count, LONGEST)
+
+    def answers(self, count: int, longest: float) -> list[Any]:
+        """The next answers, each within `longest` seconds."""
         found = []
-        while len(found) < count and (line := self.line()):
+        while len(found) < count and (line := self.line(longest)):
             if line.startswith(ANSWER):
                 found.append(json.loads(line.removeprefix(ANSWER)))
         return found
 
-    def line(self) -> str:
+    def line(self, longest: float) -> str:
         """The next line; empty if the process has ended, or hangs and is ended."""
-        watch = threading.Timer(LONGEST, self.end)
+        watch = threading.Timer(longest, self.end)
         watch.start()
         line = self.process.stdout.readline()
         watch.cancel()
@@ -75,6 +80,7 @@ def work(folder: Path, form: str, takes: str, path: Path) -> None:
     """The work of `Child`."""
     run, given = runner(form, path), (lambda data: data) if takes == "bytes" else images.decode
     timed = [given(row.tobytes()) for row in np.load(folder / "timed.npy", allow_pickle=True)]
+    say("ready")
     for task in sys.stdin:
         if task.strip() == "times":
             say(rate(run, timed))

@@ -140,14 +140,14 @@ def test_a_saved_model_answers_odd_files_as_predict_does(bundle, corpus, tmp_pat
             ):
                 run(data)
         elif name not in UNLIKE:
-            np.testing.assert_allclose(run(data)["probabilities"], expected, rtol=0, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(run(data)["probabilities"], expected, rtol=0, atol=1e-5, err_msg=name)
             answered += 1
     assert answered >= 50
 
 
 @pytest.mark.process
 def test_onnx_answers_files_or_refuses_them(bundle, corpus, tmp_path):
-    """Its decoder would end the process for the broken ones, so they are not tried; see benchmarks/exports.py."""
+    """Its decoder would corrupt memory, hang or end the process for what is refused."""
     pytest.importorskip("onnxruntime_extensions")
     making.make(bundle, Order("onnx", "bytes"), tmp_path / "out", None)
     run, scorer = FORMATS["onnx"].load(tmp_path / "out" / "classifier.onnx"), scoring.Scorer(bundle)
@@ -155,14 +155,7 @@ def test_onnx_answers_files_or_refuses_them(bundle, corpus, tmp_path):
     for name in ("plain.png", "palette.png", "1 bit.png", "31x33.png", "400x1.png", *exact):
         expected = scorer.probabilities([scorer.prepare(corpus[name])])[0]
         np.testing.assert_allclose(run(corpus[name])["probabilities"], expected, rtol=0, atol=1e-5, err_msg=name)
-    for name in (
-        "grey.jpg",
-        "CMYK.jpg",
-        "alpha.png",
-        "transparent colour.png",
-        "16-bit grey.png",
-        "plain.gif",
-        "text.jpg",
-    ):
+    refused = ("grey.jpg", "CMYK.jpg", "alpha.png", "transparent colour.png", "16-bit grey.png", "plain.gif")
+    for name in (*refused, "text.jpg", "empty.jpg", "cut off.jpg", "cut off.png", "header alone.jpg"):
         with pytest.raises(Exception, match="Reshape"):
             run(corpus[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frostline.data.images import UnreadableImageError
+from frostline.data.images import UnreadableImageError, decode
 from frostline.errors import DataError
 from frostline.ingest.sources import Source, open_source
 from frostline.ingest.structures import AUTOMATIC, Structure
@@ -336,3 +337,12 @@ def test_a_card_that_is_not_utf8_is_reported_in_one_line(tmp_path: Path) -> None
     path = tmp_path / "card.yml"
     path.write_bytes(b"kind: \xff\xfe\n")
     assert "not YAML" in refusal(path)
+
+
+@pytest.mark.parametrize("card", [{"kind": "digits"}, SYNTHETIC], ids=["digits", "synthetic"])
+def test_an_image_without_a_file_is_a_png_of_its_pixels(tmp_path: Path, card: dict[str, Any]) -> None:
+    (tmp_path / "card.yaml").write_text(json.dumps(card))
+    source = source_of(tmp_path / "card.yaml")
+    path = source.table["path"].iloc[2]
+    expected = np.asarray(source.reader.read(path, None).image)
+    np.testing.assert_array_equal(decode(source.reader.coded(path)), expected)

@@ -75,6 +75,7 @@ def test_samples_get_their_labels_and_splits_and_are_read_in_place(tmp_path: Pat
         expected = picture(number, "JPEG" if number == 2 else "WEBP" if number == 4 else "PNG")
         with Image.open(BytesIO(expected)) as image:
             np.testing.assert_array_equal(np.asarray(reader.read(path, None).image), np.asarray(image.convert("RGB")))
+        assert reader.coded(path) == expected
     with pytest.raises(images.UnreadableImageError, match="no such file"):
         reader.read("val-000000.tar/z.png", None)
     (tmp_path / "set/val-000000.tar").unlink()

@@ -41,16 +41,17 @@ def foreign(octets: tf.Tensor, layout: Layout) -> tf.Tensor:
     """Decode a file by the decoder of another runtime: uint8 (n,) to uint8 (height, width, 3).
 
     A Python function stands for the decoder, see onnx_operations.py. That of onnxruntime-extensions 0.15 ends the
-    process where a file is neither JPEG nor PNG, corrupts its memory where a JPEG is not of three colours, and forgets
-    transparency. So such files, and PNGs with grey of 16 bits, are kept from it: the runtime refuses to reshape.
+    process where a file is neither JPEG nor PNG, never returns where a JPEG is cut off, corrupts its memory where a
+    JPEG is not of three colours, and forgets transparency. So such files, and PNGs that are cut off or have grey of 16
+    bits, are kept from it: the runtime refuses to reshape.
     """
     import tensorflow as tf
 
     header = tf.concat([octets, tf.zeros(32, tf.uint8)], 0)
     depth, kind = header[24], header[25]
-    has_alpha = (kind == 4) | (kind == 6) | _has_transparency(octets)
-    is_png = _begins(octets, PNG) & ~has_alpha & ~((depth == 16) & (kind == 0))
-    is_taken = is_png | (_begins(octets, JPEG) & _has_three_colours(octets))
+    has_alpha = (kind == 4) | (kind == 6) | _has(octets, b"tRNS")
+    is_png = _begins(octets, PNG) & ~has_alpha & ~((depth == 16) & (kind == 0)) & _has(octets, b"IEND")
+    is_taken = is_png | (_begins(octets, JPEG) & _is_colour_jpeg(octets))
     taken = tf.where(is_taken, tf.size(octets), 0)
     image = tf.numpy_function(np.asarray, [tf.concat([octets[:taken], _dot()[taken:]], 0)], tf.uint8)
     shape = tf.shape(image)
@@ -58,15 +59,21 @@ def foreign(octets: tf.Tensor, layout: Layout) -> tf.Tensor:
     return upright(tf.gather(image, (2, 1, 0), axis=2), orientation(octets))  # it gives BGR
 
 
-def _has_three_colours(octets: tf.Tensor) -> tf.Tensor:
-    """Whether all frames of a JPEG, with that of its thumbnail, have three colours. Source: ITU-T T.81, B.2.2."""
+def _is_colour_jpeg(octets: tf.Tensor) -> tf.Tensor:
+    """Whether all frames of a JPEG, with that of its thumbnail, have three colours, and the last one has an end.
+
+    Source of the markers: ITU-T T.81, annex B.
+    """
     import tensorflow as tf
 
     padded = tf.cast(tf.concat([octets, tf.zeros(10, tf.uint8)], 0), tf.int32)
     part = [padded[i : tf.size(octets) + i] for i in range(10)]
-    kind, length, colours = part[1] - 0xC0, part[2] * 256 + part[3], part[9]
-    is_frame = (part[0] == 0xFF) & (kind >= 0) & (kind <= 2) & (part[4] == 8) & tf.equal(length, 8 + 3 * colours)
-    return tf.reduce_any(is_frame) & ~tf.reduce_any(is_frame & (colours != 3))
+    kind, length, colours, is_marker = part[1], part[2] * 256 + part[3], part[9], tf.equal(part[0], 0xFF)
+    is_frame = is_marker & (kind >= 0xC0) & (kind <= 0xC2) & (part[4] == 8) & tf.equal(length, 8 + 3 * colours)
+    places = 1 + tf.range(tf.size(octets))
+    last_frame = tf.reduce_max(tf.where(is_frame, places, 0))
+    last_end = tf.reduce_max(tf.where(is_marker & tf.equal(kind, 0xD9), places, 0))
+    return (last_frame > 0) & (last_frame < last_end) & ~tf.reduce_any(is_frame & (colours != 3))
 
 
 def _dot() -> tf.Tensor:
@@ -86,11 +93,11 @@ def _begins(octets: tf.Tensor, mark: bytes) -> tf.Tensor:
     return tf.reduce_all([padded[i] == each for i, each in enumerate(mark)])
 
 
-def _has_transparency(octets: tf.Tensor) -> tf.Tensor:
-    """Whether a PNG says which of its colours are transparent."""
+def _has(octets: tf.Tensor, chunk: bytes) -> tf.Tensor:
+    """Whether a PNG has a chunk with this name."""
     import tensorflow as tf
 
-    return tf.reduce_max(_matches(octets, b"tRNS")) == 1
+    return tf.reduce_max(tf.concat([_matches(octets, chunk), [0]], 0)) == 1
 
 
 def orientation(octets: tf.Tensor) -> tf.Tensor:
@@ -184,7 +191,7 @@ def _png(data: tf.Tensor, octets: tf.Tensor, layout: Layout) -> tf.Tensor:
         return tf.repeat(tf.cast(tf.clip_by_value((grey - low) * scale, 0, 255) + 0.5, tf.uint8), 3, -1)
 
     # Where it makes up an alpha channel for less than 8 bits, TensorFlow 2.21 fills it with less than 255.
-    is_opaque = (octets[24] < 8) & ~_has_transparency(octets)
+    is_opaque = (octets[24] < 8) & ~_has(octets, b"tRNS")
 
     def shown() -> tf.Tensor:
         return tf.cond(is_opaque, lambda: tf.io.decode_png(data, 3), lambda: over_white(tf.io.decode_png(data, 4)))

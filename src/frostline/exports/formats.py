@@ -158,8 +158,9 @@ FORMATS: Mapping[str, Format] = {
         _quantize_onnx,
         {
             "bytes": "It needs the operations of onnxruntime-extensions. Their decoder gives other pixels than Pillow "
-            "where a JPEG has halved colours. Grey and CMYK JPEGs, PNGs with transparency or grey of 16 bits, "
-            "and other files are refused (`Reshape`). A damaged JPEG can end the process: give it only files you trust."
+            "where a JPEG has halved colours. Grey and CMYK JPEGs, PNGs with transparency or grey of 16 bits, files "
+            "that are cut off, and other formats are refused (`Reshape`). Damage inside of a file is not noticed, and "
+            "can end the process: give it only files you trust."
         },
     ),
     "litert": Format(
