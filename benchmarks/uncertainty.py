@@ -1,6 +1,6 @@
 """Do sets cover as often as they promise, and are strangers told from the classes? On real photos and on digits.
 
-    FROSTLINE_TEST_ASSETS=.../assets python benchmarks/uncertainty.py [--part sets|unknown|trained]
+    FROSTLINE_TEST_ASSETS=.../assets OMP_NUM_THREADS=1 python benchmarks/uncertainty.py [--part ...]
 
 Frozen bodies, with a logistic regression as their head. `sets`: 20 random draws of the images that the sets are fitted
 on; the rest of the images that the head was not trained on measures the coverage. `unknown`: each class is left out of
@@ -228,6 +228,17 @@ def trained(left_out: int) -> list[str]:
     ]
 
 
+def show_unknown(rows: list[list[str]]) -> None:
+    show(
+        "unknown",
+        "How well strangers are told, as the area under the ROC curve: images of a class that was left out of "
+        "everything against test images of the others, mean over the ten classes and the lowest; and the photos of the "
+        "other set. `auto` is what `evaluate.unknown` chooses without having seen the strangers.",
+        ["data", "score, layer", "left-out classes", "lowest", "minus msp", "far strangers"],
+        rows,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--part", choices=["sets", "unknown", "trained"])
@@ -261,16 +272,12 @@ def main() -> None:
         rows = []
         for body in ("EfficientNetLite0", "MobileNet 0.25"):
             ours, theirs = features(body, clothing.pixels), features(body, signs.pixels)
-            rows += rows_of(strangers(clothing, ours, theirs), f"clothing, {body}")
-            rows += rows_of(strangers(signs, theirs, ours), f"sign language digits, {body}")
-        show(
-            "unknown",
-            "How well strangers are told, as the area under the ROC curve: images of a class that was left out of "
-            "everything against test images of the others, mean over the ten classes and the lowest; and the photos of "
-            "the other set. `auto` is what `evaluate.unknown` chooses without having seen the strangers.",
-            ["data", "score, layer", "left-out classes", "lowest", "minus msp", "far strangers"],
-            rows,
-        )
+            for name, given, vectors, far in (
+                ("clothing", clothing, ours, theirs),
+                ("sign digits", signs, theirs, ours),
+            ):
+                rows += rows_of(strangers(given, vectors, far), f"{name}, {body}")
+                show_unknown(rows)  # after each, since it takes minutes
     if part in (None, "trained"):
         show(
             "unknown_trained",
