@@ -51,6 +51,7 @@ bench: $(VENV)/.ready  ## the tables of benchmarks/, measured here
 	python benchmarks/soak.py
 	python benchmarks/onednn.py
 	python benchmarks/exports.py
+	OMP_NUM_THREADS=1 python benchmarks/uncertainty.py
 	python benchmarks/hostile.py
 
 bench-faults: $(VENV)/.ready  ## every command killed, every server restarted, a bit flipped in every file; half an hour

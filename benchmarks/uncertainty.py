@@ -270,14 +270,10 @@ def main() -> None:
         )
     if part in (None, "unknown"):
         rows = []
-        for body in ("EfficientNetLite0", "MobileNet 0.25"):
-            ours, theirs = features(body, clothing.pixels), features(body, signs.pixels)
-            for name, given, vectors, far in (
-                ("clothing", clothing, ours, theirs),
-                ("sign digits", signs, theirs, ours),
-            ):
-                rows += rows_of(strangers(given, vectors, far), f"{name}, {body}")
-                show_unknown(rows)  # after each, since it takes minutes
+        ours, theirs = (features("EfficientNetLite0", each.pixels) for each in (clothing, signs))
+        for name, given, vectors, far in (("clothing", clothing, ours, theirs), ("sign digits", signs, theirs, ours)):
+            rows += rows_of(strangers(given, vectors, far), f"{name}, EfficientNetLite0")
+            show_unknown(rows)  # after each, since it takes minutes
     if part in (None, "trained"):
         show(
             "unknown_trained",
