@@ -80,9 +80,9 @@ def main() -> None:
             rows, odd = measured(settings, folder, coded, corpus)
         caption = (
             f"{TITLES[job]}: exports against `predict`. Same label, set and unknown: share of the {len(coded)} test "
-            f"images, as their source has them. Odd files: the {len(corpus)} of odd_files.py; `predict` answers all but "
-            f"5. Times: medians of {ROUNDS} rounds in turn, one image a call, already decoded unless the export takes bytes. "
-            "The machine was shared with others, so only the order of magnitude counts."
+            f"images, as their source has them. Odd files: the {len(corpus)} of odd_files.py; `predict` answers all "
+            f"but 5. Times: medians of {ROUNDS} rounds in turn, one image a call, already decoded unless the export takes "
+            "bytes. The machine was shared with others, so only the order of magnitude counts."
         )
         show(f"exports_{job}", caption, HEADER, rows)
         odd_caption = (
