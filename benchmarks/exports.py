@@ -81,7 +81,7 @@ def main() -> None:
         caption = (
             f"{TITLES[job]}: exports against `predict`. Same label, set and unknown: share of the {len(coded)} test "
             f"images, as their source has them. Odd files: the {len(corpus)} of odd_files.py; `predict` answers all "
-            f"but 5. Times: medians of {ROUNDS} rounds in turn, one image a call, already decoded unless the export takes "
+            f"but 5. Times: medians of {ROUNDS} rounds in turn, one image a call, decoded before unless it takes "
             "bytes. The machine was shared with others, so only the order of magnitude counts."
         )
         show(f"exports_{job}", caption, HEADER, rows)
