@@ -93,3 +93,13 @@ def test_two_classes_are_too_few_to_leave_one_out():
     given = Labelled({"deep": features}, labels)
     none: list[LeftOut] = leaving_out.measure(given, given, seed=0)
     assert none == []
+
+
+def test_the_area_is_that_of_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    values = {"msp": rng.integers(0, 20, 300).astype(np.float32)}  # with ties
+    is_stranger = rng.random(300) < 0.3
+    found = leaving_out._area("msp", values, is_stranger)
+    assert found == pytest.approx(roc_auc_score(is_stranger, values["msp"]))

@@ -86,7 +86,11 @@ def _outputs(
 
 
 def _area(name: str, values: evidence.Evidence, is_stranger: NDArray[np.bool_]) -> float:
-    from sklearn.metrics import roc_auc_score
+    """The area under the ROC curve: the probability that a stranger has a higher score, by the sum of the ranks (Mann &
+    Whitney, 1947)."""
+    from scipy.stats import rankdata
 
     known = {each: of[~is_stranger] for each, of in values.items()}
-    return float(roc_auc_score(is_stranger, Strangeness.fit(name, known).of(values)))
+    ranks = rankdata(Strangeness.fit(name, known).of(values))[is_stranger]
+    strangers = len(ranks)
+    return float((ranks.sum() - strangers * (strangers + 1) / 2) / (strangers * (len(is_stranger) - strangers)))

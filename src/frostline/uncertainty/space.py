@@ -58,13 +58,9 @@ class Space:
 
 def fit(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Space:
     """The space of training images. features: (n, width); labels: (n,), of two classes or more."""
-    from sklearn.utils.extmath import randomized_svd
-
     x = features.astype(np.float64)
     mean = x.mean(axis=0)
-    most = min(WIDEST, x.shape[1], len(x) - 1)
-    _, sizes, directions = randomized_svd(x - mean, most, random_state=0)
-    directions = directions[sizes**2 > FLOOR * sizes[0] ** 2].T
+    directions = _main_directions(x - mean)
     turned = (x - mean) @ directions
     _, number = np.unique(labels, return_inverse=True)
     counts = np.bincount(number)
@@ -77,6 +73,18 @@ def fit(features: NDArray[np.float32], labels: NDArray[np.int64]) -> Space:
     kernel = directions @ scaling
     arrays = kernel, -mean @ kernel, means @ scaling, _unit(turned @ scaling)
     return Space(*(array.astype(np.float32) for array in arrays))
+
+
+def _main_directions(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The directions in which vectors of mean 0 vary most: (width, r), of length 1. x: (n, width)."""
+    from scipy.linalg import eigh
+
+    is_wide = x.shape[1] > len(x)
+    products = x @ x.T if is_wide else x.T @ x  # the smaller ones; both have the same eigenvalues
+    order = len(products)
+    variances, axes = eigh(products, subset_by_index=[max(0, order - WIDEST), order - 1])
+    kept = variances > FLOOR * variances[-1]
+    return x.T @ (axes[:, kept] / np.sqrt(variances[kept])) if is_wide else axes[:, kept]
 
 
 def _unit(vectors: NDArray[Any]) -> NDArray[Any]:
