@@ -82,6 +82,7 @@ def test_an_upgrade_trains_again_and_the_edit_of_a_plot_does_not(tmp_path, monke
     for stage in (
         "data/prepared/train",
         "data/prepared/val",
+        "data/prepared/calibration",
         "data/prepared/test",
         "data/augmented",
         "models/classifier",

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Inputs:
     """features: the activation store; train, validation, calibration: the prepared splits, the last one often without
-    images; variants: the training split first, then its stored variants."""
+    images, None if an older version prepared the data; variants: the training split first, then its stored variants."""
 
     features: store.Store
     train: shards.Shards
     validation: shards.Shards
-    calibration: shards.Shards
+    calibration: shards.Shards | None
     variants: list[shards.Shards]
 
     @property
@@ -71,8 +71,9 @@ def open_all(params: Params, executor: Executor | None = None) -> Inputs:
     Raises DataError if `prepare` or `augment` has not run with these settings.
     """
     features = store.opened(params.cache, executor)
-    names = ("train", "val", "calibration")
-    train, validation, calibration = (shards.open_folder(paths.PREPARED / name, features.memory) for name in names)
+    train, validation = (shards.open_folder(paths.PREPARED / name, features.memory) for name in ("train", "val"))
+    place = paths.PREPARED / "calibration"
+    calibration = shards.open_folder(place, features.memory) if place.is_dir() else None
     params.head.require_fit(len(train.layout.classes))
     return Inputs(
         features, train, validation, calibration, [train, *variants.stored(paths.AUGMENTED, params.augment, train)]

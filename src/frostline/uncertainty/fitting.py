@@ -30,19 +30,18 @@ MOST = 5000  # images of a split, at most, whose features are used
 
 @dataclass(frozen=True)
 class Images:
-    """train: without variants; calibration: images that nothing was chosen by, perhaps none."""
+    """train: without variants; calibration: images that nothing was chosen by, perhaps none or None."""
 
     train: Shards
     validation: Shards
-    calibration: Shards
+    calibration: Shards | None
 
 
 def fit(bundle: Bundle, images: Images, settings: EvaluateSection, store: Store, mode: str, seed: int) -> Bundle:
     """The bundle with what `evaluate.sets` and `evaluate.unknown` ask for. mode: cache.mode."""
     if settings.sets is None and settings.unknown is None:
         return bundle
-    has_own = len(images.calibration) > 0
-    known = images.calibration if has_own else images.validation
+    split, known = ("calibration", images.calibration) if images.calibration else ("val", images.validation)
     logits, probabilities = predictor.outputs(bundle, known, store, mode)
     sets = None
     if settings.sets is not None:
@@ -52,9 +51,7 @@ def fit(bundle: Bundle, images: Images, settings: EvaluateSection, store: Store,
         rows = _sample(known, seed)
         values = evidence.of_outputs(logits[rows], probabilities[rows])
         rule = _rule(bundle, images, known, rows, _arrays(values), settings.unknown, store, seed)
-    facts = AnswerFacts(
-        "calibration" if has_own else "val", len(known), known.source_digest(), sets, rule.facts if rule else None
-    )
+    facts = AnswerFacts(split, len(known), known.source_digest(), sets, rule.facts if rule else None)
     return replace(bundle, answer=AnswerNetwork(_network(bundle, sets, rule), facts))
 
 
