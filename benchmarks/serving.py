@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import crowd
 import numpy as np
 import workspace
 from table import show
@@ -194,13 +195,8 @@ def clients(port: int, file: str, seconds: float) -> None:
             call(number + CLIENTS * done[number])
             done[number] += 1
 
-    start = time.perf_counter()
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    print(sum(done.values()) / (time.perf_counter() - start))
+    seconds = crowd.seconds_of(work, CLIENTS)
+    print(sum(done.values()) / seconds)
 
 
 def garbage(photos: list[bytes], number: int) -> bytes:

@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
+import crowd
 import workspace
 from PIL import Image
 from table import show
@@ -217,13 +217,8 @@ def clients(port: int, folder: Path, seconds: float) -> None:
                     sys.exit(f"the server answered {answer[:300]!r}")
                 done[client] += 1
 
-    start = time.perf_counter()
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    print(sum(done.values()) / (time.perf_counter() - start), sum(done.values()))
+    spent = crowd.seconds_of(work, CLIENTS)
+    print(sum(done.values()) / spent, sum(done.values()))
 
 
 def lines(case: str, found: dict[str, Server]) -> list[list[str]]:
