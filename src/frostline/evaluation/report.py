@@ -58,12 +58,13 @@ def build(
     classes, labels, probabilities = test.layout.classes, test.labels, answers.probabilities
     predicted = probabilities.argmax(axis=1)
     facts = bundle.answer.facts if bundle.answer else None
+    area = promises.aurc(labels, probabilities)
     rank_summary = ranking.summary(labels, probabilities)
     scores = replace(
         metrics.compute(labels, probabilities, top_k, resamples, seed),
         roc_auc=rank_summary.roc_auc,
         average_precision=rank_summary.average_precision,
-        aurc=promises.aurc(labels, probabilities),
+        aurc=area,
         **vars(promises.measure(labels, answers, facts)),
         test_digest=test.source_digest()[:16],  # `dvc metrics diff` shows it as a column
         own=own_metrics.compute(own, labels, probabilities),
@@ -80,7 +81,7 @@ def build(
         "learning_curves": plots.learning_curves(history),
         "confusion": plots.confusion(confusion, classes),
         "reliability": plots.reliability(reliability, scores.ece),
-        "risk_coverage": plots.risk_coverage(risks, promises.aurc(labels, probabilities)),
+        "risk_coverage": plots.risk_coverage(risks, area),
         **_ranking_figures(rank_summary, names, is_binary=len(classes) == 2),
         "mistakes": gallery.figure(bundle, test, probabilities),
     }

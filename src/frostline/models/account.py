@@ -15,11 +15,11 @@ from typing import Any
 from frostline.core import digest
 from frostline.data.shards import Layout
 from frostline.errors import DataError
-from frostline.models import answer_facts, made_from, weight_files
+from frostline.models import answer_facts, answers, made_from, weight_files
 from frostline.models.answer_facts import AnswerFacts
 from frostline.models.made_from import MadeFrom
 
-ACCOUNT, MODEL, ANSWER = "bundle.json", "model.keras", "answer.keras"
+ACCOUNT, MODEL, ANSWER = answers.ACCOUNT, answers.MODEL, answers.ANSWER  # whose file travels with registered models
 LONGEST = 2**26  # bytes of an account
 SIDES = range(1, 8193)  # of images, in pixels
 RESIZES = ["crop", "pad", "stretch"]

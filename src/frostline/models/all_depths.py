@@ -27,6 +27,12 @@ def depths(body: keras.Model) -> list[CutPoint]:
     return [*inner, cuts[-1]]
 
 
+def average(body: keras.Model, tensor: keras.KerasTensor) -> keras.layers.Layer:
+    """The layer that averages a tensor inside of a body over its places: -> vector. Leading tokens are left out."""
+    leading = vision_transformer.leading_tokens(keras.Model(body.input, tensor))
+    return heads.pool(tuple(tensor.shape[1:]), "avg", leading)
+
+
 def extended(body: keras.Model) -> keras.Model:
     """The body with a new output: the pooled activations of its depths side by side, (n, sum of their widths).
 
@@ -35,8 +41,7 @@ def extended(body: keras.Model) -> keras.Model:
     """
     vectors = []
     for number, tensor in enumerate((cut.tensor for cut in depths(body)), 1):
-        leading = vision_transformer.leading_tokens(keras.Model(body.input, tensor))
-        pool = heads.pool(tuple(tensor.shape[1:]), "avg", leading)
+        pool = average(body, tensor)
         pool.name = f"depth{number}_pool"
         norm = keras.layers.LayerNormalization(center=False, scale=False, name=f"depth{number}_norm")
         vectors.append(norm(pool(tensor)))

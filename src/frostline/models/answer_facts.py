@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
+
+from frostline.models import recorded
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ class AnswerFacts:
     sets: SetFacts | None = None
     unknown: UnknownFacts | None = None
 
+    @property
+    def says(self) -> tuple[str, ...]:
+        """What a prediction has besides label and probabilities: `set`, `unknown`, both or nothing."""
+        return tuple(name for name, rule in (("set", self.sets), ("unknown", self.unknown)) if rule is not None)
+
     def recorded(self) -> dict[str, Any]:
         """The values for bundle.json, which has no number for inf."""
         values = asdict(self)
@@ -105,12 +112,7 @@ def read(values: Any) -> AnswerFacts | None:
     for name in ("sets", "unknown"):
         if isinstance(part := parts.get(name), Mapping) and part.get("threshold", 0) is None:
             parts[name] = {**part, "threshold": math.inf}
-    try:
-        return _SCHEMA.validate_python(parts)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, ("answers", *first["loc"])))
-        raise ValueError(f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+    return recorded.checked(_SCHEMA, parts, "answers")
 
 
 _SCHEMA = TypeAdapter(AnswerFacts)

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
+
+from frostline.models import recorded
 
 MOST_NAMES = 5  # layers that a message lists
 
@@ -155,12 +157,7 @@ class MadeFrom:
 
 def read(values: Any) -> MadeFrom:
     """Check the values of bundle.json. Raises ValueError, one line that names the first wrong value."""
-    try:
-        return _SCHEMA.validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, ("made_from", *first["loc"])))
-        raise ValueError(f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+    return recorded.checked(_SCHEMA, values, "made_from")
 
 
 _SCHEMA = TypeAdapter(MadeFrom)

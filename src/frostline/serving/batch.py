@@ -36,7 +36,6 @@ SUFFIXES = {*IMAGES, ".dcm", ".heic", ".heif", ".pbm", ".pgm", ".ppm"}
 # Images in formats that are not read, of which a person should know.
 UNREAD = re.compile(r"\.(arw|cr[23]|dds|dng|eps|exr|hdr|ico|j2k|jp2|jxl|nef|orf|psd|raf|rw2|svg|tga|xcf)")
 Form = Literal["table", "json", "csv"]
-FACTS = {"set": "sets", "unknown": "unknown"}  # the fact in a bundle's account of what a prediction says
 
 # The name of a file, or `-`, and its path or bytes.
 Request = tuple[str, Path | bytes]
@@ -211,8 +210,7 @@ class Csv:
 
     def __init__(self, out: IO[str], account: Account) -> None:
         self.writer, self.classes = csv.writer(out, lineterminator="\n"), account.layout.classes
-        facts = account.answers
-        self.says = [name for name in ("set", "unknown") if facts and getattr(facts, FACTS[name]) is not None]
+        self.says = account.answers.says if account.answers else ()
         probabilities = (cell(f"p({name})") for name in self.classes)
         self.writer.writerow(["path", "label", "probability", "error", *self.says, *probabilities])
 

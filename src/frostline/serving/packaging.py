@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from frostline import paths
 from frostline.core import atomic, digest
 from frostline.models import account, backend
-from frostline.models.answer_facts import AnswerFacts
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -89,6 +88,7 @@ def load(folder: Path) -> Any:
 @contextmanager
 def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
     """The arguments of `save_model` and `log_model`. Their files lie beside `place` until the block ends."""
+    facts = account.read(bundle).answers
     with atomic.scratch(place) as scratch:
         # The name contains a digest of the content, so models of different versions can be loaded in one process.
         content = digest.of_value([digest.of_file(SOURCES / path) for path in COPIED_FILES])
@@ -112,7 +112,7 @@ def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
                     "python_model": str(script),
                     "artifacts": {"bundle": str(bundle)},
                     "code_paths": [str(package)],
-                    "signature": _signature(account.read(bundle).answers),
+                    "signature": _signature(facts.says if facts else ()),
                     # Without them, MLflow would load the model in a new process to find them out (15 s).
                     "pip_requirements": _requirements(),
                 }
@@ -120,18 +120,16 @@ def _ingredients(bundle: Path, place: Path) -> Iterator[dict[str, Any]]:
             sys.path.remove(str(scratch))
 
 
-def _signature(says: AnswerFacts | None) -> Any:
-    """The columns of a table of images and of the answers. says: what the bundle has besides probabilities."""
+def _signature(says: Sequence[str]) -> Any:
+    """The columns of a table of images and of the answers. says: what the latter have besides probabilities."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import AnyType, Array, Map
 
     inputs = {"image": DataType.binary, "path": DataType.string, "pixels": AnyType()}
     outputs = {"label": DataType.string, "probability": DataType.double, "probabilities": Map(DataType.double)}
-    if says is not None and says.sets is not None:
-        outputs["set"] = Array(DataType.string)
-    if says is not None and says.unknown is not None:
-        outputs["unknown"] = DataType.boolean
+    kinds = {"set": Array(DataType.string), "unknown": DataType.boolean}
+    outputs |= {name: kinds[name] for name in says}
     return ModelSignature(
         Schema([ColSpec(kind, column, required=False) for column, kind in inputs.items()]),
         Schema([ColSpec(kind, column) for column, kind in outputs.items()]),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from frostline.data.shards import Shards
 from frostline.features import depths, predictor
 from frostline.features.store import Store
-from frostline.models import all_depths, answers, bundles, freezing, heads, keras_internals, vision_transformer
+from frostline.models import all_depths, answers, bundles, freezing, keras_internals
 from frostline.models.answer_facts import AnswerFacts, LeftOut, SetFacts, UnknownFacts
 from frostline.models.bundles import AnswerNetwork, Bundle
 from frostline.models.freezing import CutPoint
@@ -146,7 +146,6 @@ def _network(bundle: Bundle, sets: SetFacts | None, rule: _Rule | None) -> keras
         if sets is not None:
             found[answers.SET] = conformal.sets(sets, by_class)
         if rule is not None:
-            values = {}
             if "energy" in rule.score.scales:
                 given[answers.LOGITS] = keras.Input((units,), name=answers.LOGITS)
             logits = given.get(answers.LOGITS, given[answers.PROBABILITIES])
@@ -154,15 +153,9 @@ def _network(bundle: Bundle, sets: SetFacts | None, rule: _Rule | None) -> keras
             if rule.place is not None and rule.space is not None:
                 tensor = rule.place.tensor
                 given[answers.FEATURES] = keras.Input(tensor.shape[1:], name=answers.FEATURES)
-                values |= rule.space.layers(_pool(bundle, tensor)(given[answers.FEATURES]))
+                pool = all_depths.average(bundles.parts(bundle)[0].model, tensor)
+                values |= rule.space.layers(pool(given[answers.FEATURES]))
             score = rule.score.of(values)
             limit = min(rule.facts.threshold, float(np.finfo(np.float32).max))
             found |= {answers.SCORE: score, answers.UNKNOWN: keras.ops.greater(score, limit)}
         return keras.Model(given, found, name="answer")
-
-
-def _pool(bundle: Bundle, tensor: keras.KerasTensor) -> keras.layers.Layer:
-    """The layer that turns the features of a depth into the vector whose distances are measured."""
-    shape, body = tuple(tensor.shape[1:]), bundles.parts(bundle)[0].model
-    leading = vision_transformer.leading_tokens(keras.Model(body.input, tensor)) if len(shape) == 2 else 0
-    return heads.pool(shape, "avg", leading)
